@@ -1,0 +1,165 @@
+"""Everything that can go wrong on a request's way, as the client will see it.
+
+GatewayError                       status, type, code
+├ InvalidRequest        400        ├ Unauthenticated        401
+├ Forbidden             403        ├ UnknownModel           404
+├ NotFound              404        ├ MethodNotAllowed       405
+├ PayloadTooLarge       413        ├ LedgerUnavailable      503
+├ NoModelAvailable      503
+└ ProviderError         502        `upstream_status`, `retry_after`, `word` for the path
+  ├ ProviderTimeout     504        ├ ProviderUnavailable    503
+  ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
+  └ ProviderRejected    their 4xx: not retried, not held against the breaker
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """An error with an HTTP status and an OpenAI-shaped body."""
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        """Return the error envelope that OpenAI's clients read."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+class InvalidRequest(GatewayError):
+    """The request itself is wrong, and would be anywhere."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthenticated(GatewayError):
+    """No key, or one that is not known."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    """The key is known but may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "not_allowed"
+
+
+class UnknownModel(GatewayError):
+    """Neither a route nor a model has this name."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "model_not_found"
+
+
+class NotFound(GatewayError):
+    """No such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, under another method."""
+
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class PayloadTooLarge(GatewayError):
+    """The body passes the limit of the policy."""
+
+    status = 413
+    type = "invalid_request_error"
+    default_code = "payload_too_large"
+
+
+class LedgerUnavailable(GatewayError):
+    """Work that cannot be recorded is not started."""
+
+    status = 503
+    default_code = "ledger_unavailable"
+
+
+class NoModelAvailable(GatewayError):
+    """Every model that could serve has failed, or none is able to."""
+
+    status = 503
+    default_code = "no_model_available"
+
+
+class ProviderError(GatewayError):
+    """An upstream failed. `word` names the failure in `x-frugal-path` and the ledger."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "upstream_error"
+    word: ClassVar[str] = "error"
+
+
+class ProviderTimeout(ProviderError):
+    """An upstream was too slow to connect, to start, between tokens or in all."""
+
+    status = 504
+    default_code = "upstream_timeout"
+    word = "timeout"
+
+
+class ProviderUnavailable(ProviderError):
+    """An upstream could not be reached, or answered 5xx."""
+
+    status = 503
+    default_code = "upstream_unavailable"
+    word = "unavailable"
+
+
+class ProviderRateLimited(ProviderError):
+    """An upstream answered 429; its `retry-after` is kept."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    word = "rate_limited"
+
+
+class ProviderProtocolError(ProviderError):
+    """An upstream answered something that is no answer: cut, garbled, or an error within a 200."""
+
+    default_code = "upstream_protocol_error"
+    word = "broken"
+
+
+class ProviderRejected(ProviderError):
+    """An upstream found fault with the request (4xx); status, code and param are its own."""
+
+    type = "invalid_request_error"
+    word = "rejected"
+
+    def __init__(self, message: str, *, status: int, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.status = status

@@ -1,0 +1,265 @@
+"""What an operator may write, as frozen, checked values.
+
+Units: every duration is a float in seconds, every price `Decimal` US dollars,
+every size an integer in bytes. Unknown keys are refused; keys that belong to a
+part not built yet are refused by name (see `policies.later`).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from policies.units import parse_bytes, parse_duration
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Usd = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+
+
+class Section(BaseModel):
+    """A mapping of the policy: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Server(Section):
+    """Where the gateway listens, and the bounds of what it reads."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(4000, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(4001, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    max_body: Bytes = 10 * 1024 * 1024
+    max_depth: int = Field(200, ge=8, le=500)
+    drain: Duration = 30.0
+    allowed_hosts: tuple[str, ...] = ()
+
+
+class Key(Section):
+    """One static key and who it stands for."""
+
+    name: Name
+    key: SecretStr
+    tenant: Name = "default"
+    scopes: tuple[Name, ...] = ()
+    tags: tuple[Name, ...] = ()
+
+
+class Access(Section):
+    """Who may call."""
+
+    anonymous: Literal["never", "loopback"] = "never"
+    keys: tuple[Key, ...] = ()
+
+
+class Price(Section):
+    """Dollars per million tokens, per machine-hour, or a file that says so."""
+
+    input_per_mtok_usd: Usd | None = None
+    cached_input_per_mtok_usd: Usd | None = None
+    cache_write_per_mtok_usd: Usd | None = None
+    output_per_mtok_usd: Usd | None = None
+    reasoning_per_mtok_usd: Usd | None = None
+    machine_hour_usd: Usd | None = None
+    file: Path | None = None
+
+
+class Tls(Section):
+    """How the upstream's certificate is checked; system authorities unless `ca_file` is given."""
+
+    ca_file: Path | None = None
+
+
+class Latency(Section):
+    """Simulated pace of a recorded model."""
+
+    first_token: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = 0.0
+    tokens_per_second: float | None = Field(None, gt=0)
+
+
+class Model(Section):
+    """One model: who serves it, what it can do, what it costs.
+
+    `model` is the name the upstream knows (default: the key in `models`). The
+    capabilities are inherited from the price table where not declared.
+    """
+
+    provider: str
+    model: str | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    tls: Tls = Tls()
+    price: Price | Literal["unknown_is_free"] | None = None
+    context: int | None = Field(None, gt=0)
+    max_output: int | None = Field(None, gt=0)
+    tools: bool | None = None
+    vision: bool | None = None
+    json_schema: bool | None = None
+    logprobs: bool | None = None
+    # provider: local
+    checkpoint: str | None = None
+    quantization: Literal["none", "int8"] = "none"
+    threads: int = Field(1, ge=1, le=256)
+    max_batch: int = Field(8, ge=1, le=512)
+    # provider: recorded
+    outcomes: Path | None = None
+    latency: Latency = Latency()
+
+
+class Early(Section):
+    """Reject a draft mid-decode: after this many tokens, below this confidence."""
+
+    after_tokens: int = Field(4, ge=1)
+    threshold: Probability = 0.2
+
+
+class Confidence(Section):
+    """How sure a draft must be to be served.
+
+    `logprob`: the `quantile` (0 = the least likely token) of the tokens'
+    probabilities must reach `threshold`. `agreement`: the model named in
+    `with` must say the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    kind: str = "logprob"
+    threshold: Probability = 0.8
+    quantile: Probability = 0.0
+    early: Early | None = None
+    second: Name | None = Field(None, alias="with")
+
+
+def _confidence(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class Cascade(Section):
+    """Tiers from the cheapest to the best, and when to be content."""
+
+    tiers: tuple[Name, ...] = Field(min_length=1, max_length=8)
+    reference: Name | None = None
+    confidence: Annotated[Confidence, BeforeValidator(_confidence)] = Confidence()
+    max_hold: Duration | None = None
+    keepalive: Duration | None = None
+
+    @property
+    def reference_model(self) -> str:
+        """Return the model that savings are measured against: the last tier unless named."""
+        return self.reference or self.tiers[-1]
+
+
+class ExactCache(Section):
+    """How long an exact answer may be replayed."""
+
+    ttl: Duration = 24 * 3600.0
+    max_entry: Bytes = 1024 * 1024
+
+
+def _off(value: object) -> object:
+    """Read `off` (which YAML 1.1 calls False) as absent."""
+    return None if value is False or value == "off" else value
+
+
+class Cache(Section):
+    """The caches of a route; off unless named."""
+
+    exact: Annotated[ExactCache | None, BeforeValidator(_off)] = None
+
+
+class Timeouts(Section):
+    """Deadlines of one attempt, in seconds."""
+
+    connect: Duration = 5.0
+    first_token: Duration = 60.0
+    idle: Duration = 60.0
+    total: Duration = 600.0
+
+
+class When(Section):
+    """Conditions of a rule; all that are given must hold."""
+
+    tenant: str | None = None
+    key: str | None = None
+    tag: str | None = None
+    model: str | None = None
+    has_tools: bool | None = None
+    has_images: bool | None = None
+    json_schema: bool | None = None
+    stream: bool | None = None
+    input_tokens_over: int | None = Field(None, ge=0)
+    input_tokens_under: int | None = Field(None, ge=0)
+    max_tokens_over: int | None = Field(None, ge=0)
+    header: dict[str, str] | None = None
+
+
+class Rule(Section):
+    """First match wins, before any learning."""
+
+    when: When
+    model: Name | None = None
+    tiers: tuple[Name, ...] | None = Field(None, min_length=1, max_length=8)
+    cache: Cache | None = None
+
+    @model_validator(mode="after")
+    def _decides_something(self) -> Rule:
+        if self.model is None and self.tiers is None and self.cache is None:
+            raise ValueError("a rule needs one of: model, tiers, cache")
+        if self.model is not None and self.tiers is not None:
+            raise ValueError("a rule takes either model or tiers, not both")
+        return self
+
+
+class Route(Section):
+    """A public model name that clients send, and what answers it."""
+
+    model: Name | None = None
+    cascade: Cascade | None = None
+    cache: Cache = Cache()
+    timeouts: Timeouts = Timeouts()
+    fallback: tuple[Name, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_one_answerer(self) -> Route:
+        if (self.model is None) == (self.cascade is None):
+            raise ValueError("a route needs exactly one of: model, cascade")
+        return self
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Return the models a request may be served by, cheapest first."""
+        return self.cascade.tiers if self.cascade else (self.model or "",)
+
+
+class Storage(Section):
+    """Where state is kept; the defaults need nothing installed."""
+
+    ledger: str = "sqlite:///frugal.db"
+
+
+class Policy(Section):
+    """One whole policy file."""
+
+    version: Literal[1]
+    server: Server = Server()
+    access: Access = Access()
+    models: dict[Name, Model] = Field(min_length=1)
+    routes: dict[Name, Route] = {}
+    storage: Storage = Storage()
+
+    def route_for(self, name: str) -> Route | None:
+        """Return the route of that name, or a bare one for a model asked for directly.
+
+        A route may carry a model's name: it then says how that model is served.
+        """
+        if name in self.routes:
+            return self.routes[name]
+        return Route(model=name) if name in self.models else None

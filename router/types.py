@@ -1,0 +1,180 @@
+"""What the router is told, and what it answers.
+
+A `Router` belongs to one route. For each request it gives a `Plan`; the caller
+does what the plan says (`next`), shows it the tokens of a held draft (`watch`)
+and the whole draft (`judge`). The plan does no I/O of its own: a scorer that
+needs another model's word gets it through the `Ask` it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from policies.rules import RequestFacts
+
+
+class RouterError(Exception):
+    """Root of this package's errors."""
+
+
+class NoModelLeft(RouterError):
+    """Every model that could serve has failed, or none is able to; says why for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStats:
+    """What a provider reports of the tokens it generated, in order.
+
+    Natural logarithms. `margins` are the differences between the two best
+    logits, `entropies` in nats; either may be empty where unknown. `source` is
+    `raw` for an untouched distribution, `provider` for what an API chose to say.
+    """
+
+    logprobs: tuple[float, ...]
+    margins: tuple[float, ...] = ()
+    entropies: tuple[float, ...] = ()
+    source: Literal["raw", "provider"] = "provider"
+
+    @property
+    def count(self) -> int:
+        """Return how many tokens were reported."""
+        return len(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A whole answer not yet accepted. `text` is empty for pure tool calls."""
+
+    model: str
+    text: str
+    finish_reason: str | None
+    tool_calls: int = 0
+    stats: TokenStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a draft may be served, how sure that is (0 to 1), and why."""
+
+    accepted: bool
+    confidence: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt of this request, as the plan needs to know it.
+
+    Exactly one of `verdict` (a draft was judged or rejected early) and `error`
+    (a stable word such as `timeout`) is set. `held` is False for one that
+    went out live.
+    """
+
+    model: str
+    verdict: Verdict | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call this model. `judged`: hold its draft and ask for a verdict; else send it live.
+
+    `why` is `tier` for the next tier, `fallback` after an error.
+    """
+
+    model: str
+    judged: bool
+    why: Literal["tier", "fallback"] = "tier"
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Serve the draft of attempt number `index`; `degraded` when it had been rejected."""
+
+    index: int
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A model that cannot serve this request, and the missing capability."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do. None means unknown, and is taken as able."""
+
+    context: int | None = None
+    max_output: int | None = None
+    tools: bool | None = None
+    vision: bool | None = None
+    json_schema: bool | None = None
+    logprobs: bool | None = None
+
+
+Ask = Callable[[str], Awaitable[Draft | None]]
+"""Put this request to another model, outside the cascade; None when that fails."""
+
+
+class Scorer(Protocol):
+    """Says how much a draft is to be trusted: the extension point `confidence`."""
+
+    def watch(self, stats: TokenStats) -> bool:
+        """Return False to reject a draft on the tokens so far."""
+        ...
+
+    async def judge(self, draft: Draft, ask: Ask) -> Verdict:
+        """Judge a whole draft."""
+        ...
+
+    @property
+    def needs_stats(self) -> bool:
+        """Return whether token statistics are to be asked of the provider."""
+        ...
+
+
+class Plan(Protocol):
+    """The course of one request through its tiers."""
+
+    @property
+    def skipped(self) -> Sequence[Skip]:
+        """Return the models left out because they cannot serve this request."""
+        ...
+
+    @property
+    def watches(self) -> bool:
+        """Return whether `watch` can reject a draft before its end."""
+        ...
+
+    @property
+    def needs_stats(self) -> bool:
+        """Return whether token statistics are to be asked of the provider."""
+        ...
+
+    def next(self, tried: Sequence[Tried]) -> Call | Serve:
+        """Return what to do next. Raises NoModelLeft."""
+        ...
+
+    def watch(self, stats: TokenStats) -> bool:
+        """Return False to reject the draft under way."""
+        ...
+
+    async def judge(self, draft: Draft, ask: Ask) -> Verdict:
+        """Judge a whole draft."""
+        ...
+
+
+class Router(Protocol):
+    """The router of one route."""
+
+    def start(self, facts: RequestFacts) -> Plan:
+        """Begin a request."""
+        ...
+
+
+ModelCapabilities = Mapping[str, Capabilities]
