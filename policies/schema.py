@@ -37,7 +37,6 @@ class Server(Section):
     admin_port: int = Field(4001, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
     max_body: Bytes = 10 * 1024 * 1024
-    max_depth: int = Field(200, ge=8, le=500)
     drain: Duration = 30.0
     allowed_hosts: tuple[str, ...] = ()
 

@@ -1,0 +1,229 @@
+"""From raw bytes to a `ChatRequest`: parsed once, checked, our own controls taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gateway.access.keys import Caller
+from gateway.errors import InvalidRequest
+from policies.rules import RequestFacts
+
+MAX_DEPTH = 200
+CacheMode = Literal["use", "exact", "refresh", "no-store", "off"]
+
+# What would choose an upstream or a credential: never taken from a request.
+_FORBIDDEN = frozenset(
+    ("api_base", "base_url", "api_key", "proxy", "custom_llm_provider", "extra_headers",
+     "organization")
+)  # fmt: skip
+_LATER_HEADERS = ("x-frugal-max-usd", "x-frugal-deadline")
+
+
+class _Message(msgspec.Struct):
+    role: Annotated[str, msgspec.Meta(min_length=1)]
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+    include_cost: bool | None = None
+
+
+class _Controls(msgspec.Struct, forbid_unknown_fields=True):
+    cache: Literal["exact", "off"] | None = None
+    tags: Annotated[list[str], msgspec.Meta(max_length=32)] = []
+
+
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+
+
+class _ChatFields(msgspec.Struct):
+    """The members that the gateway reads; everything else passes through."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    max_tokens: _Positive | None = None
+    max_completion_tokens: _Positive | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    response_format: dict[str, Any] | None = None
+    frugal: _Controls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat completion as the client asked for it.
+
+    `body` is the client's JSON object without our own members; `fields` are the
+    typed ones among them; `size` is the length of the raw body in bytes.
+    """
+
+    id: str
+    body: dict[str, Any]
+    fields: _ChatFields
+    stream: bool
+    include_usage: bool
+    include_cost: bool
+    cache: CacheMode
+    tags: frozenset[str]
+    headers: Mapping[str, str]
+    size: int
+
+    @property
+    def model(self) -> str:
+        """Return the route or model that the client named."""
+        return self.fields.model
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Return the bound of the answer's length, in tokens."""
+        return self.fields.max_completion_tokens or self.fields.max_tokens
+
+    def facts(self, caller: Caller) -> RequestFacts:
+        """Return what routing may know. Tokens are estimated as a quarter of the bytes."""
+        kind = (self.fields.response_format or {}).get("type")
+        return RequestFacts(
+            tenant=caller.tenant,
+            key=caller.key,
+            model=self.fields.model,
+            stream=self.stream,
+            input_tokens=self.size // 4,
+            max_tokens=self.max_tokens,
+            tags=caller.tags | self.tags,
+            has_tools=bool(self.fields.tools),
+            has_images=_has_images(self.fields.messages),
+            json_schema=kind == "json_schema",
+            logprobs=bool(self.fields.logprobs),
+            headers=self.headers,
+        )
+
+
+def parse_chat(raw: bytes, headers: Mapping[str, str], request_id: str) -> ChatRequest:
+    """Check a chat completion request.
+
+    `headers` has lower-case names. Raises InvalidRequest, saying what was
+    expected and where.
+    """
+    body = _decode(raw)
+    fields = _typed(body)
+    controls = body.pop("frugal", None) and fields.frugal
+    options = fields.stream_options
+    if options is not None and options.include_cost is not None:
+        body["stream_options"] = {
+            k: v for k, v in body["stream_options"].items() if k != "include_cost"
+        }
+    return ChatRequest(
+        id=request_id,
+        body=body,
+        fields=fields,
+        stream=bool(fields.stream),
+        include_usage=bool(options and options.include_usage),
+        include_cost=bool(options and options.include_cost),
+        cache=_cache_mode(headers, controls or None),
+        tags=frozenset(controls.tags) if controls else frozenset(),
+        headers=headers,
+        size=len(raw),
+    )
+
+
+def _decode(raw: bytes) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as exc:
+        raise InvalidRequest(f"the body is not valid JSON: {exc}", code="invalid_json") from exc
+    if type(body) is not dict:
+        raise InvalidRequest(
+            f"expected a JSON object as the body, found {_json_name(body)}", code="invalid_json"
+        )
+    _check_depth(raw, body)
+    if not _FORBIDDEN.isdisjoint(body):
+        name = sorted(_FORBIDDEN & body.keys())[0]
+        raise InvalidRequest(
+            f"{name!r} may not be set by a request; upstreams and credentials come from the policy",
+            param=name,
+        )
+    if b"\\u0000" in raw and _has_nul(body):
+        raise InvalidRequest("a text holds the NUL character; remove it", code="invalid_text")
+    return body
+
+
+def _check_depth(raw: bytes, body: object) -> None:
+    # Counting brackets is free next to parsing, and only a body with this many can be deep.
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return
+    level: list[object] = [body]
+    for _ in range(MAX_DEPTH):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    raise InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels", code="invalid_json")
+
+
+def _children(value: object) -> list[object]:
+    inner = value.values() if isinstance(value, dict) else value
+    assert isinstance(inner, Iterable)
+    return [child for child in inner if isinstance(child, dict | list)]
+
+
+def _typed(body: dict[str, Any]) -> _ChatFields:
+    try:
+        return msgspec.convert(body, _ChatFields)
+    except msgspec.ValidationError as exc:
+        problem, _, where = str(exc).partition(" - at `$.")
+        param = where.rstrip("`") or None
+        if problem.startswith("Object missing required field"):
+            param = param or problem.split("`")[1]
+        raise InvalidRequest(f"{param or 'body'}: {problem}", param=param) from exc
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(k) or _has_nul(v) for k, v in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+def _has_images(messages: list[_Message]) -> bool:
+    return any(
+        part.get("type") in ("image_url", "input_image", "image")
+        for message in messages
+        if isinstance(message.content, list)
+        for part in message.content
+    )
+
+
+def _cache_mode(headers: Mapping[str, str], controls: _Controls | None) -> CacheMode:
+    for name in _LATER_HEADERS:
+        if name in headers:
+            raise InvalidRequest(f"the header {name} is not built yet; leave it out", param=name)
+    asked = headers.get("x-frugal-cache") or (controls.cache if controls else None)
+    if asked not in (None, "exact", "off"):
+        raise InvalidRequest(
+            f"x-frugal-cache: expected exact or off, found {asked!r}", param="x-frugal-cache"
+        )
+    control = headers.get("cache-control", "")
+    if asked == "off" or ("no-store" in control and "no-cache" in control):
+        return "off"
+    if "no-store" in control:
+        return "no-store"
+    if "no-cache" in control:
+        return "refresh"
+    return "exact" if asked else "use"
+
+
+def _json_name(value: object) -> str:
+    return {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(
+        type(value), "a number"
+    )
