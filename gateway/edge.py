@@ -1,0 +1,258 @@
+"""The hot path's HTTP: raw ASGI in front of FastAPI.
+
+Nothing here decides: it reads a body within its bound, hands a `ChatRequest` to
+the pipeline, and writes the parts that come back. Until the first byte an error
+is a clean status; after it, an error event ends the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
+from gateway.pipeline import Pipeline, Reply
+from gateway.request import ChatRequest, parse_chat
+from gateway.wire import Part
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+CHAT_PATHS = frozenset(("/v1/chat/completions", "/chat/completions"))
+_JSON = (b"content-type", b"application/json")
+_SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no")]  # fmt: skip
+_DONE = b"data: [DONE]\n\n"
+_KEEPALIVE = b": keep-alive\n\n"
+_log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client left before its answer was complete."""
+
+
+class Edge:
+    """The ASGI application: chat completions itself, everything else to `rest`.
+
+    `pipeline` is called for each request, so that a reload reaches the next one.
+    """
+
+    def __init__(self, pipeline: Callable[[], Pipeline], rest: App) -> None:
+        self._pipeline = pipeline
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(12)}"
+        if scope["path"] in CHAT_PATHS:
+            await self._chat(scope, receive, send, request_id)
+        else:
+            await self._rest(scope, receive, _with_request_id(send, request_id))
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        try:
+            pipeline = self._pipeline()
+            request, reply = await _open(pipeline, scope, receive, request_id)
+            answer = _stream if request.stream else _whole
+            with _Watch(receive, reply):
+                await answer(request, reply, send)
+        except ClientGone:
+            _log.debug("client of %s left", request_id)
+        except GatewayError as exc:
+            await send_error(send, exc, request_id)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            await send_error(send, GatewayError("the gateway failed; see its log"), request_id)
+
+
+async def _open(
+    pipeline: Pipeline, scope: Scope, receive: Receive, request_id: str
+) -> tuple[ChatRequest, Reply]:
+    if scope["method"] != "POST":
+        raise MethodNotAllowed(f"expected POST, found {scope['method']}")
+    headers = _headers(scope)
+    client = scope["client"]
+    authorization = headers.get("authorization")
+    caller = pipeline.keys.identify(
+        authorization.encode("latin-1") if authorization is not None else None,
+        client[0] if client else None,
+        headers.get("host", "").encode("latin-1"),
+    )
+    raw = await _read_body(receive, headers, pipeline.policy.server.max_body)
+    request = parse_chat(raw, headers, request_id)
+    return request, pipeline.open(request, caller)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+
+
+async def _read_body(receive: Receive, headers: dict[str, str], limit: int) -> bytes:
+    too_large = PayloadTooLarge(f"the body may hold {limit} bytes; send less")
+    if int(headers.get("content-length", "0")) > limit:
+        raise too_large
+    if headers.get("content-encoding", "identity") != "identity":
+        raise InvalidRequest("expected an uncompressed body; leave out content-encoding")
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return body if len(body) <= limit else _raise(too_large)
+    chunks, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise too_large
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return b"".join(chunks)
+
+
+def _raise(exc: Exception) -> bytes:
+    raise exc
+
+
+class _Watch:
+    """Cancel the request's task when its client leaves, unless others wait for the same answer.
+
+    Leaving the block translates that cancellation to `ClientGone`.
+    """
+
+    def __init__(self, receive: Receive, reply: Reply) -> None:
+        self._receive = receive
+        self._reply = reply
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._has_cancelled = False
+
+    def __enter__(self) -> None:
+        if not self._reply.is_instant:
+            self._watcher = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None and not self._reply.is_shared:
+            self._has_cancelled = True
+            self._task.cancel()
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._has_cancelled and isinstance(exc, asyncio.CancelledError):
+            assert self._task is not None
+            self._task.uncancel()
+            raise ClientGone from exc
+
+
+async def _whole(request: ChatRequest, reply: Reply, send: Send) -> None:
+    body = b"".join([part.data async for part in reply.parts])
+    # The parts have ended, so the entry is durable: now the answer may leave.
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *_reply_headers(reply, cost=True)]
+    await _send(send, 200, headers, body)
+
+
+async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
+    parts = reply.parts
+    has_started = False
+    try:
+        async for part in _kept_alive(parts, reply.keepalive):
+            if not has_started:
+                has_started = True
+                await _start(send, 200, [*_SSE, *_reply_headers(reply, cost=False)])
+            await _body(send, part.data if part is not None else _KEEPALIVE)
+    except GatewayError as exc:
+        if not has_started:
+            raise
+        await _body(send, b"data: " + msgspec.json.encode(exc.body()) + b"\n\n", more=False)
+        return
+    except Exception:
+        if not has_started:
+            raise
+        _log.exception("stream %s failed", request.id)
+        failure = GatewayError("the gateway failed; see its log").body()
+        await _body(send, b"data: " + msgspec.json.encode(failure) + b"\n\n", more=False)
+        return
+    if not has_started:
+        await _start(send, 200, [*_SSE, *_reply_headers(reply, cost=False)])
+    last = reply.cost_event() + _DONE if request.include_cost else _DONE
+    await _body(send, last, more=False)
+
+
+async def _kept_alive(
+    parts: AsyncGenerator[Part, None], every_s: float | None
+) -> AsyncGenerator[Part | None, None]:
+    """Yield the parts, and None whenever the first has kept us waiting for `every_s` more."""
+    if every_s is not None:
+        first = asyncio.ensure_future(anext(parts, None))
+        try:
+            while not (await asyncio.wait((first,), timeout=every_s))[0]:
+                yield None
+            if (part := first.result()) is None:
+                return
+            yield part
+        finally:
+            if not first.done():
+                first.cancel()
+                await asyncio.wait((first,))
+    async for part in parts:
+        yield part
+
+
+def _reply_headers(reply: Reply, *, cost: bool) -> Headers:
+    return [
+        (name.encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in reply.headers(cost=cost).items()
+    ]
+
+
+async def send_error(send: Send, exc: GatewayError, request_id: str) -> None:
+    """Send one OpenAI-shaped error."""
+    body = msgspec.json.encode(exc.body())
+    headers = [_JSON, (b"content-length", b"%d" % len(body)),
+               (b"x-request-id", request_id.encode())]  # fmt: skip
+    if exc.retry_after is not None:
+        headers.append((b"retry-after", exc.retry_after.encode("latin-1")))
+    if exc.status == 405:
+        headers.append((b"allow", b"POST"))
+    if exc.status == 413:
+        headers.append((b"connection", b"close"))
+    await _send(send, exc.status, headers, body)
+
+
+def _with_request_id(send: Send, request_id: str) -> Send:
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
+        await send(message)
+
+    return send_with_id
+
+
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    await _start(send, status, headers)
+    await _body(send, body, more=False)
+
+
+async def _start(send: Send, status: int, headers: Headers) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _body(send: Send, data: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": more})

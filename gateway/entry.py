@@ -1,0 +1,323 @@
+"""The account of one request while it is under way: its attempts, its path, its cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from gateway.access.keys import Caller
+from gateway.money.estimate import estimate_usage
+from gateway.money.ledger import AttemptRecord, EntryRecord
+from gateway.money.prices import PriceBook, cost, to_nano
+from gateway.money.usage import Usage
+from gateway.request import ChatRequest
+from gateway.wire import Part
+from policies.schema import Route
+from router.types import Draft, Skip, TokenStats, Tried, Verdict
+
+Purpose = Literal["serve", "judge"]
+CacheState = Literal["exact", "miss", "bypass"]
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from: `wall` in seconds since the epoch, `tick` monotonic seconds."""
+
+    wall: Callable[[], float] = time.time
+    tick: Callable[[], float] = time.perf_counter
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one attempt used and cost, with bounds where the count is our own."""
+
+    usage: Usage
+    cost: Decimal
+    lower: Decimal
+    upper: Decimal
+
+
+class Attempt:
+    """One call to one model: what it said, used and cost, and how it ended."""
+
+    def __init__(self, model: str, purpose: Purpose, why: str, clock: Clock) -> None:
+        self.model = model
+        self.purpose = purpose
+        self.why = why
+        self.parts: list[Part] = []
+        self.usage: Usage | None = None
+        self.verdict: Verdict | None = None
+        self.error: str | None = None
+        self.reason = ""
+        self.is_complete = False
+        self.has_been_served = False
+        self.is_stream = False
+        self.finish_reason: str | None = None
+        self.answered_by: str | None = None
+        self._stats: list[TokenStats] = []
+        self._texts: list[str] = []
+        self._tool_calls = 0
+        self._clock = clock
+        self._started = clock.tick()
+        self._first: float | None = None
+        self._ended: float | None = None
+
+    def see(self, part: Part) -> None:
+        """Take note of one part as it arrives."""
+        if self._first is None:
+            self._first = self._clock.tick()
+        if part.text:
+            self._texts.append(part.text)
+        if part.usage is not None:
+            self.usage = part.usage
+        if part.stats is not None:
+            self._stats.append(part.stats)
+        if part.finish_reason is not None:
+            self.finish_reason = part.finish_reason
+        if part.model is not None:
+            self.answered_by = part.model
+        self._tool_calls += part.tool_calls
+
+    def end(self, *, error: str | None = None, reason: str = "") -> None:
+        """Close the attempt; without an error it is complete."""
+        self._ended = self._clock.tick()
+        self.error = error
+        self.reason = reason or self.reason
+        self.is_complete = error is None
+
+    @property
+    def text(self) -> str:
+        """Return the words of the answer so far."""
+        return "".join(self._texts)
+
+    @property
+    def stats(self) -> TokenStats | None:
+        """Return the statistics of all tokens so far."""
+        if len(self._stats) <= 1:
+            return self._stats[0] if self._stats else None
+        return TokenStats(
+            logprobs=tuple(x for s in self._stats for x in s.logprobs),
+            margins=tuple(x for s in self._stats for x in s.margins),
+            entropies=tuple(x for s in self._stats for x in s.entropies),
+            source=self._stats[0].source,
+        )
+
+    def draft(self) -> Draft:
+        """Return the answer as the router judges it."""
+        return Draft(self.model, self.text, self.finish_reason, self._tool_calls, self.stats)
+
+    def tried(self) -> Tried:
+        """Return the attempt as the plan needs to know it."""
+        return Tried(self.model, self.verdict, self.error)
+
+    def segment(self) -> str:
+        """Return this attempt's word in `x-frugal-path`."""
+        if self.error is not None:
+            return f"{self.model}:{self.error}:failed"
+        if self.verdict is None:
+            return f"{self.model}:{'fallback' if self.why == 'fallback' else 'served'}"
+        sure = self.verdict.confidence
+        number = f"{sure:.2f}" if sure is not None else "-"
+        return f"{self.model}:{number}:{self._outcome_word(self.verdict)}"
+
+    def _outcome_word(self, verdict: Verdict) -> str:
+        if self.has_been_served:
+            return "accepted" if verdict.accepted else "degraded"
+        return "escalated" if self.is_complete else "escalated_early"
+
+    @property
+    def latency_s(self) -> float:
+        """Return how long the attempt took, in seconds."""
+        return (self._ended or self._clock.tick()) - self._started
+
+    @property
+    def first_s(self) -> float | None:
+        """Return the time to the first part, in seconds."""
+        return None if self._first is None else self._first - self._started
+
+    def spent(self, prices: PriceBook, request: ChatRequest) -> Spent:
+        """Return usage and cost; counted by ourselves, with bounds, where nobody reported it."""
+        price = prices.for_model(self.model)
+        if self.usage is not None:
+            exact = cost(self.usage, price)
+            return Spent(self.usage, exact, exact, exact)
+        if self._first is None and self.error is not None:
+            # Refused or never begun: no provider bills a request that it did not serve.
+            return Spent(Usage(), _ZERO, _ZERO, _ZERO)
+        own = estimate_usage(request.body, self.text)
+        return Spent(
+            own.usage, cost(own.usage, price), cost(own.lower, price), cost(own.upper, price)
+        )
+
+
+class Entry:
+    """One request in the ledger, from its admission to its settlement."""
+
+    def __init__(
+        self, request: ChatRequest, caller: Caller, route_name: str, route: Route, clock: Clock
+    ) -> None:
+        self.request = request
+        self.caller = caller
+        self.route_name = route_name
+        self.route = route
+        self.cache: CacheState = "miss"
+        self.age_s: int | None = None
+        self.attempts: list[Attempt] = []
+        self.skipped: Sequence[Skip] = ()
+        self.served: Attempt | None = None
+        self.cached_model = ""
+        self.cached_path = ""
+        self.cached_usage: Usage | None = None
+        self.status = 200
+        self.error: str | None = None
+        self.state: Literal["settled", "abandoned", "failed"] = "settled"
+        self.cost = _ZERO
+        self.saved = _ZERO
+        self._clock = clock
+        self._started_at = clock.wall()
+        self._started = clock.tick()
+        self._first: float | None = None
+
+    def attempt(self, model: str, *, purpose: Purpose = "serve", why: str = "tier") -> Attempt:
+        """Begin an attempt."""
+        attempt = Attempt(model, purpose, why, self._clock)
+        self.attempts.append(attempt)
+        return attempt
+
+    def serve(self, attempt: Attempt) -> None:
+        """Say whose answer the client gets."""
+        attempt.has_been_served = True
+        self.served = attempt
+
+    def mark_first(self) -> None:
+        """Take note that the first byte of the answer is about to leave."""
+        if self._first is None:
+            self._first = self._clock.tick()
+
+    @property
+    def model(self) -> str:
+        """Return the model whose answer the client gets."""
+        return self.served.model if self.served else self.cached_model
+
+    @property
+    def path(self) -> str:
+        """Return the models met on the way and what became of each."""
+        if self.cache == "exact":
+            return self.cached_path
+        skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
+        return ",".join(skipped + [a.segment() for a in self.attempts if a.purpose == "serve"])
+
+    @property
+    def is_keepable(self) -> bool:
+        """Return whether the answer may be cached: complete, accepted, no fallback."""
+        served = self.served
+        return (
+            self.state == "settled"
+            and served is not None
+            and served.is_complete
+            and served.why != "fallback"
+            and (served.verdict is None or served.verdict.accepted)
+            and served.finish_reason != "content_filter"
+            and not any(a.error for a in self.attempts if a.purpose == "serve")
+        )
+
+    def settle(self, prices: PriceBook) -> tuple[EntryRecord, list[AttemptRecord]]:
+        """Add up what the request cost and return its ledger lines."""
+        spent = [attempt.spent(prices, self.request) for attempt in self.attempts]
+        self.cost = sum((s.cost for s in spent), _ZERO)
+        self.saved = self._list_price(prices) - self.cost if self.state == "settled" else _ZERO
+        lines = [
+            _line(self, seq, attempt, money, prices)
+            for seq, (attempt, money) in enumerate(zip(self.attempts, spent, strict=True))
+        ]
+        return self._record(spent), lines
+
+    def _list_price(self, prices: PriceBook) -> Decimal:
+        """Return what the reference model would have charged for the answer that was served."""
+        usage = self.served.usage if self.served else self.cached_usage
+        if usage is None:
+            return self.cost
+        reference = self.route.cascade.reference_model if self.route.cascade else self.model
+        price = prices.for_model(reference)
+        return self.cost if price.is_hourly else cost(usage, price)
+
+    def _record(self, spent: Sequence[Spent]) -> EntryRecord:
+        usage = _total([s.usage for s in spent])
+        return EntryRecord(
+            request_id=self.request.id,
+            started_at_us=int(self._started_at * 1_000_000),
+            state=self.state,
+            tenant=self.caller.tenant,
+            key=self.caller.key,
+            tags=tuple(sorted(self.caller.tags | self.request.tags)),
+            route=self.route_name,
+            model=self.model,
+            requested_model=self.request.model,
+            cache=self.cache,
+            path=self.path,
+            stream=self.request.stream,
+            status=self.status,
+            usage=usage,
+            cost_nano_usd=to_nano(self.cost),
+            saved_nano_usd=to_nano(self.saved),
+            reference_model=(
+                self.route.cascade.reference_model if self.route.cascade else self.model
+            ),
+            estimated=usage.estimated,
+            lower_nano_usd=to_nano(sum((s.lower for s in spent), _ZERO)),
+            upper_nano_usd=to_nano(sum((s.upper for s in spent), _ZERO)),
+            latency_us=int((self._clock.tick() - self._started) * 1_000_000),
+            ttft_us=None if self._first is None else int((self._first - self._started) * 1e6),
+            error=self.error,
+        )
+
+
+def _line(
+    entry: Entry, seq: int, attempt: Attempt, money: Spent, prices: PriceBook
+) -> AttemptRecord:
+    price = prices.for_model(attempt.model)
+    return AttemptRecord(
+        request_id=entry.request.id,
+        seq=seq,
+        model=attempt.model,
+        purpose=attempt.purpose,
+        payer=entry.caller.tenant,
+        outcome=_outcome(entry, attempt),
+        confidence=attempt.verdict.confidence if attempt.verdict else None,
+        reason=attempt.verdict.reason if attempt.verdict else attempt.reason,
+        usage=money.usage,
+        cost_nano_usd=to_nano(money.cost),
+        lower_nano_usd=to_nano(money.lower),
+        upper_nano_usd=to_nano(money.upper),
+        latency_us=int(attempt.latency_s * 1_000_000),
+        ttft_us=None if attempt.first_s is None else int(attempt.first_s * 1_000_000),
+        price_source=price.source,
+    )
+
+
+def _outcome(entry: Entry, attempt: Attempt) -> str:
+    if attempt.error is not None:
+        return attempt.error
+    if attempt.verdict is not None and not attempt.verdict.accepted:
+        return "rejected" if attempt.is_complete else "rejected_early"
+    return "accepted" if attempt.is_complete else "abandoned"
+
+
+def _total(usages: Sequence[Usage]) -> Usage:
+    if len(usages) == 1:
+        return usages[0]
+    return Usage(
+        input=sum(u.input for u in usages),
+        cached_input=sum(u.cached_input for u in usages),
+        cache_write=sum(u.cache_write for u in usages),
+        output=sum(u.output for u in usages),
+        reasoning=sum(u.reasoning for u in usages),
+        audio=sum(u.audio for u in usages),
+        image=sum(u.image for u in usages),
+        compute_s=sum(u.compute_s for u in usages),
+        estimated=any(u.estimated for u in usages),
+    )
