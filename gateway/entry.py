@@ -9,12 +9,14 @@ from decimal import Decimal
 from typing import Literal
 
 from gateway.access.keys import Caller
+from gateway.errors import GatewayError, ProviderError
 from gateway.money.estimate import estimate_usage
 from gateway.money.ledger import AttemptRecord, EntryRecord
 from gateway.money.prices import PriceBook, cost, to_nano
 from gateway.money.usage import Usage
 from gateway.request import ChatRequest
 from gateway.wire import Part
+from policies.rules import RequestFacts
 from policies.schema import Route
 from router.types import Draft, Skip, TokenStats, Tried, Verdict
 
@@ -52,6 +54,7 @@ class Attempt:
         self.usage: Usage | None = None
         self.verdict: Verdict | None = None
         self.error: str | None = None
+        self.failure: ProviderError | None = None
         self.reason = ""
         self.is_complete = False
         self.has_been_served = False
@@ -82,12 +85,32 @@ class Attempt:
             self.answered_by = part.model
         self._tool_calls += part.tool_calls
 
-    def end(self, *, error: str | None = None, reason: str = "") -> None:
-        """Close the attempt; without an error it is complete."""
+    def hold(self, part: Part) -> None:
+        """Keep a part of a draft that may never be served."""
+        self.see(part)
+        self.parts.append(part)
+
+    def end(self) -> None:
+        """Close the attempt with its answer complete."""
         self._ended = self._clock.tick()
-        self.error = error
-        self.reason = reason or self.reason
-        self.is_complete = error is None
+        self.is_complete = True
+
+    def reject_early(self, verdict: Verdict) -> None:
+        """Close the attempt with its answer cut short by us."""
+        self._ended = self._clock.tick()
+        self.verdict = verdict
+
+    def fail(self, exc: ProviderError) -> None:
+        """Close the attempt with the upstream's failure."""
+        self._ended = self._clock.tick()
+        self.error = exc.word
+        self.failure = exc
+        self.reason = exc.message
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether any part has arrived."""
+        return self._first is not None
 
     @property
     def text(self) -> str:
@@ -110,7 +133,7 @@ class Attempt:
         """Return the answer as the router judges it."""
         return Draft(self.model, self.text, self.finish_reason, self._tool_calls, self.stats)
 
-    def tried(self) -> Tried:
+    def as_tried(self) -> Tried:
         """Return the attempt as the plan needs to know it."""
         return Tried(self.model, self.verdict, self.error)
 
@@ -177,6 +200,7 @@ class Entry:
         self.state: Literal["settled", "abandoned", "failed"] = "settled"
         self.cost = _ZERO
         self.saved = _ZERO
+        self._facts: RequestFacts | None = None
         self._clock = clock
         self._started_at = clock.wall()
         self._started = clock.tick()
@@ -199,6 +223,34 @@ class Entry:
             self._first = self._clock.tick()
 
     @property
+    def facts(self) -> RequestFacts:
+        """Return what routing may know of the request, computed once."""
+        if self._facts is None:
+            self._facts = self.request.facts(self.caller)
+        return self._facts
+
+    @property
+    def tried(self) -> list[Attempt]:
+        """Return the attempts that were meant to serve, in order."""
+        return [attempt for attempt in self.attempts if attempt.purpose == "serve"]
+
+    def abandon(self) -> None:
+        """Close with the client gone."""
+        self.state = "abandoned"
+        self.status = 499
+
+    def fail(self, exc: GatewayError) -> None:
+        """Close with an error in place of an answer, or after part of one."""
+        self.state = "failed"
+        self.status = exc.status
+        self.error = exc.code or exc.type
+
+    @property
+    def started_at(self) -> float:
+        """Return when the request came in, in seconds since the epoch."""
+        return self._started_at
+
+    @property
     def model(self) -> str:
         """Return the model whose answer the client gets."""
         return self.served.model if self.served else self.cached_model
@@ -209,7 +261,7 @@ class Entry:
         if self.cache == "exact":
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
-        return ",".join(skipped + [a.segment() for a in self.attempts if a.purpose == "serve"])
+        return ",".join(skipped + [attempt.segment() for attempt in self.tried])
 
     @property
     def is_keepable(self) -> bool:
@@ -222,7 +274,7 @@ class Entry:
             and served.why != "fallback"
             and (served.verdict is None or served.verdict.accepted)
             and served.finish_reason != "content_filter"
-            and not any(a.error for a in self.attempts if a.purpose == "serve")
+            and not any(attempt.error for attempt in self.tried)
         )
 
     def settle(self, prices: PriceBook) -> tuple[EntryRecord, list[AttemptRecord]]:

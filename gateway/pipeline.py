@@ -1,0 +1,341 @@
+"""The request's way, readable from top to bottom: look up, cascade, settle, remember.
+
+Deciding belongs to the router, the caches and the price book; here it is done.
+No socket is seen from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from cache.exact import ExactCache, Seat
+from cache.fingerprint import fingerprint
+from cache.types import CachedReply
+from gateway.access.keys import Caller, KeyRing
+from gateway.entry import Attempt, Clock, Entry
+from gateway.errors import (
+    GatewayError,
+    LedgerUnavailable,
+    NoModelAvailable,
+    ProviderError,
+    ProviderRejected,
+    UnknownModel,
+)
+from gateway.money.ledger import Ledger, LedgerError
+from gateway.money.prices import PriceBook
+from gateway.replay import fold, unfold
+from gateway.request import ChatRequest
+from gateway.wire import Part, Provider, ProviderCall
+from policies.rules import first_match
+from policies.schema import Cache, Policy, Route
+from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Tried, Verdict
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a pipeline is made of; each is handed in, so a test hands in its own."""
+
+    policy: Policy
+    keys: KeyRing
+    routers: Mapping[str, Router]
+    providers: Mapping[str, Provider]
+    prices: PriceBook
+    exact: ExactCache[Part]
+    ledger: Ledger
+    clock: Clock = Clock()
+
+
+class Reply:
+    """An answer under way: its parts, and what its headers will say."""
+
+    def __init__(self, pipeline: Pipeline, entry: Entry, seat: Seat[Part] | None) -> None:
+        self._entry = entry
+        self._seat = seat
+        self.parts = pipeline.answer(entry, seat)
+
+    @property
+    def is_instant(self) -> bool:
+        """Return whether nothing but the ledger will be waited for."""
+        return self._seat is not None and self._seat.hit is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether other requests wait for the same answer."""
+        return self._seat is not None and self._seat.has_followers
+
+    @property
+    def keepalive(self) -> float | None:
+        """Return how often a waiting stream wants a sign of life, in seconds."""
+        cascade = self._entry.route.cascade
+        return cascade.keepalive if cascade else None
+
+    def headers(self, *, cost: bool) -> dict[str, str]:
+        """Return the response headers; cost and saving only once the entry is settled."""
+        entry = self._entry
+        found = {
+            "x-request-id": entry.request.id,
+            "x-cache": entry.cache,
+            "x-frugal-model": entry.model,
+            "x-frugal-path": entry.path,
+        }
+        if entry.age_s is not None:
+            found["age"] = str(entry.age_s)
+        if cost:
+            found["x-frugal-cost-usd"] = f"{entry.cost:f}"
+            found["x-frugal-saved-usd"] = f"{entry.saved:f}"
+        return found
+
+    def cost_event(self) -> bytes:
+        """Return the last event of a stream whose client asked for its cost."""
+        entry = self._entry
+        frugal = {
+            "cost_usd": f"{entry.cost:f}",
+            "saved_usd": f"{entry.saved:f}",
+            "path": entry.path,
+            "cache": entry.cache,
+        }
+        event = {
+            "id": entry.request.id,
+            "object": "chat.completion.chunk",
+            "created": int(entry.started_at),
+            "model": entry.model,
+            "choices": [],
+            "frugal": frugal,
+        }
+        return b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+
+class Pipeline:
+    """One policy at work. A reload makes another; a request keeps the one it began with."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.policy = parts.policy
+        self.keys = parts.keys
+        self._routers = parts.routers
+        self._providers = parts.providers
+        self._prices = parts.prices
+        self._exact = parts.exact
+        self._ledger = parts.ledger
+        self._clock = parts.clock
+        self._routes = {
+            name: route
+            for name in {*parts.policy.routes, *parts.policy.models}
+            if (route := parts.policy.route_for(name)) is not None
+        }
+        self._revisions = {name: parts.policy.revision(name) for name in self._routes}
+
+    def open(self, request: ChatRequest, caller: Caller) -> Reply:
+        """Admit a request and take its seat at the exact cache.
+
+        Raises UnknownModel, Forbidden or LedgerUnavailable.
+        """
+        route = self._routes.get(request.model)
+        if route is None:
+            names = ", ".join(sorted(self._routes))
+            raise UnknownModel(
+                f"no route or model is called {request.model!r}; there are: {names}", param="model"
+            )
+        caller.require(request.model)
+        if not self._ledger.is_healthy:
+            raise LedgerUnavailable("the ledger cannot be written; try again shortly")
+        entry = Entry(request, caller, request.model, route, self._clock)
+        return Reply(self, entry, self._seat(entry))
+
+    def _seat(self, entry: Entry) -> Seat[Part] | None:
+        request, caller = entry.request, entry.caller
+        rules = _cache_rules(entry.route, entry.facts)
+        if rules.exact is None or request.cache in ("off", "no-store"):
+            entry.cache = "bypass"
+            return None
+        key = fingerprint(
+            caller.tenant, entry.route_name, self._revisions[entry.route_name], request.body
+        )
+        if request.cache == "refresh":
+            self._exact.drop(key)
+        return self._exact.seat(key, ttl=rules.exact.ttl, max_entry=rules.exact.max_entry)
+
+    async def answer(self, entry: Entry, seat: Seat[Part] | None) -> AsyncGenerator[Part, None]:
+        """Answer one request and account for it.
+
+        Once the generator has ended, the entry is durable in the ledger.
+        """
+        try:
+            source = self._from_cache(entry, seat) if seat else self._cascade(entry)
+            async with aclosing(source) as parts:
+                async for part in parts:
+                    entry.mark_first()
+                    if not part.is_usage_only or entry.request.include_usage:
+                        yield part
+        except GatewayError as exc:
+            entry.fail(exc)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            entry.abandon()
+            raise
+        finally:
+            await self._settle(entry)
+
+    async def _settle(self, entry: Entry) -> None:
+        record, lines = entry.settle(self._prices)
+        try:
+            await self._ledger.write(record, lines)
+        except LedgerError as exc:
+            raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
+
+    async def _from_cache(self, entry: Entry, seat: Seat[Part]) -> AsyncGenerator[Part, None]:
+        """Replay a hit, follow a request under way, or lead one for others to follow."""
+        with seat:
+            while True:
+                if seat.hit is not None:
+                    for part in _replay(seat.hit, entry, self._clock):
+                        yield part
+                    return
+                if seat.is_leader:
+                    async with aclosing(self._lead(entry, seat)) as led:
+                        async for part in led:
+                            yield part
+                    return
+                async with aclosing(self._follow(entry, seat)) as followed:
+                    async for part in followed:
+                        yield part
+                if not seat.was_promoted:
+                    return
+
+    async def _lead(self, entry: Entry, seat: Seat[Part]) -> AsyncGenerator[Part, None]:
+        async with aclosing(self._cascade(entry)) as parts:
+            kept: list[Part] = []
+            async for part in parts:
+                seat.publish(part)
+                kept.append(part)
+                yield part
+        if entry.is_keepable:
+            seat.keep(_cached(entry, kept, self._clock))
+
+    async def _cascade(self, entry: Entry) -> AsyncGenerator[Part, None]:
+        """Do what the router says: call a tier, or serve an attempt."""
+        plan = self._routers[entry.route_name].start(entry.facts)
+        entry.skipped = plan.skipped
+        while isinstance(step := self._next(plan, entry), Call):
+            attempt = entry.attempt(step.model, why=step.why)
+            try:
+                if step.judged:
+                    await self._judged(attempt, entry, plan)
+                else:
+                    async with aclosing(self._live(attempt, entry)) as parts:
+                        async for part in parts:
+                            yield part
+                    return
+            except ProviderError as exc:
+                attempt.fail(exc)
+                is_final = not step.judged and isinstance(exc, ProviderRejected)
+                if is_final or attempt.has_begun:
+                    raise  # half an answer cannot be taken back, nor the client's mistake mended
+        served = entry.tried[step.index]
+        entry.serve(served)
+        for part in _in_mode(served.parts, served.is_stream, entry.request):
+            yield part
+
+    def _next(self, plan: Plan, entry: Entry) -> Call | Serve:
+        try:
+            return plan.next([attempt.as_tried() for attempt in entry.tried])
+        except NoModelLeft as exc:
+            raise _why_none(entry, exc) from exc
+
+    async def _live(self, attempt: Attempt, entry: Entry) -> AsyncGenerator[Part, None]:
+        """Send a reply as it comes: nothing above this tier could take its place."""
+        entry.serve(attempt)
+        request = entry.request
+        call = self._call(attempt, entry, stream=request.stream, wants_stats=False)
+        async with aclosing(call) as parts:
+            async for part in parts:
+                attempt.see(part)
+                yield part
+        attempt.end()
+
+    async def _judged(self, attempt: Attempt, entry: Entry, plan: Plan) -> None:
+        """Hold a draft and judge it; a slow or hopeless one is cancelled where it stands."""
+        stream = entry.request.stream or plan.watches
+        call = self._call(attempt, entry, stream=stream, wants_stats=plan.needs_stats)
+        hold_s = entry.route.cascade.max_hold if entry.route.cascade else None
+        try:
+            async with asyncio.timeout(hold_s), aclosing(call) as parts:
+                async for part in parts:
+                    attempt.hold(part)
+                    if plan.watches and part.stats is not None and not _promises(attempt, plan):
+                        return
+        except TimeoutError:
+            attempt.reject_early(Verdict(False, None, f"not complete within {hold_s:g} s"))
+            return
+        attempt.end()
+        attempt.verdict = await plan.judge(attempt.draft(), self._asker(entry))
+
+    def _asker(self, entry: Entry) -> Ask:
+        async def ask(model: str) -> Draft | None:
+            attempt = entry.attempt(model, purpose="judge")
+            try:
+                call = self._call(attempt, entry, stream=False, wants_stats=False)
+                async with aclosing(call) as parts:
+                    async for part in parts:
+                        attempt.see(part)
+            except ProviderError as exc:
+                attempt.fail(exc)
+                return None
+            attempt.end()
+            return attempt.draft()
+
+        return ask
+
+    def _call(
+        self, attempt: Attempt, entry: Entry, *, stream: bool, wants_stats: bool
+    ) -> AsyncGenerator[Part, None]:
+        request = entry.request
+        attempt.is_stream = stream
+        body = {**request.body, "model": self._upstream_names[attempt.model], "stream": stream}
+        if not stream:
+            body.pop("stream_options", None)
+            if not request.stream and "stream" not in request.body:
+                del body["stream"]
+        call = ProviderCall(body, stream, wants_stats, entry.route.timeouts, request.id)
+        return self._providers[attempt.model].call(call)
+
+
+def _promises(attempt: Attempt, plan: Plan) -> bool:
+    """Let the plan see the tokens so far; a draft it gives up on ends here."""
+    stats = attempt.stats
+    if stats is None or plan.watch(stats):
+        return True
+    sure = math.exp(min(stats.logprobs, default=0.0))
+    attempt.reject_early(Verdict(False, sure, f"given up after {stats.count} tokens"))
+    return False
+
+
+def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
+    """Return what the client is told: the one failure as it was, or that all have failed."""
+    failures = [a.failure for a in entry.tried if a.failure is not None]
+    if len(failures) == 1 and not entry.skipped:
+        return failures[0]
+    waits = [f.retry_after for f in failures if f.retry_after is not None]
+    return NoModelAvailable(str(exc), retry_after=waits[0] if waits else None)
+
+
+def _cache_rules(route: Route, facts: RequestFacts) -> Cache:
+    rule = first_match(route.rules, facts) if route.rules else None
+    return rule.cache if rule is not None and rule.cache is not None else route.cache
+
+
+def _in_mode(parts: Sequence[Part], is_stream: bool, request: ChatRequest) -> Sequence[Part]:
+    """Return parts as the client asked for them: as they are, folded or unfolded."""
+    if is_stream == request.stream:
+        return parts
+    if is_stream:
+        return [replace(parts[-1], data=fold([p.data for p in parts]), is_usage_only=False)]
+    events = unfold(parts[0].data, include_usage=request.include_usage)
+    return [Part(event) for event in events]

@@ -1,0 +1,21 @@
+"""What the environment and the command line say, as opposed to the policy: addresses and places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process was started.
+
+    `sockets` maps a local model's name to the Unix socket of an engine that
+    somebody else supervises; the app starts an engine itself for each local
+    model not named there. `ledger` overrides the policy's.
+    """
+
+    policy_path: Path | None = None
+    ledger: str | None = None
+    sockets: Mapping[str, Path] = field(default_factory=dict)
