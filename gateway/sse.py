@@ -13,8 +13,7 @@ from typing import NamedTuple
 MAX_EVENT = 1024 * 1024
 """Bytes of one event, line ends included."""
 
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-_BLOCK_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r|\n\r|\r\r\n")
+_LINE_END = re.compile(rb"\r\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,7 +25,8 @@ class Event(NamedTuple):
     """One event.
 
     `raw` is `data: …` and a blank line: the event's own bytes where it came in
-    that shape, else the same data written so. `data` is the payload alone.
+    that shape, else the same data so written. `data` is the payload alone; the
+    lines of a payload of several are joined by a space, which JSON permits.
     """
 
     raw: bytes
@@ -37,50 +37,75 @@ class Event(NamedTuple):
 class SseSplitter:
     """Cuts bytes into events; one for each stream."""
 
-    __slots__ = ("_is_first", "_rest")
+    __slots__ = ("_after_cr", "_is_first", "_rest", "_size")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._size = 0
         self._is_first = True
+        self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that are complete with these bytes. Raises SseError."""
-        data = self._rest + chunk if self._rest else chunk
+        if b"\r" in chunk or self._after_cr:
+            chunk = self._with_lf(chunk)
+        if b"\n" not in chunk:  # cannot end an event: joined only once something can
+            self._keep(chunk)
+            return []
+        if self._rest:
+            chunk = b"".join([*self._rest, chunk])
+            self._rest.clear()
         if self._is_first:
-            data = self._without_mark(data)
-        if b"\r" in data:
-            return self._feed_any(data)
-        blocks = data.split(b"\n\n")
+            self._is_first = False
+            chunk = chunk.removeprefix(_BOM)
+        blocks = chunk.split(b"\n\n")
+        self._size = 0
         self._keep(blocks.pop())
-        return [event for block in blocks if (event := _plain(block)) is not None]
+        return [event for block in blocks if (event := _event(block)) is not None]
 
     def close(self) -> list[Event]:
-        """Return the event that only lacks its blank line, as lenient servers end a stream."""
-        rest, self._rest = self._rest.strip(b"\r\n"), b""
-        event = _parse(rest) if rest else None
+        """Return the last event where only its blank line is missing."""
+        rest = b"".join(self._rest)
+        self._rest.clear()
+        event = _event(rest.removeprefix(_BOM) if self._is_first else rest)
         return [] if event is None else [event]
 
-    def _feed_any(self, data: bytes) -> list[Event]:
-        """Split on every legal line end.
-
-        A CR at the very end waits for its LF, lest the LF look like a blank line.
-        """
-        held = b""
-        if data.endswith(b"\r"):
-            data, held = data[:-1], b"\r"
-        lines = _LINE_END.sub(b"\n", data)
-        blocks = lines.split(b"\n\n")
-        rest = blocks.pop()
-        self._keep(rest + held)
-        return [event for block in blocks if (event := _plain(block)) is not None]
+    def _with_lf(self, chunk: bytes) -> bytes:
+        """Return the chunk with LF for every line end; a CRLF may be cut in two."""
+        if self._after_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
+        if chunk.endswith(b"\r"):
+            self._after_cr = True
+        return _LINE_END.sub(b"\n", chunk)
 
     def _keep(self, rest: bytes) -> None:
-        if len(rest) > MAX_EVENT:
+        self._size += len(rest)
+        if self._size > MAX_EVENT:
             raise SseError(f"expected events of at most {MAX_EVENT} bytes, found a longer one")
-        self._rest = rest
+        if rest:
+            self._rest.append(rest)
 
-    def _without_mark(self, data: bytes) -> bytes:
-        if len(data) < len(_BOM) and _BOM.startswith(data):
-            return data
-        self._is_first = False
-        return data.removeprefix(_BOM)
+
+def _event(block: bytes) -> Event | None:
+    if len(block) > MAX_EVENT:
+        raise SseError(f"expected events of at most {MAX_EVENT} bytes, found one of {len(block)}")
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return Event(block + b"\n\n", block[6:])
+    return _event_of_lines(block.split(b"\n"))
+
+
+def _event_of_lines(lines: list[bytes]) -> Event | None:
+    name = b""
+    payload: list[bytes] = []
+    for line in lines:
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            payload.append(value)
+        elif field == b"event":
+            name = value
+    if not payload:
+        return None
+    data = b" ".join(payload)
+    return Event(b"data: " + data + b"\n\n", data, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 class Usage:
     """Tokens of one call. `input` excludes cached and written ones, `output` excludes reasoning.
 
+    `audio` was heard and `audio_output` spoken: they are priced apart.
     `compute_s` is the busy time of a machine of ours, in seconds, where the
     model is priced by the hour. `estimated` marks a count that is ours and not
     the provider's.
@@ -23,11 +25,31 @@ class Usage:
     image: int = 0
     compute_s: float = 0.0
     estimated: bool = False
+    audio_output: int = 0
 
     @property
     def total(self) -> int:
         """Return all tokens, whatever their bucket."""
         return (
             self.input + self.cached_input + self.cache_write + self.output
-            + self.reasoning + self.audio + self.image
-        )
+            + self.reasoning + self.audio + self.image + self.audio_output
+        )  # fmt: skip
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """Add up several calls; the sum is `estimated` when any of them is."""
+    calls = list(usages)
+    if len(calls) == 1:
+        return calls[0]
+    return Usage(
+        input=sum(call.input for call in calls),
+        cached_input=sum(call.cached_input for call in calls),
+        cache_write=sum(call.cache_write for call in calls),
+        output=sum(call.output for call in calls),
+        reasoning=sum(call.reasoning for call in calls),
+        audio=sum(call.audio for call in calls),
+        image=sum(call.image for call in calls),
+        compute_s=sum(call.compute_s for call in calls),
+        estimated=any(call.estimated for call in calls),
+        audio_output=sum(call.audio_output for call in calls),
+    )

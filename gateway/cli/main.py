@@ -1,0 +1,92 @@
+"""The command `frugal`. Each command's module is imported only when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.check import check
+from gateway.cli.costs import costs
+
+app = typer.Typer(
+    name="frugal",
+    help="An OpenAI-compatible gateway that cuts the LLM bill without cutting quality.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+engine = typer.Typer(help="The local engine on its own.", no_args_is_help=True)
+app.add_typer(engine, name="engine")
+app.command()(check)
+app.command()(costs)
+
+Port = Annotated[int | None, typer.Option(help="Public port; overrides the policy.")]
+AdminPort = Annotated[int | None, typer.Option(help="Admin port; overrides the policy.")]
+
+
+@app.command(epilog="Example: frugal serve policies/demo.yaml --port 4000")
+def serve(
+    policy: Annotated[Path, typer.Argument(help="The YAML policy to serve.")],
+    port: Port = None,
+    admin_port: AdminPort = None,
+    host: Annotated[str | None, typer.Option(help="Public address; overrides the policy.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Alike processes.")] = None,
+    ledger: Annotated[str | None, typer.Option(help="Ledger URL; overrides the policy.")] = None,
+) -> None:
+    """Serve a policy until interrupted."""
+    from gateway.cli.serve import run_serve
+
+    overrides = {"port": port, "admin_port": admin_port, "host": host, "workers": workers}
+    run_serve(policy, {k: v for k, v in overrides.items() if v is not None}, ledger)
+
+
+@app.command(epilog="Example: frugal up, then in another terminal: frugal demo")
+def up(port: Port = None, admin_port: AdminPort = None) -> None:
+    """Serve the demo policy: two shipped models, no key, no network, no GPU."""
+    from gateway.cli.up import run_up
+
+    overrides = {"port": port, "admin_port": admin_port}
+    run_up({k: v for k, v in overrides.items() if v is not None})
+
+
+@app.command(epilog="Example: frugal demo --questions 300 --url http://127.0.0.1:4000")
+def demo(
+    url: Annotated[str, typer.Option(help="The running gateway.")] = "http://127.0.0.1:4000",
+    questions: Annotated[int, typer.Option(min=10, max=5000, help="Held-out prompts.")] = 300,
+    seed: Annotated[int, typer.Option(help="Which prompts.")] = 7,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Compare always-small, always-large and the cascade on the running demo gateway."""
+    from gateway.cli.demo import run_demo
+
+    raise typer.Exit(
+        run_demo(url, questions=questions, seed=seed, concurrency=concurrency, as_json=as_json)
+    )
+
+
+@engine.command("serve", epilog="Example: frugal engine serve demo/small --port 8001")
+def engine_serve(
+    checkpoint: Annotated[str, typer.Argument(help="demo/NAME, or a checkpoint directory.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
+    model_name: Annotated[str | None, typer.Option(help="Name that clients send.")] = None,
+    quantization: Annotated[str, typer.Option(help="none or int8.")] = "none",
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 8,
+) -> None:
+    """Serve one checkpoint as an OpenAI server of its own."""
+    from local_engine.server import main as serve_engine
+
+    arguments = [checkpoint, "--host", host, "--port", str(port), "--quantization", quantization,
+                 "--threads", str(threads), "--max-batch", str(max_batch)]  # fmt: skip
+    if model_name is not None:
+        arguments += ["--model-name", model_name]
+    raise typer.Exit(serve_engine(arguments))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,164 @@
+"""`frugal serve`: one process, or several alike that share a listening socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import uvicorn
+
+from gateway.app import App, create_app
+from gateway.engines import running_engines
+from gateway.money.prices import UnknownPrice
+from gateway.settings import Settings
+from gateway.workers import run_workers
+from policies.loader import PolicyError, load_policy
+from policies.schema import Policy, Server
+
+
+def run_serve(path: Path, overrides: Mapping[str, Any], ledger: str | None) -> None:
+    """Serve the policy at `path`; exits 1 when it is found wanting."""
+    with _clear_errors():
+        policy = with_server(load_policy(path, os.environ), overrides)
+        run(policy, Settings(policy_path=path, ledger=ledger))
+
+
+def serve_from(settings: Settings, public: socket.socket, admin: socket.socket | None) -> None:
+    """Serve as one of several workers, on sockets that its parent has opened."""
+    with _clear_errors():
+        assert settings.policy_path is not None, "a worker is told its policy"
+        serve_here(load_policy(settings.policy_path, os.environ), settings, public, admin)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Log to standard error, and end with one clear line when the policy or a port is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        yield
+    except (PolicyError, UnknownPrice) as exc:
+        print(exc, file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as exc:
+        print(f"cannot serve: {exc}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def with_server(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
+    """Return the policy with the command line's word on addresses and workers."""
+    server = Server.model_validate({**policy.server.model_dump(), **overrides})
+    return policy.model_copy(update={"server": server})
+
+
+def run(policy: Policy, settings: Settings) -> None:
+    """Serve until interrupted."""
+    server = policy.server
+    public, admin = listen(server.host, server.port), listen(server.admin_host, server.admin_port)
+    print(
+        f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})",
+        file=sys.stderr,
+        flush=True,
+    )
+    if server.workers == 1:
+        serve_here(policy, settings, public, admin)
+    else:
+        _say_what_is_per_worker(server.workers)
+        asyncio.run(_supervise(policy, settings, public, admin))
+
+
+def serve_here(
+    policy: Policy, settings: Settings, public: socket.socket, admin: socket.socket | None
+) -> None:
+    """Serve in this process, on sockets that already listen."""
+    import uvloop
+
+    apps = create_app(settings, policy)
+    servers = {_server(apps.public, policy, "on"): public}
+    if admin is not None:
+        servers[_server(apps.admin, policy, "off")] = admin
+    uvloop.run(_serve_all(servers))
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to us, since two of them run in one process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the process's signal handlers alone."""
+        yield
+
+
+def _server(app: App, policy: Policy, lifespan: Literal["on", "off"]) -> _Server:
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(policy.server.drain),
+    )
+    return _Server(config)
+
+
+async def _serve_all(servers: Mapping[_Server, socket.socket]) -> None:
+    """Run the servers until a signal tells them to stop; requests under way are finished."""
+
+    def stop() -> None:
+        for server in servers:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers.items()))
+
+
+async def _supervise(
+    policy: Policy, settings: Settings, public: socket.socket, admin: socket.socket
+) -> None:
+    """Run the engines once and the workers beside them; a worker that dies is replaced."""
+    async with running_engines(policy, already=settings.sockets) as sockets:
+        shared = replace(settings, sockets=sockets)
+        await run_workers(policy.server.workers, shared, public, admin)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as exc:
+        raise OSError(f"{host}:{port} cannot be listened on ({exc.strerror}); choose another port") from exc
+    sock.listen(2048)
+    sock.setblocking(False)
+    return sock
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say_what_is_per_worker(workers: int) -> None:
+    print(
+        f"{workers} workers: the exact cache and single-flight are per worker, so up to {workers} "
+        "equal requests may be paid for; the ledger is shared",
+        file=sys.stderr,
+    )

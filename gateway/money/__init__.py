@@ -1,0 +1,1 @@
+"""What a request used, what that costs, and the record that proves it."""

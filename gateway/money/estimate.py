@@ -1,0 +1,168 @@
+"""Our own count, where a provider reported none: a guess with bounds that contain the bill.
+
+The bounds rest on what every byte-level BPE tokenizer has in common. Each token
+stands for at least one byte of UTF-8, so there are at most as many tokens as
+bytes; no vocabulary in use holds a token of more than `LONGEST_TOKEN` bytes
+(the longest known are 128), so there are at least bytes / LONGEST_TOKEN. On top
+of the text, chat templates add the stated overheads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.money.usage import Usage
+
+LONGEST_TOKEN = 256
+REQUEST_OVERHEAD = 512
+"""Tokens that a template may add once: a default system prompt, dates, generation marks."""
+MESSAGE_OVERHEAD = 32
+"""Tokens around one message or one tool call: role, name, separators."""
+TOOL_OVERHEAD = 128
+"""Tokens around one tool's schema, beside twice its indented JSON."""
+IMAGE_MOST = 65_536
+"""Tokens of one image at the highest detail that any provider bills."""
+IN_FLIGHT = 4_096
+"""Tokens generated, and billed, after the last one that reached us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A usage of our own counting; the true one lies between `lower` and `upper`."""
+
+    usage: Usage
+    lower: Usage
+    upper: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    least: int
+    guess: int
+    most: int
+
+
+def estimate_usage(
+    prompt: Mapping[str, Any] | str | bytes,
+    completion: str,
+    *,
+    is_complete: bool = False,
+    max_output: int | None = None,
+    elapsed_s: float = 0.0,
+) -> Bounded:
+    """Count a call by ourselves.
+
+    `prompt` is the chat request's JSON object, or bare text. An incomplete
+    completion may have cost more than was seen (reasoning, tokens in flight):
+    its upper bound is the request's own limit, else `max_output` a choice, else
+    `IN_FLIGHT` beyond what was seen. `elapsed_s` bounds the busy time of a
+    machine of ours.
+    """
+    asked = _prompt(prompt)
+    given = _completion(completion, _limit(prompt, max_output), is_complete=is_complete)
+    return Bounded(
+        usage=_usage(asked.guess, given.guess, elapsed_s),
+        lower=_usage(asked.least, given.least, 0.0),
+        upper=_usage(asked.most, given.most, elapsed_s),
+    )
+
+
+def guess_tokens(text: str) -> int:
+    """Return about how many tokens a text has: a quarter of its ASCII, most other characters."""
+    wide = (len(text.encode("utf-8", "surrogatepass")) - len(text)) / 2
+    return max(1, round((len(text) - wide) / 4 + wide * 0.8)) if text else 0
+
+
+def _usage(tokens_in: int, tokens_out: int, compute_s: float) -> Usage:
+    return Usage(input=tokens_in, output=tokens_out, compute_s=compute_s, estimated=True)
+
+
+def _completion(text: str, limit: int | None, *, is_complete: bool) -> _Span:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if is_complete:
+        # The end mark, and a call's framing where the text is a tool's arguments.
+        most = size + MESSAGE_OVERHEAD
+    else:
+        most = size + IN_FLIGHT if limit is None else limit
+    if limit is not None:
+        most = min(most, limit)
+    least = -(-size // LONGEST_TOKEN)
+    guess = max(least, guess_tokens(text))
+    return _Span(least, guess, max(guess, most))
+
+
+def _limit(prompt: Mapping[str, Any] | str | bytes, max_output: int | None) -> int | None:
+    if not isinstance(prompt, Mapping):
+        return max_output
+    asked = prompt.get("max_completion_tokens") or prompt.get("max_tokens")
+    limit = asked if type(asked) is int else max_output
+    choices = prompt.get("n")
+    return limit * (choices if type(choices) is int else 1) if limit is not None else None
+
+
+def _prompt(prompt: Mapping[str, Any] | str | bytes) -> _Span:
+    if isinstance(prompt, bytes):
+        prompt = prompt.decode("utf-8", "replace")
+    if isinstance(prompt, str):
+        return _text(prompt, most=REQUEST_OVERHEAD + MESSAGE_OVERHEAD)
+    messages = prompt.get("messages")
+    spans = [_message(m) for m in messages if isinstance(m, Mapping)] if messages else []
+    spans += _tools(prompt)
+    return _Span(
+        sum(span.least for span in spans),
+        sum(span.guess for span in spans) + 3,
+        sum(span.most for span in spans) + REQUEST_OVERHEAD,
+    )
+
+
+def _text(text: str, most: int) -> _Span:
+    # Templates may trim a message, so the spaces at its ends prove nothing.
+    kept = len(text.strip().encode("utf-8", "surrogatepass"))
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return _Span(-(-kept // LONGEST_TOKEN), guess_tokens(text), size + most)
+
+
+def _message(message: Mapping[str, Any]) -> _Span:
+    """Bound one message; what an assistant said earlier may be cut by the template."""
+    parts = message.get("content")
+    texts, images = _content(parts)
+    rest = {k: v for k, v in message.items() if k not in ("content", "role")}
+    said = _text("".join(texts), most=MESSAGE_OVERHEAD * (1 + _calls(message)))
+    extra = _json_bytes(rest) if rest else 0
+    least = 0 if message.get("role") == "assistant" else said.least
+    return _Span(
+        least,
+        said.guess + 4 + images * 800 + extra // 4,
+        said.most + images * IMAGE_MOST + 2 * extra,
+    )
+
+
+def _content(parts: object) -> tuple[list[str], int]:
+    if isinstance(parts, str):
+        return [parts], 0
+    if not isinstance(parts, list):
+        return [], 0
+    texts = [p["text"] for p in parts if isinstance(p, Mapping) and isinstance(p.get("text"), str)]
+    return texts, len(parts) - len(texts)
+
+
+def _calls(message: Mapping[str, Any]) -> int:
+    calls = message.get("tool_calls")
+    return len(calls) if isinstance(calls, list) else 0
+
+
+def _tools(prompt: Mapping[str, Any]) -> list[_Span]:
+    """Bound the schemas of tools and of the answer, which templates print in their own way."""
+    tools = prompt.get("tools")
+    schemas = list(tools) if isinstance(tools, list) else []
+    if prompt.get("response_format"):
+        schemas.append(prompt["response_format"])
+    sizes = [_json_bytes(schema) for schema in schemas]
+    return [_Span(0, size // 8, 2 * size + TOOL_OVERHEAD) for size in sizes]
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, indent=4, default=str))

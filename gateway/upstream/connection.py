@@ -1,0 +1,449 @@
+"""One HTTP/1.1 connection to an upstream, and the exchange it carries.
+
+No task, and one future whenever somebody waits. The single timer is set
+seldom: a deadline is a number until the timer finds that it has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Protocol
+
+import httptools
+
+from gateway.errors import (
+    ProviderError,
+    ProviderProtocolError,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from gateway.upstream.encoding import Decoder, decoder_for
+from gateway.upstream.types import ENDING_S, MAX_BODY, MAX_HEAD, Deadlines
+
+HIGH_WATER = 256 * 1024
+"""Unread bytes of a reply at which its upstream is no longer read."""
+
+_DRAIN_BYTES = 64 * 1024
+_NEVER = math.inf
+
+
+class ClosedUnanswered(ProviderUnavailable):
+    """The connection ended before the first byte of an answer."""
+
+
+class Owner(Protocol):
+    """Who is told of a connection's fate."""
+
+    def on_free(self, connection: Connection) -> None:
+        """Take back a connection that may serve again."""
+        ...
+
+    def on_lost(self, connection: Connection) -> None:
+        """Forget a connection."""
+        ...
+
+
+class Exchange:
+    """One request's answer; satisfies `Response`."""
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_deadlines",
+        "_decoder",
+        "_error",
+        "_label",
+        "_room",
+        "_started_at",
+        "_waiter",
+        "has_started",
+        "headers",
+        "is_complete",
+        "is_ending",
+        "size",
+        "status",
+    )
+
+    def __init__(self, connection: Connection, deadlines: Deadlines, started_at: float) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.has_started = False
+        self.is_ending = False
+        self.is_complete = False
+        self.size = 0
+        self._chunks: list[bytes] = []
+        self._room = HIGH_WATER
+        self._connection: Connection | None = connection
+        self._label = connection.label
+        self._deadlines = deadlines
+        self._started_at = started_at
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: ProviderError | None = None
+        self._decoder: Decoder | None = None
+
+    # What the caller does.
+
+    async def head(self) -> None:
+        """Wait for status and headers. Raises ProviderError."""
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        if (encoding := self.headers.get(b"content-encoding")) is not None:
+            self._decoder = decoder_for(encoding, self._label)
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value; `name` in lower case."""
+        value = self.headers.get(name.encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
+
+    async def read(self, cap: int = MAX_BODY) -> bytes:
+        """Return the whole body. Raises ProviderError, also for more than `cap` bytes."""
+        self._room = cap + 1  # one byte more shows that the cap is passed
+        while not self.is_complete and self._error is None and self.size <= cap:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        body = self._take()
+        if self._decoder is not None and len(body) <= cap:
+            body = self._decoder.feed(body, cap + 1)
+        if len(body) > cap:
+            self.abort()
+            raise ProviderProtocolError(
+                f"{self._label} answered with more than the {cap} bytes expected at most"
+            )
+        return body
+
+    async def next_chunk(self) -> bytes:
+        """Return what has arrived since the last call, and b"" at the end. Raises ProviderError."""
+        while True:
+            if self._chunks:
+                chunk = self._take()
+                if self._decoder is None:
+                    return chunk
+                if chunk := self._decoder.feed(chunk, MAX_BODY):
+                    return chunk
+            elif self.is_complete:
+                return b""
+            elif self._error is not None:
+                raise self._error
+            else:
+                await self._wait()
+
+    def abort(self) -> None:
+        """Close the connection unless the answer is complete."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.abort()
+
+    def finish(self) -> None:
+        """Let the rest arrive unread, so that the connection may serve again."""
+        if (connection := self._connection) is not None:
+            self._chunks.clear()
+            self.size, self._room = 0, _DRAIN_BYTES
+            connection.arm(connection.now() + ENDING_S)
+            connection.resume()
+            self.is_ending = True
+
+    # What the connection does.
+
+    def wake(self) -> None:
+        """Let the caller look again."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def add(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        self._chunks.append(data)
+        self.size += len(data)
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether no more should be read for now."""
+        return self.size >= self._room
+
+    def complete(self) -> None:
+        """Note that the body is whole."""
+        self.is_complete = True
+        self._connection = None
+        self.wake()
+
+    def fail(self, error: ProviderError) -> None:
+        """Note that no more will come."""
+        if not self.is_complete:
+            self._error = self._error or error
+            self._connection = None
+            self.wake()
+
+    def time_out(self, now: float) -> None:
+        """Fail for the deadline that has passed."""
+        limits = self._deadlines
+        if now >= self._started_at + limits.total_s:
+            what = f"was not done within {limits.total_s:g} s (timeouts.total)"
+        elif self.has_started:
+            what = f"sent nothing for {limits.idle_s:g} s (timeouts.idle)"
+        else:
+            what = f"did not begin to answer within {limits.first_byte_s:g} s (timeouts.first_token)"
+        self.fail(ProviderTimeout(f"{self._label} {what}"))
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.size = 0
+        return data
+
+    def _deadline(self, now: float) -> float:
+        limits, began = self._deadlines, self._started_at
+        if self.is_ending:
+            at = now + ENDING_S
+        elif self.has_started:
+            at = now + limits.idle_s
+        else:
+            at = began + limits.first_byte_s
+        return min(at, began + limits.total_s)
+
+    async def _wait(self) -> None:
+        """Wait for news from the connection, until the deadline that now holds."""
+        connection = self._connection
+        if connection is None:  # closed by ourselves
+            raise ProviderUnavailable(f"{self._label} is no longer listened to")
+        now = connection.now()
+        connection.arm(self._deadline(now))
+        connection.resume()
+        self._waiter = connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            connection.disarm()
+
+
+class Connection(asyncio.Protocol):
+    """A connection that carries one exchange after another."""
+
+    __slots__ = (
+        "_deadline",
+        "_exchange",
+        "_has_message",
+        "_head_bytes",
+        "_is_dirty",
+        "_is_interim",
+        "_is_paused",
+        "_is_reusable",
+        "_owner",
+        "_parser",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "is_open",
+        "label",
+        "loop",
+        "now",
+    )
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, label: str) -> None:
+        self.loop = loop
+        self.now = loop.time
+        self.label = label
+        self.is_open = False
+        self._owner = owner
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._deadline = _NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+        self._is_paused = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head_bytes = 0
+        self._is_interim = False
+        self._has_message = False
+        self._is_reusable = False
+        self._is_dirty = False
+
+    def send(self, request: bytes, exchange: Exchange) -> None:
+        """Put a request on the wire; its answer goes to `exchange`."""
+        self._reset()
+        self._exchange = exchange
+        self._transport.write(request)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.is_open = False
+        self._exchange = None
+        self._transport.abort()
+
+    # Deadlines
+
+    def arm(self, at: float) -> None:
+        """Let the exchange time out at `at`, in the loop's time."""
+        self._deadline = at
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self.loop.call_at(at, self._on_timer)
+
+    def disarm(self) -> None:
+        """Let the deadline pass unnoticed."""
+        self._deadline = _NEVER
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, _NEVER
+        now, at = self.now(), self._deadline
+        if now < at:
+            if at != _NEVER:
+                self.arm(at)
+        elif (exchange := self._exchange) is not None:
+            self.abort()
+            exchange.time_out(now)
+
+    def resume(self) -> None:
+        """Read on after a pause."""
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, then tell whoever waits, once."""
+        exchange = self._exchange
+        if exchange is None:  # nobody asked for this
+            self.abort()
+            return
+        if not exchange.status:
+            self._head_bytes += len(data)
+            if self._head_bytes - len(data) > MAX_HEAD:
+                self._break("sent headers of more than 64 KiB")
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._is_dirty = True
+        except httptools.HttpParserUpgrade:
+            self._is_dirty = True
+        self._after_parsing(exchange)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the exchange, and with it an answer that only the close delimits."""
+        self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            if exc is None and exchange.status and _is_until_close(exchange):
+                exchange.complete()
+            else:
+                exchange.fail(self._why_lost(exchange, exc))
+        del self._parser  # it holds our methods: a cycle
+        self._owner.on_lost(self)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """Notice a second answer to one question."""
+        self._is_dirty = self._has_message
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header of the head; trailers are not wanted."""
+        if self._exchange is not None and not self._exchange.status:
+            self._exchange.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Keep the status, or skip an interim answer."""
+        exchange = self._exchange
+        if exchange is None or self._has_message:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._is_interim = True
+            exchange.headers.clear()
+        else:
+            exchange.status = status
+
+    def on_body(self, body: bytes) -> None:
+        """Hand over a piece of the body."""
+        if self._exchange is not None and not self._has_message:
+            self._exchange.add(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the answer."""
+        if self._is_interim:
+            self._is_interim = False
+            return
+        self._has_message = True
+        self._is_reusable = self._parser.should_keep_alive()
+
+    # Inside
+
+    def _after_parsing(self, exchange: Exchange) -> None:
+        if self._has_message:
+            self._finish(exchange)
+        elif self._is_dirty:
+            self._break("sent what is not HTTP/1.1")
+        elif self._head_bytes > MAX_HEAD and _head_size(exchange) > MAX_HEAD:
+            self._break("sent headers of more than 64 KiB")
+        elif exchange.is_full:
+            self._pause(exchange)
+        if self._exchange is exchange:
+            exchange.wake()
+
+    def _finish(self, exchange: Exchange) -> None:
+        self._exchange = None
+        self._deadline = _NEVER
+        exchange.complete()
+        self.resume()
+        if b"transfer-encoding" in exchange.headers:
+            # Trailers stay in the parser, and would open the next head.
+            self._parser = httptools.HttpResponseParser(self)
+        is_sent = self._transport.get_write_buffer_size() == 0
+        if self._is_reusable and is_sent and not self._is_dirty and self.is_open:
+            self._owner.on_free(self)
+        else:
+            self.abort()
+
+    def _pause(self, exchange: Exchange) -> None:
+        if exchange.is_ending:  # unwanted, and more than is worth reading
+            self.abort()
+            exchange.fail(ProviderUnavailable(f"{self.label} is no longer listened to"))
+        elif not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _break(self, what: str) -> None:
+        exchange = self._exchange
+        self.abort()
+        if exchange is not None:
+            exchange.fail(ProviderProtocolError(f"{self.label} {what}"))
+
+    def _why_lost(self, exchange: Exchange, exc: Exception | None) -> ProviderError:
+        if not self._head_bytes:
+            return ClosedUnanswered(f"{self.label} closed the connection without an answer")
+        if exc is not None:
+            return ProviderUnavailable(f"{self.label} broke the connection off amid its answer")
+        return ProviderProtocolError(f"{self.label} ended the connection amid its answer")
+
+
+def _is_until_close(exchange: Exchange) -> bool:
+    """Return whether the body has no other end than the connection's (RFC 9112, 6.3)."""
+    headers = exchange.headers
+    return b"content-length" not in headers and not headers.get(
+        b"transfer-encoding", b""
+    ).lower().endswith(b"chunked")
+
+
+def _head_size(exchange: Exchange) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in exchange.headers.items())

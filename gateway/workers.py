@@ -1,0 +1,89 @@
+"""Several alike processes behind one listening socket, replaced when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from gateway.settings import Settings
+
+_BACKOFF_S = (0.1, 0.5, 2.0, 5.0)
+_log = logging.getLogger(__name__)
+
+
+async def run_workers(
+    count: int, settings: Settings, public: socket.socket, admin: socket.socket
+) -> None:
+    """Run `count` workers until a signal stops them. The first one serves the admin port too."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    await asyncio.gather(
+        *(
+            _keep_running(settings, public, admin if index == 0 else None, stopping)
+            for index in range(count)
+        )
+    )
+
+
+async def _keep_running(
+    settings: Settings,
+    public: socket.socket,
+    admin: socket.socket | None,
+    stopping: asyncio.Event,
+) -> None:
+    failures = 0
+    while not stopping.is_set():
+        worker = await _spawn(settings, public, admin)
+        ended = asyncio.create_task(worker.wait())
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if stopping.is_set():
+            if worker.returncode is None:
+                worker.terminate()
+            await ended
+            return
+        _log.error("a worker ended with status %s; starting another", ended.result())
+        await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+        failures += 1
+
+
+async def _spawn(
+    settings: Settings, public: socket.socket, admin: socket.socket | None
+) -> asyncio.subprocess.Process:
+    handed = {
+        "policy": str(settings.policy_path),
+        "ledger": settings.ledger,
+        "sockets": {name: str(path) for name, path in settings.sockets.items()},
+        "public": public.fileno(),
+        "admin": admin.fileno() if admin else None,
+    }
+    fds = [public.fileno()] + ([admin.fileno()] if admin else [])
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway.workers", json.dumps(handed), pass_fds=fds
+    )
+
+
+def _worker(handed: str) -> None:
+    """Serve in a process that `_spawn` has started."""
+    from gateway.cli.serve import serve_from
+
+    told = json.loads(handed)
+    settings = Settings(
+        policy_path=Path(told["policy"]),
+        ledger=told["ledger"],
+        sockets={name: Path(path) for name, path in told["sockets"].items()},
+    )
+    admin = socket.socket(fileno=told["admin"]) if told["admin"] is not None else None
+    serve_from(settings, socket.socket(fileno=told["public"]), admin)
+
+
+if __name__ == "__main__":
+    _worker(sys.argv[1])
