@@ -82,16 +82,14 @@ def _usage(tokens_in: int, tokens_out: int, compute_s: float) -> Usage:
 
 def _completion(text: str, limit: int | None, *, is_complete: bool) -> _Span:
     size = len(text.encode("utf-8", "surrogatepass"))
-    if is_complete:
-        # The end mark, and a call's framing where the text is a tool's arguments.
-        most = size + MESSAGE_OVERHEAD
-    else:
-        most = size + IN_FLIGHT if limit is None else limit
-    if limit is not None:
-        most = min(most, limit)
     least = -(-size // LONGEST_TOKEN)
     guess = max(least, guess_tokens(text))
-    return _Span(least, guess, max(guess, most))
+    # Complete: the text, its end mark, and a call's framing where it is a tool's arguments.
+    most = size + (MESSAGE_OVERHEAD if is_complete else IN_FLIGHT)
+    if limit is not None and limit >= least:
+        most = min(most, limit) if is_complete else limit
+        guess = min(guess, limit)
+    return _Span(least, guess, most)
 
 
 def _limit(prompt: Mapping[str, Any] | str | bytes, max_output: int | None) -> int | None:
