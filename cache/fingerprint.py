@@ -1,0 +1,33 @@
+"""One name for all requests that may share an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b, sha256
+
+import msgspec
+
+IGNORED = frozenset(("stream", "stream_options", "user", "metadata", "frugal"))
+"""The members of a request that do not change its answer."""
+
+PARTITION_BYTES = 8
+_DIGEST_BYTES = 24
+_LAYOUT = 1  # raised when what goes into the digest changes, so that old entries are never met
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def fingerprint(tenant: str, route: str, revision: str, body: Mapping[str, object]) -> bytes:
+    """Return 32 bytes that differ wherever tenant, route, revision or an answer may differ.
+
+    The first 8 are the tenant's partition, the other 24 a digest over the canonical
+    JSON of everything, tenant included: one array, so no two parts can run into
+    each other. `body` must have come from JSON (finite numbers, no lone surrogates).
+    """
+    asked = {name: value for name, value in body.items() if name not in IGNORED}
+    canonical = _encode((_LAYOUT, tenant, route, revision, asked))
+    return partition(tenant) + sha256(canonical).digest()[:_DIGEST_BYTES]
+
+
+def partition(tenant: str) -> bytes:
+    """Return the 8 bytes that begin every fingerprint of a tenant."""
+    return blake2b(tenant.encode(), digest_size=PARTITION_BYTES).digest()

@@ -1,0 +1,221 @@
+"""One request does the work, equal ones that come meanwhile share it as it grows.
+
+The first to ask for a key leads a *flight*: it publishes the answer item by item.
+Those who come later follow: each reads from the first item on, at its own pace,
+and then live. Everything happens on one event loop, between awaits, so there is
+nothing to lock; no tasks are made.
+
+A flight ends in one of two ways. It lands: the answer is whole. Or its leader
+leaves before that. Then a follower that has received something can only be told
+so; those that have received nothing start over, one of them leading. After
+`max_failures` leaders in a row have failed of an error (a client that leaves is
+none), the error goes to all, rather than keeping them waiting in line for more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+from cache.types import LeaderFailed
+
+T = TypeVar("T")
+
+
+class _Link(Generic[T]):
+    """One item and the way to the next; without `next` it is the empty end of the chain.
+
+    A chain, so that what every reader has passed is freed without any bookkeeping.
+    """
+
+    __slots__ = ("item", "next")
+
+    item: T
+
+    def __init__(self) -> None:
+        self.next: _Link[T] | None = None
+
+
+class _Flight(Generic[T]):
+    """An answer under way. `head` is None once newcomers can no longer be admitted."""
+
+    __slots__ = ("error", "failures", "followers", "has_begun", "has_crashed", "head", "is_over",
+                 "key", "room", "tail")  # fmt: skip
+
+    def __init__(self, key: bytes, room: int, failures: int = 0) -> None:
+        self.key = key
+        self.room = room
+        self.failures = failures
+        self.tail: _Link[T] = _Link()
+        self.head: _Link[T] | None = self.tail
+        self.followers: dict[Member[T], None] = {}
+        self.has_begun = False
+        self.is_over = False
+        self.has_crashed = False
+        self.error: BaseException | None = None
+
+    def wake(self) -> None:
+        for follower in self.followers:
+            follower.wake()
+
+
+class SingleFlight(Generic[T]):
+    """The flights under way, by key."""
+
+    def __init__(self, *, max_failures: int = 3) -> None:
+        self._open: dict[bytes, _Flight[T]] = {}
+        self._max_failures = max_failures
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def join(self, key: bytes, room: int) -> Member[T]:
+        """Follow the flight of this key, or lead a new one that holds `room` bytes for newcomers.
+
+        Whoever joins must `leave`.
+        """
+        flight = self._open.get(key)
+        if flight is None:
+            return Member(self, self._start(key, room, 0), is_leader=True)
+        member = Member(self, flight, is_leader=False)
+        flight.followers[member] = None
+        return member
+
+    def _start(self, key: bytes, room: int, failures: int) -> _Flight[T]:
+        flight = self._open[key] = _Flight(key, room, failures)
+        return flight
+
+    def close(self, flight: _Flight[T]) -> None:
+        """Admit nobody any more."""
+        if flight.head is not None:
+            flight.head = None
+            del self._open[flight.key]
+
+    def land(self, flight: _Flight[T]) -> None:
+        """End a flight whose answer is whole."""
+        self.close(flight)
+        flight.is_over = True
+        flight.wake()
+
+    def crash(self, flight: _Flight[T], room: int, error: BaseException | None) -> None:
+        """End a flight whose leader is gone; those with nothing in hand start over."""
+        self.close(flight)
+        flight.is_over = flight.has_crashed = True
+        flight.error = error
+        failures = flight.failures + isinstance(error, Exception)
+        if failures < self._max_failures:
+            for follower in [f for f in flight.followers if not f.has_received]:
+                del flight.followers[follower]
+                self._rebook(follower, flight.key, room, failures)
+        flight.wake()
+
+    def _rebook(self, member: Member[T], key: bytes, room: int, failures: int) -> None:
+        flight = self._open.get(key)
+        if flight is None:
+            member.promote(self._start(key, room, failures))
+        else:
+            flight.followers[member] = None
+            member.board(flight)
+
+
+class Member(Generic[T]):
+    """One request's place in a flight; as an iterator, what its leader publishes."""
+
+    __slots__ = ("_cursor", "_flight", "_flights", "_room", "_waiter", "has_received", "is_leader",
+                 "was_promoted")  # fmt: skip
+
+    def __init__(self, flights: SingleFlight[T], flight: _Flight[T], *, is_leader: bool) -> None:
+        self._flights = flights
+        self._flight = flight
+        self._room = flight.room
+        self._cursor = None if is_leader else flight.head
+        self._waiter: asyncio.Future[None] | None = None
+        self.is_leader = is_leader
+        self.was_promoted = False
+        self.has_received = False
+
+    @property
+    def has_followers(self) -> bool:
+        """Return whether others read what this one publishes."""
+        return self.is_leader and bool(self._flight.followers)
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the flight still admits newcomers: it has not outgrown its room."""
+        return self._flight.head is not None
+
+    def publish(self, item: T, size: int) -> None:
+        """Give the next item, of so many bytes, to all who follow."""
+        flight = self._flight
+        if not self.is_leader or flight.is_over:
+            raise RuntimeError("only the leader of a flight under way publishes")
+        end = flight.tail
+        end.item = item
+        end.next = flight.tail = _Link()
+        flight.has_begun = True
+        flight.room -= size
+        if flight.room < 0:
+            self._flights.close(flight)
+        if flight.followers:
+            flight.wake()
+
+    def land(self) -> None:
+        """Say that the answer is whole."""
+        if self.is_leader and not self._flight.is_over:
+            self._flights.land(self._flight)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Give the place up. A leader that has published and meets no error has landed."""
+        flight = self._flight
+        self._cursor = None
+        if not self.is_leader:
+            flight.followers.pop(self, None)
+        elif not flight.is_over:
+            if error is None and flight.has_begun:
+                self._flights.land(flight)
+            else:
+                self._flights.crash(flight, self._room, error)
+
+    def promote(self, flight: _Flight[T]) -> None:
+        """Lead this flight from now on."""
+        self._flight = flight
+        self.is_leader = self.was_promoted = True
+        self.wake()
+
+    def board(self, flight: _Flight[T]) -> None:
+        """Follow this flight from its beginning."""
+        self._flight = flight
+        self._cursor = flight.head
+
+    def wake(self) -> None:
+        """Let a reader that waits look again."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def __aiter__(self) -> Member[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while (item := self._take()) is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return item[0]
+
+    def _take(self) -> tuple[T] | None:
+        """Return the next item, None while there is none; raise at the end of the flight."""
+        link = self._cursor
+        if self.is_leader or link is None:
+            raise StopAsyncIteration
+        if link.next is not None:
+            self._cursor = link.next
+            self.has_received = True
+            return (link.item,)
+        if not self._flight.is_over:
+            return None
+        if self._flight.has_crashed:
+            raise LeaderFailed(self._flight.error) from self._flight.error
+        raise StopAsyncIteration
