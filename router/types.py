@@ -23,6 +23,10 @@ class NoModelLeft(RouterError):
     """Every model that could serve has failed, or none is able to; says why for each."""
 
 
+class OutcomesError(RouterError):
+    """A table that cannot be used; says in which file and row, and what to change."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenStats:
     """What a provider reports of the tokens it generated, in order.
@@ -56,20 +60,29 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a draft may be served, how sure that is (0 to 1), and why."""
+    """Whether a draft is good enough, how sure that is (0 to 1), and why.
+
+    `servable` is False for a draft that nobody should get even when all else
+    has failed: one that is empty, or was cut short.
+    """
 
     accepted: bool
     confidence: float | None
     reason: str
+    servable: bool = True
+
+
+def cut_short(reason: str, confidence: float | None = None) -> Verdict:
+    """Return the verdict on a draft stopped before its end: rejected early, or held too long."""
+    return Verdict(False, confidence, reason, servable=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
     """One attempt of this request, as the plan needs to know it.
 
-    Exactly one of `verdict` (a draft was judged or rejected early) and `error`
-    (a stable word such as `timeout`) is set. `held` is False for one that
-    went out live.
+    Exactly one of `verdict` (a draft was judged, or `cut_short`) and `error` (a
+    stable word such as `timeout`) is set.
     """
 
     model: str
@@ -99,10 +112,11 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A model that cannot serve this request, and the missing capability."""
+    """A model that cannot serve this request; `reason` is the capability it lacks, one word."""
 
     model: str
     reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +138,13 @@ Ask = Callable[[str], Awaitable[Draft | None]]
 class Scorer(Protocol):
     """Says how much a draft is to be trusted: the extension point `confidence`."""
 
+    @property
+    def watches(self) -> bool:
+        """Return whether `watch` can ever say no."""
+        ...
+
     def watch(self, stats: TokenStats) -> bool:
-        """Return False to reject a draft on the tokens so far."""
+        """Return False to reject a draft on all of its tokens so far."""
         ...
 
     async def judge(self, draft: Draft, ask: Ask) -> Verdict:

@@ -1,0 +1,1 @@
+"""Which model answers a request, and whether its answer is good enough."""

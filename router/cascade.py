@@ -1,0 +1,194 @@
+"""The cascade of one route: which model next, from what was tried so far.
+
+Two words, never mixed. *Escalation* follows a verdict: the draft of a tier was
+not good enough, so the next tier is asked. *Fallback* follows an error: the
+last tier failed, so the route's `fallback` list is asked, in order. A tier
+that fails before the last one leaves the rest of the cascade as it was. When
+everything has failed, the most trusted of the rejected drafts is better than
+no answer, and is served as degraded.
+
+An upstream that finds fault with the request itself (its 4xx) would do so again:
+where the caller takes that for the client's mistake, it says so to the client
+and does not ask `next`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from policies.rules import RequestFacts, first_match
+from policies.schema import Confidence, Route
+from router.confidence import LogprobScorer
+from router.eligibility import UNLIMITED, Lack, why_unable
+from router.types import (
+    Ask,
+    Call,
+    Capabilities,
+    Draft,
+    NoModelLeft,
+    Router,
+    Scorer,
+    Serve,
+    Skip,
+    TokenStats,
+    Tried,
+    Verdict,
+)
+
+_UNJUDGEABLE = Lack("logprobs", "its drafts could not be judged")
+
+
+def build_router(
+    route: Route, capabilities: Mapping[str, Capabilities], scorer: Scorer | None = None
+) -> Router:
+    """Build the router of a route; a model missing in `capabilities` is taken as able.
+
+    Without a scorer, drafts are judged by `logprob` with its default threshold.
+    """
+    return CascadeRouter(
+        route, capabilities, scorer or LogprobScorer(Confidence.model_validate({}))
+    )
+
+
+class CascadeRouter:
+    """Rules first, then the tiers that are able, then the fallback list."""
+
+    def __init__(
+        self, route: Route, capabilities: Mapping[str, Capabilities], scorer: Scorer
+    ) -> None:
+        self._rules = route.rules
+        self._tiers = route.tiers
+        self._fallback = route.fallback
+        self._able = _Able(capabilities)
+        self._scorer = scorer
+        self._whole = lineup(route.tiers, route.fallback)
+        self._is_free = not self._able.is_limited((*route.tiers, *route.fallback))
+
+    def start(self, facts: RequestFacts) -> CascadePlan:
+        """Begin a request: choose its tiers by the first rule that matches, drop the unable."""
+        rule = first_match(self._rules, facts) if self._rules else None
+        tiers = self._tiers
+        if rule is not None:
+            tiers = (rule.model,) if rule.model else rule.tiers or tiers
+        if tiers is self._tiers and self._is_free:
+            return CascadePlan(self._whole, (), self._scorer)
+        return self._among_the_able(tiers, facts)
+
+    def _among_the_able(self, tiers: Sequence[str], facts: RequestFacts) -> CascadePlan:
+        able, skipped = self._able.split(tiers, facts)
+        fallback, others = self._able.split(self._fallback, facts)
+        if self._scorer.needs_stats:
+            silent = [model for model in able[:-1] if not self._able.has_logprobs(model)]
+            able = [model for model in able if model not in silent]
+            skipped += [_skip(model, _UNJUDGEABLE) for model in silent]
+        skipped += [skip for skip in others if skip not in skipped]
+        return CascadePlan(lineup(able, fallback), tuple(skipped), self._scorer)
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """Every call that a request may lead to, in order: first `tiers` of them by tier."""
+
+    calls: tuple[Call, ...]
+    tiers: int
+
+
+def lineup(tiers: Sequence[str], fallback: Iterable[str]) -> Lineup:
+    """Order the calls: judged tiers, the last one live, then those fallbacks not among them."""
+    tiers = tuple(dict.fromkeys(tiers))
+    calls = [Call(model, judged=True) for model in tiers[:-1]]
+    calls += [Call(model, judged=False) for model in tiers[-1:]]
+    others = [model for model in dict.fromkeys(fallback) if model not in tiers]
+    # Without any tier there is no error that a fallback could follow.
+    calls += [Call(model, judged=False, why="fallback") for model in others if tiers]
+    return Lineup(tuple(calls), len(tiers))
+
+
+class CascadePlan:
+    """The course of one request: a pure function of what was tried."""
+
+    __slots__ = ("_lineup", "_scorer", "skipped")
+
+    def __init__(self, lineup: Lineup, skipped: Sequence[Skip], scorer: Scorer) -> None:
+        self._lineup = lineup
+        self._scorer = scorer
+        self.skipped = skipped
+
+    @property
+    def watches(self) -> bool:
+        """Return whether `watch` can reject a draft before its end."""
+        return self._scorer.watches
+
+    @property
+    def needs_stats(self) -> bool:
+        """Return whether token statistics are to be asked of the provider."""
+        return self._scorer.needs_stats
+
+    def next(self, tried: Sequence[Tried]) -> Call | Serve:
+        """Return what to do next, given every attempt so far in its order.
+
+        Raises NoModelLeft, with the reason of each model, when none can answer.
+        """
+        done = len(tried)
+        if done and (verdict := tried[-1].verdict) is not None and verdict.accepted:
+            return Serve(done - 1)
+        if done < len(self._lineup.calls):
+            return self._lineup.calls[done]
+        best = _most_trusted(tried)
+        if best is None:
+            raise NoModelLeft(_why_none(tried, self.skipped))
+        return Serve(best, degraded=True)
+
+    def watch(self, stats: TokenStats) -> bool:
+        """Return False to reject the draft under way."""
+        return self._scorer.watch(stats)
+
+    async def judge(self, draft: Draft, ask: Ask) -> Verdict:
+        """Judge a whole draft."""
+        return await self._scorer.judge(draft, ask)
+
+
+class _Able:
+    """What each model can do, and who of a list is able to serve a request."""
+
+    def __init__(self, capabilities: Mapping[str, Capabilities]) -> None:
+        self._known = {m: c for m, c in capabilities.items() if c != UNLIMITED}
+
+    def is_limited(self, models: Iterable[str]) -> bool:
+        return any(model in self._known for model in models)
+
+    def has_logprobs(self, model: str) -> bool:
+        return self._known.get(model, UNLIMITED).logprobs is not False
+
+    def split(self, models: Iterable[str], facts: RequestFacts) -> tuple[list[str], list[Skip]]:
+        able: list[str] = []
+        skipped: list[Skip] = []
+        for model in models:
+            known = self._known.get(model)
+            lack = None if known is None else why_unable(known, facts)
+            if lack is None:
+                able.append(model)
+            else:
+                skipped.append(_skip(model, lack))
+        return able, skipped
+
+
+def _skip(model: str, lack: Lack) -> Skip:
+    return Skip(model, lack.capability, lack.detail)
+
+
+def _most_trusted(tried: Sequence[Tried]) -> int | None:
+    """Return the rejected draft to serve when nothing else is left, the latest among equals."""
+    best, most = None, -1.0
+    for index, attempt in enumerate(tried):
+        verdict = attempt.verdict
+        if verdict is not None and verdict.servable and (verdict.confidence or 0.0) >= most:
+            best, most = index, verdict.confidence or 0.0
+    return best
+
+
+def _why_none(tried: Sequence[Tried], skipped: Sequence[Skip]) -> str:
+    reasons = [f"{a.model}: {a.error or (a.verdict and a.verdict.reason)}" for a in tried]
+    reasons += [f"{s.model}: lacks {Lack(s.reason, s.detail)}" for s in skipped]
+    return "no model can answer this request (" + "; ".join(reasons) + ")"

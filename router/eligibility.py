@@ -1,0 +1,53 @@
+"""Whether a model is able to serve a request at all: pure, and asked before anything is paid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policies.rules import RequestFacts
+from router.types import Capabilities
+
+UNLIMITED = Capabilities()
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """The capability that a model lacks for a request, by its key in a policy, and in words."""
+
+    capability: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.capability} ({self.detail})" if self.detail else self.capability
+
+
+def why_unable(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
+    """Return what the model lacks for this request, or None when it is able.
+
+    A capability that is not known (None) is taken as present: the upstream
+    itself will say otherwise, and that is then its error.
+    """
+    return _too_long(capabilities, facts) or _lacks(capabilities, facts)
+
+
+def _too_long(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
+    context, max_output = capabilities.context, capabilities.max_output
+    wanted = facts.max_tokens or 0
+    if max_output is not None and wanted > max_output:
+        return Lack("max_output", f"asked for {wanted} tokens, the model writes {max_output}")
+    if context is not None and facts.input_tokens + wanted > context:
+        needed = facts.input_tokens + wanted
+        return Lack("context", f"needs about {needed} tokens, the model has {context}")
+    return None
+
+
+def _lacks(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
+    if facts.has_tools and capabilities.tools is False:
+        return Lack("tools")
+    if facts.has_images and capabilities.vision is False:
+        return Lack("vision")
+    if facts.json_schema and capabilities.json_schema is False:
+        return Lack("json_schema")
+    if facts.logprobs and capabilities.logprobs is False:
+        return Lack("logprobs")
+    return None

@@ -1,0 +1,233 @@
+"""The training table: what a model replied to a request, and how good that was.
+
+One row is one reply. A table is a parquet file, a JSONL file (one object a
+line), or a folder of such files, one a split (`train.parquet`, `dev.parquet`).
+Columns that are not listed in `COLUMNS` are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from router.outcome_files import Chunk, files_of, reader_of
+from router.types import OutcomesError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One reply of one model. What is not known is None.
+
+    `prompt` is the text of the last user message, `messages` the whole
+    conversation. `sample` numbers several replies of one model to one query.
+    `score` is 0 (wrong) to 1 (right). `logprob_q05` is the 5 % quantile of the
+    tokens' natural log-probabilities, and so on; `logprob_q00` is the lowest.
+    `margin` and `entropy` are means over the tokens. `propensity` is the
+    probability with which the router chose this model.
+    """
+
+    query_id: str
+    model: str
+    sample: int = 0
+    split: str | None = None
+    category: str | None = None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    reference: str | None = None
+    response: str | None = None
+    finish_reason: str | None = None
+    score: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    logprob_q00: float | None = None
+    logprob_q05: float | None = None
+    logprob_q10: float | None = None
+    logprob_q20: float | None = None
+    logprob_q50: float | None = None
+    margin: float | None = None
+    entropy: float | None = None
+    route: str | None = None
+    propensity: float | None = None
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Outcome))
+_KEY = ("query_id", "model", "sample")
+_REQUIRED = ("query_id", "model")
+_Seen = dict[tuple[Any, ...], tuple[Path, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """A table by column; `columns` has one list per column that was read, of equal length."""
+
+    columns: Mapping[str, Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns["query_id"])
+
+    def __iter__(self) -> Iterator[Outcome]:
+        names = tuple(self.columns)
+        for values in zip(*self.columns.values(), strict=True):
+            yield Outcome(**dict(zip(names, values, strict=True)))
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return one column. Raises KeyError when it was not read."""
+        return self.columns[name]
+
+
+def read_outcomes(
+    path: Path,
+    *,
+    columns: Collection[str] | None = None,
+    models: Collection[str] | None = None,
+    split: str | None = None,
+) -> Outcomes:
+    """Read a table, or of it these columns, models and this split.
+
+    The key (query_id, model, sample) is always read. Without `columns`, every
+    known column that the files have is; those named must be there. Raises
+    OutcomesError for a file, column, model or split that is missing, for a
+    value out of its range, and for a reply that occurs twice.
+    """
+    wanted = None if columns is None else _known(columns, path)
+    read: dict[str, list[Any]] = {}
+    seen: _Seen = {}
+    others: set[str] = set()
+    for file in files_of(path, split):
+        for chunk in _chunks(file, wanted):
+            kept = chunk.only(models, others)
+            _check_values(kept)
+            _check_unique(kept, seen)
+            _append(read, kept)
+    if models is not None:
+        _check_models(path, models, set(read.get("model", ())), others)
+    return Outcomes(read or {name: [] for name in _KEY})
+
+
+def _known(columns: Collection[str], path: Path) -> tuple[str, ...]:
+    for name in columns:
+        if name not in COLUMNS:
+            raise OutcomesError(
+                f"{path}: {name!r} is no column of an outcomes table; known are: "
+                + ", ".join(COLUMNS)
+            )
+    return (*_KEY, *(name for name in columns if name not in _KEY))
+
+
+def _chunks(file: Path, wanted: tuple[str, ...] | None) -> Iterator[Chunk]:
+    for chunk in reader_of(file)(file, wanted or COLUMNS):
+        missing = [name for name in wanted or _REQUIRED if name not in chunk.columns]
+        missing = [name for name in missing if name != "sample"]
+        if missing:
+            raise OutcomesError(
+                f"{file}: column {missing[0]!r} is missing; found: "
+                + (", ".join(chunk.columns) or "none that is known")
+            )
+        chunk.columns.setdefault("sample", [0] * len(chunk.rows))
+        if wanted is None:
+            chunk.columns.setdefault("split", [file.stem] * len(chunk.rows))
+        yield chunk
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < float("inf")
+
+
+def _is_log(value: Any) -> bool:
+    return _is_number(value) and value <= 1e-6
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(turn, dict) for turn in value)
+
+
+_Check = tuple[Callable[[Any], bool], str]
+_TEXT: _Check = (_is_text, "a text")
+_NAME: _Check = (_is_name, "a text that is not empty")
+_COUNT: _Check = (_is_count, "a whole number from 0")
+_SHARE: _Check = (_is_share, "a number from 0 to 1; scale it, or leave it null where not known")
+_AMOUNT: _Check = (_is_amount, "a number from 0")
+_LOG: _Check = (_is_log, "a natural logarithm of a probability: 0 or less")
+
+_CHECKS: Mapping[str, _Check] = {
+    **dict.fromkeys(COLUMNS, _TEXT),
+    **dict.fromkeys(_REQUIRED, _NAME),
+    **dict.fromkeys(("sample", "prompt_tokens", "completion_tokens"), _COUNT),
+    **dict.fromkeys(("score", "propensity"), _SHARE),
+    **dict.fromkeys(("cost_usd", "latency_s", "margin", "entropy"), _AMOUNT),
+    **dict.fromkeys((name for name in COLUMNS if name.startswith("logprob_")), _LOG),
+    "messages": (_is_conversation, "a list of messages"),
+}
+
+
+def _check_values(chunk: Chunk) -> None:
+    for name, values in chunk.columns.items():
+        is_right, expected = _CHECKS[name]
+        for index, value in enumerate(values):
+            if not (is_right(value) or (value is None and name not in _KEY)):
+                message = f"{name}: expected {expected}; found {_shown(value)}"
+                raise chunk.problem(index, message)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_unique(chunk: Chunk, seen: _Seen) -> None:
+    keys = zip(*(chunk.columns[name] for name in _KEY), strict=True)
+    for index, (row, key) in enumerate(zip(chunk.rows, keys, strict=True)):
+        here = (chunk.file, row)
+        first = seen.setdefault(key, here)
+        if first is not here:
+            query, model, sample = key
+            raise chunk.problem(
+                index,
+                f"query {query!r}, model {model!r}, sample {sample} occurs twice (first in "
+                f"{first[0]}, row {first[1]}); drop one, or number several replies of one model "
+                "in `sample`",
+            )
+
+
+def _append(read: dict[str, list[Any]], chunk: Chunk) -> None:
+    """Add rows; a column that only some files have is filled up with None."""
+    before = len(next(iter(read.values()), ()))
+    for name in chunk.columns:
+        read.setdefault(name, [None] * before)
+    for name, values in read.items():
+        values.extend(chunk.columns.get(name) or [None] * len(chunk.rows))
+
+
+def _check_models(
+    path: Path, wanted: Collection[str], found: set[str], others: Collection[str]
+) -> None:
+    for model in wanted:
+        if model not in found:
+            near = get_close_matches(model, others, n=3, cutoff=0.5) or sorted(others)[:8]
+            hint = f"; did you mean {', '.join(near)}?" if near else "; the table is empty"
+            raise OutcomesError(f"{path}: no replies of model {model!r}{hint}")
