@@ -7,35 +7,78 @@ part not built yet are refused by name (see `policies.later`).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
-from policies.units import parse_bytes, parse_duration
+from policies.units import not_a_bool, parse_bytes, parse_duration
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Usd = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+DurationText = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)$")]
+BytesText = Annotated[str, Field(pattern=r"^[0-9]+\s*(B|KB|MB|GB|KiB|MiB)$")]
+
+
+def _in_folder(path: Path, info: ValidationInfo) -> Path:
+    """Take a relative path from the policy's folder, where one is known."""
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else Path(folder, path.expanduser())
+
+
+def _checkpoint(name: str, info: ValidationInfo) -> str:
+    """Read what looks like a path, or is one, as a path; leave shipped and hub names alone."""
+    folder = (info.context or {}).get("folder")
+    if folder is None or name.startswith("demo/"):
+        return name
+    path = Path(folder, Path(name).expanduser())
+    return str(path) if name.startswith((".", "/", "~")) or path.exists() else name
+
+
+_Duration = BeforeValidator(parse_duration, json_schema_input_type=float | DurationText)
+Duration = Annotated[float, Field(gt=0), _Duration]
+DurationOrZero = Annotated[float, Field(ge=0), _Duration]
+Bytes = Annotated[
+    int, Field(gt=0), BeforeValidator(parse_bytes, json_schema_input_type=int | BytesText)
+]
+Whole = Annotated[int, BeforeValidator(not_a_bool, json_schema_input_type=int)]
+Real = Annotated[float, BeforeValidator(not_a_bool, json_schema_input_type=float)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+Usd = Annotated[
+    Decimal, Field(ge=0, le=1_000_000), BeforeValidator(not_a_bool, json_schema_input_type=float)
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")]
+FilePath = Annotated[Path, AfterValidator(_in_folder)]
 
 
 class Section(BaseModel):
     """A mapping of the policy: immutable, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Server(Section):
     """Where the gateway listens, and the bounds of what it reads."""
 
     host: str = "127.0.0.1"
-    port: int = Field(4000, ge=0, le=65535)
+    port: Whole = Field(4000, ge=0, le=65535)
     admin_host: str = "127.0.0.1"
-    admin_port: int = Field(4001, ge=0, le=65535)
-    workers: int = Field(1, ge=1, le=64)
+    admin_port: Whole = Field(4001, ge=0, le=65535)
+    workers: Whole = Field(1, ge=1, le=64)
     max_body: Bytes = 10 * 1024 * 1024
     drain: Duration = 30.0
     allowed_hosts: tuple[str, ...] = ()
@@ -45,7 +88,7 @@ class Key(Section):
     """One static key and who it stands for."""
 
     name: Name
-    key: SecretStr
+    key: Secret
     tenant: Name = "default"
     scopes: tuple[Name, ...] = ()
     tags: tuple[Name, ...] = ()
@@ -67,20 +110,24 @@ class Price(Section):
     output_per_mtok_usd: Usd | None = None
     reasoning_per_mtok_usd: Usd | None = None
     machine_hour_usd: Usd | None = None
-    file: Path | None = None
+    file: FilePath | None = None
 
 
 class Tls(Section):
     """How the upstream's certificate is checked; system authorities unless `ca_file` is given."""
 
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
 
 
 class Latency(Section):
     """Simulated pace of a recorded model."""
 
-    first_token: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = 0.0
-    tokens_per_second: float | None = Field(None, gt=0)
+    first_token: DurationOrZero = 0.0
+    tokens_per_second: Real | None = Field(None, gt=0)
+
+
+def _price_form(value: object) -> str:
+    return "word" if isinstance(value, str) else "prices"
 
 
 class Model(Section):
@@ -93,29 +140,35 @@ class Model(Section):
     provider: str
     model: str | None = None
     base_url: str | None = None
-    api_key: SecretStr | None = None
+    api_key: Secret | None = None
     tls: Tls = Tls()
-    price: Price | Literal["unknown_is_free"] | None = None
-    context: int | None = Field(None, gt=0)
-    max_output: int | None = Field(None, gt=0)
+    price: (
+        Annotated[
+            Annotated[Price, Tag("prices")] | Annotated[Literal["unknown_is_free"], Tag("word")],
+            Discriminator(_price_form),
+        ]
+        | None
+    ) = None
+    context: Whole | None = Field(None, gt=0)
+    max_output: Whole | None = Field(None, gt=0)
     tools: bool | None = None
     vision: bool | None = None
     json_schema: bool | None = None
     logprobs: bool | None = None
     # provider: local
-    checkpoint: str | None = None
+    checkpoint: Annotated[str, AfterValidator(_checkpoint)] | None = None
     quantization: Literal["none", "int8"] = "none"
-    threads: int = Field(1, ge=1, le=256)
-    max_batch: int = Field(8, ge=1, le=512)
+    threads: Whole = Field(1, ge=1, le=256)
+    max_batch: Whole = Field(8, ge=1, le=512)
     # provider: recorded
-    outcomes: Path | None = None
+    outcomes: FilePath | None = None
     latency: Latency = Latency()
 
 
 class Early(Section):
     """Reject a draft mid-decode: after this many tokens, below this confidence."""
 
-    after_tokens: int = Field(4, ge=1)
+    after_tokens: Whole = Field(4, ge=1)
     threshold: Probability = 0.2
 
 
@@ -127,7 +180,7 @@ class Confidence(Section):
     `with` must say the same.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     kind: str = "logprob"
     threshold: Probability = 0.8
@@ -145,7 +198,9 @@ class Cascade(Section):
 
     tiers: tuple[Name, ...] = Field(min_length=1, max_length=8)
     reference: Name | None = None
-    confidence: Annotated[Confidence, BeforeValidator(_confidence)] = Confidence()
+    confidence: Annotated[
+        Confidence, BeforeValidator(_confidence, json_schema_input_type=Confidence | str)
+    ] = Confidence()
     max_hold: Duration | None = None
     keepalive: Duration | None = None
 
@@ -170,7 +225,13 @@ def _off(value: object) -> object:
 class Cache(Section):
     """The caches of a route; off unless named."""
 
-    exact: Annotated[ExactCache | None, BeforeValidator(_off)] = None
+    exact: Annotated[
+        ExactCache | None,
+        BeforeValidator(_off, json_schema_input_type=ExactCache | Literal["off", False] | None),
+    ] = None
+    semantic: Annotated[
+        None, BeforeValidator(_off, json_schema_input_type=Literal["off", False] | None)
+    ] = None
 
 
 class Timeouts(Section):
@@ -193,9 +254,9 @@ class When(Section):
     has_images: bool | None = None
     json_schema: bool | None = None
     stream: bool | None = None
-    input_tokens_over: int | None = Field(None, ge=0)
-    input_tokens_under: int | None = Field(None, ge=0)
-    max_tokens_over: int | None = Field(None, ge=0)
+    input_tokens_over: Whole | None = Field(None, ge=0)
+    input_tokens_under: Whole | None = Field(None, ge=0)
+    max_tokens_over: Whole | None = Field(None, ge=0)
     header: dict[str, str] | None = None
 
 
@@ -237,11 +298,34 @@ class Route(Section):
         """Return the models a request may be served by, cheapest first."""
         return self.cascade.tiers if self.cascade else (self.model or "",)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return every model this route may call, each once."""
+        second = self.cascade.confidence.second if self.cascade else None
+        ruled = [name for rule in self.rules for name in (rule.tiers or (rule.model,))]
+        named = [*self.tiers, second, *ruled, *self.fallback]
+        return tuple(dict.fromkeys(name for name in named if name))
+
+    def exact_cache(self, rule: Rule | None = None) -> ExactCache | None:
+        """Return the exact cache under a rule: as the rule says, else as the route does."""
+        if rule and rule.cache and "exact" in rule.cache.model_fields_set:
+            return rule.cache.exact
+        return self.cache.exact
+
 
 class Storage(Section):
     """Where state is kept; the defaults need nothing installed."""
 
     ledger: str = "sqlite:///frugal.db"
+
+
+_ROUTE_KEEPS_ANSWERS: Any = {
+    "timeouts": True,
+    "cache": True,
+    "cascade": {"reference": True, "max_hold": True, "keepalive": True},
+    "rules": {"__all__": {"cache": True}},
+}
+_MODEL_KEEPS_ANSWERS = {"api_key", "tls", "price", "threads", "max_batch", "latency"}
 
 
 class Policy(Section):
@@ -262,3 +346,23 @@ class Policy(Section):
         if name in self.routes:
             return self.routes[name]
         return Route(model=name) if name in self.models else None
+
+    def revision(self, name: str) -> str:
+        """Return a digest of all that changes what a route or model answers; compute it once.
+
+        Prices, secrets, deadlines and cache lifetimes leave it alone. Weights are
+        known by their path: a checkpoint replaced in place keeps its revision.
+        Raises KeyError for a name that is neither a route nor a model.
+        """
+        route = self.route_for(name)
+        if route is None:
+            raise KeyError(name)
+        told: dict[str, Any] = {
+            "route": route.model_dump(mode="json", exclude=_ROUTE_KEEPS_ANSWERS),
+            "models": {
+                each: self.models[each].model_dump(mode="json", exclude=_MODEL_KEEPS_ANSWERS)
+                for each in route.models
+            },
+        }
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""What an operator may write: schema, loader, rules, and the kinds that extend it."""

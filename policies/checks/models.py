@@ -1,0 +1,110 @@
+"""Checks of one model: a known provider, with what it needs and nothing it would ignore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from policies.checks.outline import Outline
+from policies.document import Document
+from policies.explain import nearest
+from policies.kinds import PROVIDERS, REMOTE_PROVIDERS, is_class_path
+from policies.later import LATER_VALUES
+from policies.problems import KeyPath
+from policies.schema import Model, Price
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+_LATER = LATER_VALUES[("models", "*", "provider")]
+_FIELDS_OF = {
+    "local": frozenset({"checkpoint", "quantization", "threads", "max_batch"}),
+    "recorded": frozenset({"outcomes", "latency"}),
+    "remote": frozenset({"base_url", "api_key", "tls"}),
+}
+_NEEDED = {
+    "local": ("checkpoint", "name a directory, or demo/tiny"),
+    "recorded": ("outcomes", "name the table of outcomes"),
+    "remote": ("base_url", "for example http://127.0.0.1:8000/v1"),
+}
+
+
+def check_models(outline: Outline, document: Document) -> None:
+    """Report what is wrong with the models."""
+    for name, model in outline.models.items():
+        path = ("models", name)
+        if model.provider in PROVIDERS:
+            _check_known_provider(model, path, document)
+        elif model.provider not in _LATER and not is_class_path(model.provider):
+            known = [*PROVIDERS, "package.module:Class"]
+            hint = nearest(model.provider, known) or "known: " + ", ".join(known)
+            message = f"unknown provider {document.found((*path, 'provider'))}"
+            document.report((*path, "provider"), message, hint)
+        _check_url(model, path, document)
+        _check_price(model, path, document)
+        _check_files(model, path, document)
+
+
+def _check_known_provider(model: Model, path: KeyPath, document: Document) -> None:
+    family = "remote" if model.provider in REMOTE_PROVIDERS else model.provider
+    needed, hint = _NEEDED[family]
+    if getattr(model, needed) is None and model.provider != "openai":
+        document.report((*path, needed), f"provider {model.provider} needs it", hint)
+    for other, fields in _FIELDS_OF.items():
+        for field in sorted(fields & model.model_fields_set) if other != family else ():
+            message = f"'{field}' means nothing to provider {model.provider}"
+            document.report((*path, field), message, "remove it", at_key=True)
+    if model.provider == "openai" and model.base_url is None and model.api_key is None:
+        hint = "write api_key: ${OPENAI_API_KEY}, or a base_url"
+        document.report((*path, "api_key"), f"{OPENAI_URL} needs it", hint)
+
+
+def _check_url(model: Model, path: KeyPath, document: Document) -> None:
+    if model.base_url is None:
+        return
+    fault = _fault_of_url(model.base_url)
+    if fault:
+        document.report((*path, "base_url"), fault, "for example http://127.0.0.1:8000/v1")
+    if model.api_key is not None and not _can_be_sent(model.api_key.get_secret_value()):
+        document.report((*path, "api_key"), "expected visible ASCII characters without spaces")
+
+
+def _fault_of_url(url: str) -> str | None:
+    """Say what is wrong with a URL, without repeating it: it could hold a password."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return "expected a URL, found something that is none"
+    if parts.scheme not in ("http", "https") or not has_host or not _can_be_sent(url):
+        return "expected an http:// or https:// URL with a host"
+    if parts.username is not None or parts.password is not None:
+        return "a URL may not hold credentials: use api_key"
+    return "a base URL has no query and no fragment" if parts.query or parts.fragment else None
+
+
+def _can_be_sent(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
+def _check_price(model: Model, path: KeyPath, document: Document) -> None:
+    price = model.price
+    if not isinstance(price, Price):
+        return
+    if not document.at((*path, "price")):
+        hint = "write prices, a file, or unknown_is_free"
+        document.report((*path, "price"), "expected at least one price, found none", hint)
+    if price.file is not None and len(price.model_fields_set) > 1:
+        document.report((*path, "price"), "expected either a file or prices, found both")
+
+
+def _check_files(model: Model, path: KeyPath, document: Document) -> None:
+    price = model.price if isinstance(model.price, Price) else Price()
+    named: list[tuple[KeyPath, Path | None]] = [
+        (("outcomes",), model.outcomes),
+        (("price", "file"), price.file),
+        (("tls", "ca_file"), model.tls.ca_file),
+    ]
+    for below, file in named:
+        if file is not None and file.is_absolute() and not file.exists():
+            message = f"no such file: {document.found((*path, *below))}"
+            document.report((*path, *below), message, "paths start at the policy's folder")

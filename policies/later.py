@@ -1,0 +1,99 @@
+"""What a policy may say one day and not yet: refused by name rather than silently accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.document import Document
+from policies.problems import KeyPath
+
+ANY = "*"
+
+LATER_KEYS: dict[KeyPath, str] = {
+    ("limits",): "rate limits and budgets",
+    ("telemetry",): "telemetry",
+    ("privacy",): "privacy settings",
+    ("alerts",): "alerts",
+    ("storage", "redis"): "Redis",
+    ("access", "keys", ANY, "limits"): "limits of a key",
+    ("access", "keys", ANY, "background"): "background spend of a key",
+    ("models", ANY, "deployments"): "several deployments of one model",
+    ("models", ANY, "price", "discount"): "price discounts",
+    ("models", ANY, "price", "discounts"): "price discounts",
+    ("models", ANY, "price", "batch_discount"): "price discounts",
+    ("routes", ANY, "cascade", "target"): "a quality target",
+    ("routes", ANY, "cascade", "bundle"): "a trained bundle",
+    ("routes", ANY, "cascade", "audit"): "audits",
+    ("routes", ANY, "cascade", "control"): "a control arm",
+    ("routes", ANY, "retries"): "retries",
+    ("routes", ANY, "breaker"): "circuit breakers",
+    ("routes", ANY, "hedge"): "hedged calls",
+    ("routes", ANY, "limits"): "limits of a route",
+    ("routes", ANY, "cache", "semantic"): "the semantic cache",
+    ("routes", ANY, "rules", ANY, "cache", "semantic"): "the semantic cache",
+    ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",
+}
+"""Keys, and what they will bring."""
+
+LATER_VALUES: dict[KeyPath, frozenset[str]] = {
+    ("models", ANY, "provider"): frozenset({"anthropic"}),
+    ("models", ANY, "quantization"): frozenset({"int4", "fp8", "as-stored"}),
+    ("routes", ANY, "cascade", "confidence"): frozenset({"learned"}),
+    ("routes", ANY, "cascade", "confidence", "kind"): frozenset({"learned"}),
+}
+"""Values of known keys."""
+
+_OFF = (False, None, "off")
+_MAY_BE_OFF = "semantic"
+
+
+def take_out_later(document: Document) -> None:
+    """Report what is not built yet, and remove those keys so that the rest can be checked."""
+    for pattern, what in LATER_KEYS.items():
+        for path in list(_matches(document.data, pattern)):
+            _take_out_key(document, path, what)
+    for pattern, values in LATER_VALUES.items():
+        for path in _matches(document.data, pattern):
+            _report_value(document, path, values)
+    _report_prefixes(document)
+
+
+def _take_out_key(document: Document, path: KeyPath, what: str) -> None:
+    holder = document.at(path[:-1])
+    if not isinstance(holder, dict):
+        return
+    if path[-1] == _MAY_BE_OFF and holder[path[-1]] in _OFF:
+        return
+    document.settle(path, f"not built yet: {what}", "remove this key", at_key=True)
+    del holder[path[-1]]
+
+
+def _report_value(document: Document, path: KeyPath, values: frozenset[str]) -> None:
+    value = document.at(path)
+    if isinstance(value, str) and value in values:
+        document.settle(path, f"not built yet: {path[-1]} {value}", "choose another value")
+
+
+def _report_prefixes(document: Document) -> None:
+    ledger = document.at(("storage", "ledger"))
+    if isinstance(ledger, str) and ledger.startswith("postgres"):
+        hint = "use sqlite:///frugal.db"
+        document.settle(("storage", "ledger"), "not built yet: a ledger in PostgreSQL", hint)
+    for path in _matches(document.data, ("models", ANY, "checkpoint")):
+        value = document.at(path)
+        if isinstance(value, str) and value.endswith(".gguf"):
+            hint = "name a directory with config.json and *.safetensors"
+            document.settle(path, "not built yet: GGUF checkpoints", hint)
+
+
+def _matches(data: object, pattern: KeyPath, path: KeyPath = ()) -> Iterator[KeyPath]:
+    if not pattern:
+        yield path
+        return
+    key, rest = pattern[0], pattern[1:]
+    if isinstance(data, dict):
+        for each in [name for name in data if key in (ANY, name)]:
+            yield from _matches(data[each], rest, (*path, each))
+    elif isinstance(data, list) and key == ANY:
+        for index, item in enumerate(data):
+            yield from _matches(item, rest, (*path, index))
