@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from fastapi import FastAPI
@@ -117,7 +118,7 @@ def _pipeline(
             routers=build_routers(policy),
             providers=providers,
             prices=prices,
-            exact=ExactCache(MemoryStore(clock=clock.wall)),
+            exact=ExactCache(MemoryStore(clock=clock.tick), size_of=attrgetter("size")),
             ledger=ledger,
             clock=clock,
         )

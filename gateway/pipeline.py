@@ -7,16 +7,15 @@ No socket is seen from here.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
-from cache.types import CachedReply
 from gateway.access.keys import Caller, KeyRing
 from gateway.entry import Attempt, Clock, Entry
 from gateway.errors import (
@@ -29,14 +28,12 @@ from gateway.errors import (
 )
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.prices import PriceBook
-from gateway.replay import fold, unfold
+from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
-from policies.rules import first_match
+from policies.rules import RequestFacts, first_match
 from policies.schema import Cache, Policy, Route
-from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Tried, Verdict
-
-_log = logging.getLogger(__name__)
+from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class Parts:
     routers: Mapping[str, Router]
     providers: Mapping[str, Provider]
     prices: PriceBook
-    exact: ExactCache[Part]
+    exact: ExactCache[Released]
     ledger: Ledger
     clock: Clock = Clock()
 
@@ -56,7 +53,7 @@ class Parts:
 class Reply:
     """An answer under way: its parts, and what its headers will say."""
 
-    def __init__(self, pipeline: Pipeline, entry: Entry, seat: Seat[Part] | None) -> None:
+    def __init__(self, pipeline: Pipeline, entry: Entry, seat: Seat[Released] | None) -> None:
         self._entry = entry
         self._seat = seat
         self.parts = pipeline.answer(entry, seat)
@@ -130,6 +127,9 @@ class Pipeline:
             for name in {*parts.policy.routes, *parts.policy.models}
             if (route := parts.policy.route_for(name)) is not None
         }
+        self._upstream_names = {
+            name: model.model or name for name, model in parts.policy.models.items()
+        }
         self._revisions = {name: parts.policy.revision(name) for name in self._routes}
 
     def open(self, request: ChatRequest, caller: Caller) -> Reply:
@@ -149,7 +149,7 @@ class Pipeline:
         entry = Entry(request, caller, request.model, route, self._clock)
         return Reply(self, entry, self._seat(entry))
 
-    def _seat(self, entry: Entry) -> Seat[Part] | None:
+    def _seat(self, entry: Entry) -> Seat[Released] | None:
         request, caller = entry.request, entry.caller
         rules = _cache_rules(entry.route, entry.facts)
         if rules.exact is None or request.cache in ("off", "no-store"):
@@ -162,7 +162,7 @@ class Pipeline:
             self._exact.drop(key)
         return self._exact.seat(key, ttl=rules.exact.ttl, max_entry=rules.exact.max_entry)
 
-    async def answer(self, entry: Entry, seat: Seat[Part] | None) -> AsyncGenerator[Part, None]:
+    async def answer(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
         """Answer one request and account for it.
 
         Once the generator has ended, the entry is durable in the ledger.
@@ -190,34 +190,32 @@ class Pipeline:
         except LedgerError as exc:
             raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
 
-    async def _from_cache(self, entry: Entry, seat: Seat[Part]) -> AsyncGenerator[Part, None]:
-        """Replay a hit, follow a request under way, or lead one for others to follow."""
+    async def _from_cache(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
+        """Replay a hit, share the answer of an equal request under way, or lead for others."""
         with seat:
-            while True:
-                if seat.hit is not None:
-                    for part in _replay(seat.hit, entry, self._clock):
-                        yield part
-                    return
-                if seat.is_leader:
-                    async with aclosing(self._lead(entry, seat)) as led:
-                        async for part in led:
-                            yield part
-                    return
-                async with aclosing(self._follow(entry, seat)) as followed:
-                    async for part in followed:
+            if seat.hit is not None:
+                for part in replayed(seat.hit, entry, self._clock):
+                    yield part
+                return
+            if seat.is_follower:
+                async with aclosing(followed(seat, entry)) as parts:
+                    async for part in parts:
                         yield part
                 if not seat.was_promoted:
                     return
+            async with aclosing(self._lead(entry, seat)) as parts:
+                async for part in parts:
+                    yield part
 
-    async def _lead(self, entry: Entry, seat: Seat[Part]) -> AsyncGenerator[Part, None]:
+    async def _lead(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
+        released: list[Part] = []
         async with aclosing(self._cascade(entry)) as parts:
-            kept: list[Part] = []
             async for part in parts:
-                seat.publish(part)
-                kept.append(part)
+                seat.publish(Released(part, entry))
+                released.append(part)
                 yield part
         if entry.is_keepable:
-            seat.keep(_cached(entry, kept, self._clock))
+            seat.keep(cached(released, entry, self._clock))
 
     async def _cascade(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Do what the router says: call a tier, or serve an attempt."""
@@ -240,7 +238,7 @@ class Pipeline:
                     raise  # half an answer cannot be taken back, nor the client's mistake mended
         served = entry.tried[step.index]
         entry.serve(served)
-        for part in _in_mode(served.parts, served.is_stream, entry.request):
+        for part in in_mode(served.parts, stream=entry.request.stream):
             yield part
 
     def _next(self, plan: Plan, entry: Entry) -> Call | Serve:
@@ -329,13 +327,3 @@ def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
 def _cache_rules(route: Route, facts: RequestFacts) -> Cache:
     rule = first_match(route.rules, facts) if route.rules else None
     return rule.cache if rule is not None and rule.cache is not None else route.cache
-
-
-def _in_mode(parts: Sequence[Part], is_stream: bool, request: ChatRequest) -> Sequence[Part]:
-    """Return parts as the client asked for them: as they are, folded or unfolded."""
-    if is_stream == request.stream:
-        return parts
-    if is_stream:
-        return [replace(parts[-1], data=fold([p.data for p in parts]), is_usage_only=False)]
-    events = unfold(parts[0].data, include_usage=request.include_usage)
-    return [Part(event) for event in events]

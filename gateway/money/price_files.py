@@ -22,7 +22,7 @@ from typing import Any
 
 import policies.schema as schema
 from gateway.money.errors import PriceError
-from gateway.money.prices import Price
+from gateway.money.price import Price
 
 _PER_TOKEN = Decimal(1).scaleb(-6)
 _SHORT = {"input": "input_per_mtok_usd", "output": "output_per_mtok_usd"}

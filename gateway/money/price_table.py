@@ -6,19 +6,29 @@ The package is imported on first use: it holds some 1.5 MB of data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from gateway.money.prices import Price
+from gateway.money.price import Price
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
 
 _PER_TOKEN = Decimal(1).scaleb(-6)
 _UNPRICED = ("local", "recorded")
+_LISTED = {
+    "input": ("input_mtok",),
+    "cached_input": ("cache_read_mtok", "input_mtok"),
+    "cache_write": ("cache_write_mtok", "input_mtok"),
+    "output": ("output_mtok",),
+    "reasoning": ("output_reasoning_mtok", "output_mtok"),
+    "audio": ("input_audio_mtok", "input_mtok"),
+    "audio_output": ("output_audio_mtok", "output_mtok"),
+    "image": ("input_image_mtok", "input_mtok"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,9 @@ def listed(provider: str, base_url: str | None, model: str, at: datetime) -> Lis
     if info is None:
         return None
     price = _price(info.get_prices(at), at)
-    return price and Listed(price, info.context_window, _next_change(info, at))
+    if price is None:
+        return None
+    return Listed(price, info.context_window, _next_change(info, at))
 
 
 def listed_context(provider: str, base_url: str | None, model: str) -> int | None:
@@ -87,24 +99,6 @@ def _price(listed: ModelPrice, at: datetime) -> Price | None:
     thresholds = sorted({start for name in _LISTED for start in _starts(listed, name)})
     tiers = tuple((start, _flat(listed, start, source, dated)) for start in thresholds)
     base = _flat(listed, None, source, dated)
-    return base if not tiers else _with_tiers(base, tiers)
-
-
-_LISTED = {
-    "input": ("input_mtok",),
-    "cached_input": ("cache_read_mtok", "input_mtok"),
-    "cache_write": ("cache_write_mtok", "input_mtok"),
-    "output": ("output_mtok",),
-    "reasoning": ("output_reasoning_mtok", "output_mtok"),
-    "audio": ("input_audio_mtok", "input_mtok"),
-    "audio_output": ("output_audio_mtok", "output_mtok"),
-    "image": ("input_image_mtok", "input_mtok"),
-}
-
-
-def _with_tiers(base: Price, tiers: tuple[tuple[int, Price], ...]) -> Price:
-    from dataclasses import replace
-
     return replace(base, tiers=tiers)
 
 
@@ -116,8 +110,22 @@ def _starts(listed: ModelPrice, bucket: str) -> Iterator[int]:
 
 def _flat(listed: ModelPrice, above: int | None, source: str, dated: date | None) -> Price:
     """Return the price of a prompt longer than `above` tokens, or of a short one."""
-    amounts = {bucket: _amount(listed, names, above) for bucket, names in _LISTED.items()}
-    return Price(**amounts, source=source, dated=dated)
+
+    def amount(bucket: str) -> Decimal:
+        return _amount(listed, _LISTED[bucket], above)
+
+    return Price(
+        input=amount("input"),
+        cached_input=amount("cached_input"),
+        cache_write=amount("cache_write"),
+        output=amount("output"),
+        reasoning=amount("reasoning"),
+        audio=amount("audio"),
+        audio_output=amount("audio_output"),
+        image=amount("image"),
+        source=source,
+        dated=dated,
+    )
 
 
 def _amount(listed: ModelPrice, names: tuple[str, ...], above: int | None) -> Decimal:

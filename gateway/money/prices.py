@@ -1,54 +1,36 @@
-"""What a token costs, and the one calculator: `Decimal` in, integer nano-dollars out."""
+"""The prices of a policy's models, from whoever states them.
+
+In this order: what the policy writes itself, the file it names, the list prices
+of genai-prices. A price nobody states is refused, unless the policy says
+`price: unknown_is_free`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
 
-from gateway.money.errors import UnknownPrice
-from gateway.money.usage import Usage
+from gateway.money.errors import PriceError, UnknownPrice
+from gateway.money.price import Price, cost, from_nano, to_nano
+from gateway.money.price_files import PriceFile, amounts_of, lacking, price_from, read_price_file
+from gateway.money.price_table import listed, listed_context
+from policies.schema import Model, Policy
+from router.types import Capabilities
 
-_ZERO = Decimal(0)
-_NANO = Decimal(10**9)
-_MICROS_PER_HOUR = Decimal(3_600_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Dollars per token by bucket, per machine-hour, and who says so since when.
-
-    `tiers` are whole prices that hold for every token of a request whose prompt
-    is longer than their threshold, in ascending order. `is_unknown` marks a
-    zero that the policy asked for in the absence of a price.
-    """
-
-    input: Decimal = _ZERO
-    cached_input: Decimal = _ZERO
-    cache_write: Decimal = _ZERO
-    output: Decimal = _ZERO
-    reasoning: Decimal = _ZERO
-    audio: Decimal = _ZERO
-    audio_output: Decimal = _ZERO
-    image: Decimal = _ZERO
-    machine_hour_usd: Decimal = _ZERO
-    tiers: tuple[tuple[int, Price], ...] = ()
-    source: str = "policy"
-    dated: date | None = None
-    is_unknown: bool = False
-
-    @property
-    def is_hourly(self) -> bool:
-        """Return whether the machine's time is what costs."""
-        return bool(self.machine_hour_usd)
-
-    def at(self, tokens_in: int) -> Price:
-        """Return the tier that holds for a prompt of that many tokens."""
-        for threshold, price in reversed(self.tiers):
-            if tokens_in > threshold:
-                return price
-        return self
+__all__ = [
+    "Price",
+    "PriceBook",
+    "PriceError",
+    "UnknownPrice",
+    "capabilities_of",
+    "cost",
+    "from_nano",
+    "resolve_prices",
+    "to_nano",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +55,94 @@ class PriceBook:
             ) from None
 
 
-def cost(usage: Usage, price: Price) -> Decimal:
-    """Return the dollars that a call cost: exact, not yet rounded."""
-    if price.tiers:
-        price = price.at(usage.input + usage.cached_input + usage.cache_write + usage.audio)
-    total = price.input * usage.input + price.output * usage.output
-    if usage.cached_input:
-        total += price.cached_input * usage.cached_input
-    if usage.cache_write:
-        total += price.cache_write * usage.cache_write
-    if usage.reasoning:
-        total += price.reasoning * usage.reasoning
-    if usage.audio:
-        total += price.audio * usage.audio
-    if usage.audio_output:
-        total += price.audio_output * usage.audio_output
-    if usage.image:
-        total += price.image * usage.image
-    if usage.compute_s and price.machine_hour_usd:
-        micros = round(usage.compute_s * 1_000_000)
-        total += price.machine_hour_usd * micros / _MICROS_PER_HOUR
-    return total
+def resolve_prices(policy: Policy, at: datetime) -> PriceBook:
+    """Find the price of every model as of `at`.
+
+    Raises UnknownPrice naming every model without one and what to write, and
+    PriceError for a price file that cannot be read.
+    """
+    files: dict[Path, PriceFile] = {}
+
+    def read(path: Path) -> PriceFile:
+        if path not in files:
+            files[path] = read_price_file(path)
+        return files[path]
+
+    found: dict[str, _Found] = {}
+    unknown: list[str] = []
+    for name, model in policy.models.items():
+        try:
+            found[name] = _resolve(name, model, at, read)
+        except UnknownPrice as exc:
+            unknown.append(f"models.{name}: {exc}")
+    if unknown:
+        raise UnknownPrice("; ".join(unknown))
+    changes = [one.valid_until for one in found.values() if one.valid_until]
+    prices = {name: one.price for name, one in found.items()}
+    return PriceBook(prices, min(changes, default=None))
 
 
-def to_nano(dollars: Decimal) -> int:
-    """Round dollars to whole nano-dollars, half to even."""
-    return int((dollars * _NANO).to_integral_value(ROUND_HALF_EVEN))
+def capabilities_of(model: Model, name: str | None = None) -> Capabilities:
+    """Return what a model can do: as declared, else as the price table knows.
+
+    `name` is the key in `models`, for a model that does not say what its
+    upstream calls it. The table knows context windows only.
+    """
+    context = model.context
+    if context is None and (upstream := model.model or name):
+        context = listed_context(model.provider, model.base_url, upstream)
+    return Capabilities(
+        context=context,
+        max_output=model.max_output,
+        tools=model.tools,
+        vision=model.vision,
+        json_schema=model.json_schema,
+        logprobs=model.logprobs,
+    )
 
 
-def from_nano(nano: int) -> Decimal:
-    """Return nano-dollars as dollars, exactly."""
-    return Decimal(nano).scaleb(-9)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    price: Price
+    valid_until: datetime | None = None
+
+
+def _resolve(name: str, model: Model, at: datetime, read: Callable[[Path], PriceFile]) -> _Found:
+    stated = model.price
+    if stated is None or stated == "unknown_is_free":
+        upstream = model.model or name
+        if entry := listed(model.provider, model.base_url, upstream, at):
+            return _Found(entry.price, entry.valid_until)
+        if stated is None:
+            raise UnknownPrice(_nobody_knows(model, upstream))
+        return _Found(Price(source="unknown_is_free", is_unknown=True))
+    amounts = amounts_of(stated)
+    source, dated = "policy", None
+    if stated.file is not None:
+        file = read(stated.file)
+        written = file.amounts_for((model.model or name, name))
+        if not written:
+            raise UnknownPrice(_not_in_file(model.model or name, stated.file, file))
+        source, dated = file.source, file.dated
+        amounts = {**written, **amounts}
+    if missing := lacking(amounts):
+        raise UnknownPrice(f"{missing}; {_WRITE_TOKENS} or {_WRITE_HOUR}")
+    return _Found(price_from(amounts, source, dated))
+
+
+_WRITE_TOKENS = "write price: {input_per_mtok_usd: …, output_per_mtok_usd: …}"
+_WRITE_HOUR = "price: {machine_hour_usd: …}"
+
+
+def _nobody_knows(model: Model, upstream: str) -> str:
+    write = f"write {_WRITE_HOUR}" if model.provider == "local" else _WRITE_TOKENS
+    return (
+        f"the price of {upstream!r} from provider {model.provider!r} is not known; "
+        f"{write}, price: {{file: …}} or price: unknown_is_free"
+    )
+
+
+def _not_in_file(upstream: str, path: Path, file: PriceFile) -> str:
+    near = get_close_matches(upstream, file.amounts, n=1)
+    hint = f" (nearest: {near[0]!r})" if near else ""
+    return f"{path} has no price for {upstream!r}{hint}; add it there, or {_WRITE_TOKENS}"

@@ -72,9 +72,7 @@ def _detailed(
             f"{prompt - text_in} of {prompt} prompt_tokens "
             f"and {output - text_out} of {output} completion_tokens"
         )
-    return Usage(
-        text_in, cached, written, text_out, reasoning, heard, seen, audio_output=spoken
-    )
+    return Usage(text_in, cached, written, text_out, reasoning, heard, seen, audio_output=spoken)
 
 
 def _cached_elsewhere(payload: Mapping[str, Any]) -> int:

@@ -53,6 +53,7 @@ class Exchange:
         "_deadlines",
         "_decoder",
         "_error",
+        "_is_unread",
         "_label",
         "_room",
         "_started_at",
@@ -81,6 +82,7 @@ class Exchange:
         self._waiter: asyncio.Future[None] | None = None
         self._error: ProviderError | None = None
         self._decoder: Decoder | None = None
+        self._is_unread = False
 
     # What the caller does.
 
@@ -140,11 +142,11 @@ class Exchange:
     def finish(self) -> None:
         """Let the rest arrive unread, so that the connection may serve again."""
         if (connection := self._connection) is not None:
+            self._is_unread = True
             self._chunks.clear()
             self.size, self._room = 0, _DRAIN_BYTES
             connection.arm(connection.now() + ENDING_S)
             connection.resume()
-            self.is_ending = True
 
     # What the connection does.
 
@@ -156,13 +158,19 @@ class Exchange:
 
     def add(self, data: bytes) -> None:
         """Take a piece of the body."""
-        self._chunks.append(data)
         self.size += len(data)
+        if not self._is_unread:
+            self._chunks.append(data)
 
     @property
     def is_full(self) -> bool:
         """Return whether no more should be read for now."""
         return self.size >= self._room
+
+    @property
+    def is_unread(self) -> bool:
+        """Return whether nobody wants the rest."""
+        return self._is_unread
 
     def complete(self) -> None:
         """Note that the body is whole."""
@@ -185,7 +193,9 @@ class Exchange:
         elif self.has_started:
             what = f"sent nothing for {limits.idle_s:g} s (timeouts.idle)"
         else:
-            what = f"did not begin to answer within {limits.first_byte_s:g} s (timeouts.first_token)"
+            what = (
+                f"did not begin to answer within {limits.first_byte_s:g} s (timeouts.first_token)"
+            )
         self.fail(ProviderTimeout(f"{self._label} {what}"))
 
     def _take(self) -> bytes:
@@ -218,7 +228,8 @@ class Exchange:
             await self._waiter
         finally:
             self._waiter = None
-            connection.disarm()
+            if self._connection is connection:  # else it may serve another exchange by now
+                connection.disarm()
 
 
 class Connection(asyncio.Protocol):
@@ -239,6 +250,7 @@ class Connection(asyncio.Protocol):
         "_timer_at",
         "_transport",
         "is_open",
+        "is_used",
         "label",
         "loop",
         "now",
@@ -249,6 +261,7 @@ class Connection(asyncio.Protocol):
         self.now = loop.time
         self.label = label
         self.is_open = False
+        self.is_used = False
         self._owner = owner
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
@@ -330,9 +343,7 @@ class Connection(asyncio.Protocol):
                 return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._is_dirty = True
-        except httptools.HttpParserUpgrade:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._is_dirty = True
         self._after_parsing(exchange)
 
@@ -355,7 +366,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Notice a second answer to one question."""
-        self._is_dirty = self._has_message
+        if self._has_message:
+            self._is_dirty = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header of the head; trailers are not wanted."""
@@ -385,6 +397,7 @@ class Connection(asyncio.Protocol):
             self._is_interim = False
             return
         self._has_message = True
+        self.is_used = True
         self._is_reusable = self._parser.should_keep_alive()
 
     # Inside
@@ -416,7 +429,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _pause(self, exchange: Exchange) -> None:
-        if exchange.is_ending:  # unwanted, and more than is worth reading
+        if exchange.is_unread:  # and more than it is worth to keep the connection
             self.abort()
             exchange.fail(ProviderUnavailable(f"{self.label} is no longer listened to"))
         elif not self._is_paused:

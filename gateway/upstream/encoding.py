@@ -17,13 +17,11 @@ class Decoder:
         self._label = label
 
     def feed(self, data: bytes, cap: int) -> bytes:
-        """Return the decoded bytes, `cap` at most. Raises ProviderProtocolError."""
+        """Return the decoded bytes. Raises ProviderProtocolError, also for more than `cap`."""
         try:
             decoded = self._inflate.decompress(data, cap)
         except zlib.error as exc:
             raise ProviderProtocolError(f"{self._label} sent a broken compressed body") from exc
-        if self._inflate.unconsumed_tail and len(decoded) < cap:
-            raise ProviderProtocolError(f"{self._label} sent a broken compressed body")
         if self._inflate.unconsumed_tail:
             raise ProviderProtocolError(
                 f"{self._label} sent a compressed body of more than {cap} bytes"

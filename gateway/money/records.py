@@ -1,0 +1,95 @@
+"""What the ledger keeps: one entry a request, one attempt a call to a model.
+
+Moments are microseconds since the epoch (UTC), durations microseconds, money
+integer nano-dollars. The cost of an entry is the sum of those of its attempts
+that its own tenant pays; an attempt paid by `gateway` (background work) is
+beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.money.usage import Usage
+
+State = Literal["settled", "abandoned", "failed", "open"]
+Purpose = Literal["serve", "audit", "control", "judge", "verify", "hedge"]
+GATEWAY = "gateway"
+"""The payer of work that no tenant asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRecord:
+    """One request. `model` is who answered, or who had answered what was cached.
+
+    `request_id` must be unique and our own: a second record of one id is taken
+    for a repetition and changes nothing, unless the first was `open`. Ids that
+    grow with time keep the database's index small to update.
+    """
+
+    request_id: str
+    started_at_us: int
+    state: State
+    tenant: str
+    key: str
+    route: str
+    model: str
+    requested_model: str
+    cache: str
+    path: str
+    stream: bool
+    status: int
+    usage: Usage
+    cost_nano_usd: int
+    saved_nano_usd: int
+    reference_model: str
+    lower_nano_usd: int
+    upper_nano_usd: int
+    latency_us: int
+    estimated: bool = False
+    ttft_us: int | None = None
+    error: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One call to one model. `usage.compute_s` and `usage.estimated` are kept as columns.
+
+    `outcome` is `accepted`, `rejected`, `rejected_early`, `abandoned` or an
+    error's word. `payer` is a tenant (or tenant/key), or `gateway`.
+    """
+
+    request_id: str
+    seq: int
+    model: str
+    purpose: Purpose
+    payer: str
+    outcome: str
+    usage: Usage
+    cost_nano_usd: int
+    lower_nano_usd: int
+    upper_nano_usd: int
+    latency_us: int
+    ttft_us: int | None = None
+    confidence: float | None = None
+    reason: str = ""
+    provider: str = ""
+    price_source: str = ""
+    price_dated: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UptimeRecord:
+    """How long a machine of ours has been up for a model, so that its idle time has a price.
+
+    Written at start and again from time to time under the same `run_id`;
+    `seen_at_us` is the last moment it was known to be up.
+    """
+
+    run_id: str
+    model: str
+    started_at_us: int
+    seen_at_us: int
+    machine_hour_nano_usd: int

@@ -1,0 +1,112 @@
+"""Parts that may leave: shared with equal requests, kept in the cache, replayed from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from cache.exact import Seat
+from cache.types import CachedReply, LeaderFailed
+from gateway.entry import Clock, Entry
+from gateway.errors import GatewayError, ProviderUnavailable
+from gateway.money.usage import Usage
+from gateway.replay import fold, unfold
+from gateway.wire import Part
+
+_USAGE_FIELDS = frozenset(field.name for field in fields(Usage))
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A part that will not be withdrawn, and the account of the request that paid for it."""
+
+    part: Part
+    leader: Entry
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the part."""
+        return len(self.part.data)
+
+
+async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, None]:
+    """Yield the answer of the equal request under way, in this client's own mode.
+
+    Raises the leader's own error when it failed after we had begun to receive.
+    """
+    held: list[Part] = []
+    try:
+        async for released in seat.follow():
+            _credit(entry, released.leader)
+            if is_event(released.part) == entry.request.stream:
+                yield released.part
+            else:
+                held.append(released.part)
+    except LeaderFailed as exc:
+        if isinstance(exc.error, GatewayError):
+            raise exc.error from exc
+        raise ProviderUnavailable(str(exc)) from exc
+    if held:
+        for part in in_mode(held, stream=entry.request.stream):
+            yield part
+
+
+def _credit(entry: Entry, leader: Entry) -> None:
+    entry.cache = "exact"
+    entry.age_s = 0
+    entry.cached_model = leader.model
+    entry.cached_path = leader.path
+    entry.cached_usage = leader.served.usage if leader.served else None
+
+
+def replayed(hit: CachedReply, entry: Entry, clock: Clock) -> Sequence[Part]:
+    """Return a kept answer in the mode that this client asked for."""
+    entry.cache = "exact"
+    entry.age_s = max(0, int(clock.wall() - hit.created_at))
+    entry.cached_model = hit.model
+    entry.cached_path = hit.path
+    entry.cached_usage = _usage(hit.usage)
+    if hit.streamed == entry.request.stream:
+        return [Part(data) for data in hit.events(include_usage=entry.request.include_usage)]
+    parts = [Part(data) for data in hit.events(include_usage=True)]
+    return in_mode(parts, stream=entry.request.stream)
+
+
+def cached(parts: Sequence[Part], entry: Entry, clock: Clock) -> CachedReply:
+    """Return the answer as the cache keeps it."""
+    usage = next((part.usage for part in reversed(parts) if part.usage), None)
+    usage_event = next((part.data for part in parts if part.is_usage_only), None)
+    return CachedReply(
+        parts=tuple(part.data for part in parts if not part.is_usage_only),
+        streamed=entry.request.stream,
+        model=entry.model,
+        usage=asdict(usage) if usage else {},
+        created_at=clock.wall(),
+        path=entry.path,
+        usage_event=usage_event,
+    )
+
+
+def _usage(kept: Mapping[str, Any]) -> Usage | None:
+    return Usage(**{k: v for k, v in kept.items() if k in _USAGE_FIELDS}) if kept else None
+
+
+def is_event(part: Part) -> bool:
+    """Return whether a part is an event of a stream, not a whole body."""
+    return part.data.startswith(b"data:")
+
+
+def in_mode(parts: Sequence[Part], *, stream: bool) -> Sequence[Part]:
+    """Return a whole answer as events or as one body, whichever is asked for."""
+    if is_event(parts[0]) == stream:
+        return parts
+    usage = next((part.usage for part in reversed(parts) if part.usage), None)
+    if not stream:
+        return [replace(parts[0], data=fold([part.data for part in parts]), usage=usage)]
+    events = unfold(parts[0].data, include_usage=True)
+    bare = unfold(parts[0].data, include_usage=False)
+    return [
+        Part(event, usage=usage if number == 0 else None, is_usage_only=number >= len(bare))
+        for number, event in enumerate(events)
+    ]
