@@ -1,0 +1,1 @@
+"""Demonstration models: their tasks, tokenizer, training, evaluation and shipped checkpoints."""
