@@ -19,7 +19,9 @@ from policies.document import Document, child, read_document
 from policies.explain import explain, path_in
 from policies.later import take_out_later
 from policies.problems import PolicyError, Problem
-from policies.schema import Access, Model, Policy, Route, Server
+from policies.schema import Key, Model, Policy, Route, Server
+
+__all__ = ["MAX_FILE", "PolicyError", "Problem", "load_policy", "parse_policy", "read_policy"]
 
 MAX_FILE = 1024 * 1024
 
@@ -34,6 +36,21 @@ def load_policy(path: Path, env: Mapping[str, str]) -> Policy:
     Relative paths in it start at its folder. Raises PolicyError, and OSError
     where the file cannot be read.
     """
+    return read_policy(path, env)[0]
+
+
+def parse_policy(
+    text: str, *, name: str, env: Mapping[str, str], folder: Path | None = None
+) -> Policy:
+    """Check a policy's text; `name` stands for the file in messages.
+
+    Without a `folder`, relative paths are left as they are. Raises PolicyError.
+    """
+    return _checked(text, name, env, folder)[0]
+
+
+def read_policy(path: Path, env: Mapping[str, str]) -> tuple[Policy, Document]:
+    """Do as `load_policy`, and return the document too, for those who have more to check."""
     with path.open("rb") as file:
         raw = file.read(MAX_FILE + 1)
     if len(raw) > MAX_FILE:
@@ -44,16 +61,12 @@ def load_policy(path: Path, env: Mapping[str, str]) -> Policy:
         line = raw.count(b"\n", 0, exc.start) + 1
         problem = Problem(str(path), line, 1, "", "expected UTF-8 text, found other bytes")
         raise PolicyError([problem]) from exc
-    return parse_policy(text, name=str(path), env=env, folder=path.absolute().parent)
+    return _checked(text, str(path), env, path.absolute().parent)
 
 
-def parse_policy(
-    text: str, *, name: str, env: Mapping[str, str], folder: Path | None = None
-) -> Policy:
-    """Check a policy's text; `name` stands for the file in messages.
-
-    Without a `folder`, relative paths are left as they are. Raises PolicyError.
-    """
+def _checked(
+    text: str, name: str, env: Mapping[str, str], folder: Path | None
+) -> tuple[Policy, Document]:
     if len(text) > MAX_FILE:
         raise PolicyError([_whole(name, f"expected at most {MAX_FILE} characters, found more")])
     document = read_document(text, name=name, env=env)
@@ -68,7 +81,7 @@ def parse_policy(
         check(outline, document)
     if document.problems or policy is None:
         raise PolicyError(document.problems)
-    return policy
+    return policy, document
 
 
 def _validate(document: Document, context: Mapping[str, Any]) -> Policy | None:
@@ -87,14 +100,16 @@ def _outline(data: Mapping[str, Any], context: Mapping[str, Any]) -> Outline:
         route_names=tuple(routes) if isinstance(routes, dict) else (),
         models=_sound(Model, models, context),
         routes=_sound(Route, routes, context),
-        access=_sound(Access, {"it": data.get("access")}, context).get("it", Access()),
-        server=_sound(Server, {"it": data.get("server")}, context).get("it", Server()),
+        keys=_sound(Key, child(data.get("access"), "keys"), context),
+        server=_sound(Server, [data.get("server")], context).get(0, Server()),
     )
 
 
-def _sound(section: type[S], raw: object, context: Mapping[str, Any]) -> dict[str, S]:
-    sound: dict[str, S] = {}
-    for name, value in raw.items() if isinstance(raw, dict) else ():
+def _sound(section: type[S], raw: object, context: Mapping[str, Any]) -> dict[Any, S]:
+    """Read the well-formed sections of a mapping or a list, by key or position."""
+    named = dict(enumerate(raw)) if isinstance(raw, list) else raw
+    sound: dict[Any, S] = {}
+    for name, value in named.items() if isinstance(named, dict) else ():
         with suppress(ValidationError):
             sound[name] = _read(section, value, context)
     return sound

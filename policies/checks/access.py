@@ -14,7 +14,7 @@ def check_access(outline: Outline, document: Document) -> None:
     """Report what is wrong with keys and ports."""
     names: set[str] = set()
     secrets: set[str] = set()
-    for index, key in enumerate(outline.access.keys):
+    for index, key in outline.keys.items():
         _check_key(index, key, names, secrets, document)
         _check_scopes(index, key, outline, document)
         names.add(key.name)

@@ -93,8 +93,6 @@ def _check_price(model: Model, path: KeyPath, document: Document) -> None:
     if not document.at((*path, "price")):
         hint = "write prices, a file, or unknown_is_free"
         document.report((*path, "price"), "expected at least one price, found none", hint)
-    if price.file is not None and len(price.model_fields_set) > 1:
-        document.report((*path, "price"), "expected either a file or prices, found both")
 
 
 def _check_files(model: Model, path: KeyPath, document: Document) -> None:
@@ -104,7 +102,9 @@ def _check_files(model: Model, path: KeyPath, document: Document) -> None:
         (("price", "file"), price.file),
         (("tls", "ca_file"), model.tls.ca_file),
     ]
+    if model.checkpoint is not None and Path(model.checkpoint).is_absolute():
+        named.append((("checkpoint",), Path(model.checkpoint)))
     for below, file in named:
         if file is not None and file.is_absolute() and not file.exists():
-            message = f"no such file: {document.found((*path, *below))}"
+            message = f"nothing stands at {document.found((*path, *below))}"
             document.report((*path, *below), message, "paths start at the policy's folder")

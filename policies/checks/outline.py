@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.schema import Access, Model, Route, Server
+from policies.schema import Key, Model, Route, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,5 +16,5 @@ class Outline:
     route_names: Sequence[str]
     models: Mapping[str, Model]
     routes: Mapping[str, Route]
-    access: Access
+    keys: Mapping[int, Key]
     server: Server
