@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -55,7 +56,7 @@ class Edge:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = f"req_{time.time_ns():016x}{secrets.token_hex(5)}"  # grows, as the ledger likes
         if scope["path"] in CHAT_PATHS:
             await self._chat(scope, receive, send, request_id)
         else:

@@ -11,9 +11,10 @@ from typing import Literal
 from gateway.access.keys import Caller
 from gateway.errors import GatewayError, ProviderError
 from gateway.money.estimate import estimate_usage
-from gateway.money.ledger import AttemptRecord, EntryRecord
-from gateway.money.prices import PriceBook, cost, to_nano
-from gateway.money.usage import Usage
+from gateway.money.price import cost, to_nano
+from gateway.money.prices import PriceBook
+from gateway.money.records import AttemptRecord, EntryRecord
+from gateway.money.usage import Usage, total_usage
 from gateway.request import ChatRequest
 from gateway.wire import Part
 from policies.rules import RequestFacts
@@ -171,7 +172,12 @@ class Attempt:
         if self._first is None and self.error is not None:
             # Refused or never begun: no provider bills a request that it did not serve.
             return Spent(Usage(), _ZERO, _ZERO, _ZERO)
-        own = estimate_usage(request.body, self.text)
+        own = estimate_usage(
+            request.body,
+            self.text,
+            is_complete=self.is_complete,
+            elapsed_s=self.latency_s if price.is_hourly else 0.0,
+        )
         return Spent(
             own.usage, cost(own.usage, price), cost(own.lower, price), cost(own.upper, price)
         )
@@ -298,7 +304,7 @@ class Entry:
         return self.cost if price.is_hourly else cost(usage, price)
 
     def _record(self, spent: Sequence[Spent]) -> EntryRecord:
-        usage = _total([s.usage for s in spent])
+        usage = total_usage(s.usage for s in spent)
         return EntryRecord(
             request_id=self.request.id,
             started_at_us=int(self._started_at * 1_000_000),
@@ -348,6 +354,7 @@ def _line(
         latency_us=int(attempt.latency_s * 1_000_000),
         ttft_us=None if attempt.first_s is None else int(attempt.first_s * 1_000_000),
         price_source=price.source,
+        price_dated=price.dated.isoformat() if price.dated else None,
     )
 
 
@@ -357,19 +364,3 @@ def _outcome(entry: Entry, attempt: Attempt) -> str:
     if attempt.verdict is not None and not attempt.verdict.accepted:
         return "rejected" if attempt.is_complete else "rejected_early"
     return "accepted" if attempt.is_complete else "abandoned"
-
-
-def _total(usages: Sequence[Usage]) -> Usage:
-    if len(usages) == 1:
-        return usages[0]
-    return Usage(
-        input=sum(u.input for u in usages),
-        cached_input=sum(u.cached_input for u in usages),
-        cache_write=sum(u.cache_write for u in usages),
-        output=sum(u.output for u in usages),
-        reasoning=sum(u.reasoning for u in usages),
-        audio=sum(u.audio for u in usages),
-        image=sum(u.image for u in usages),
-        compute_s=sum(u.compute_s for u in usages),
-        estimated=any(u.estimated for u in usages),
-    )

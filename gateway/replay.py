@@ -138,7 +138,7 @@ def _chunk(event: bytes) -> Json | None:
     data = b"\n".join(lines)
     if not data or data == b"[DONE]":
         return None
-    chunk = _decode(data)
+    chunk: Json = _decode(data)
     is_chunk = isinstance(chunk, dict) and isinstance(chunk.get("choices"), list)
     if not is_chunk or chunk.get("error"):
         raise ValueError(f"expected a chunk of a chat completion, found {data[:200]!r}")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from gateway.access.keys import ANONYMOUS, Caller, KeyRing, is_loopback_host
 from gateway.api.public import caller_from, health_routes
 from gateway.errors import Forbidden, InvalidRequest
-from policies.masking import masked
+from policies.show import masked
 
 if TYPE_CHECKING:
     from gateway.app import Running

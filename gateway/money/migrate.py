@@ -60,13 +60,15 @@ def _revision(path: Path) -> str | None:
 def _upgrade(path: Path) -> None:
     from alembic import command
     from alembic.config import Config
-    from sqlalchemy import create_engine
+    from sqlalchemy import URL, create_engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args=_CONNECT)
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), poolclass=NullPool, connect_args=_CONNECT
+    )
     try:
         with engine.connect() as connection:
             # The driver's own transactions are off, so the schema changes as one, or not at all.

@@ -8,8 +8,8 @@ beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 from gateway.money.usage import Usage
 
@@ -93,3 +93,19 @@ class UptimeRecord:
     started_at_us: int
     seen_at_us: int
     machine_hour_nano_usd: int
+
+
+_Record = TypeVar("_Record", EntryRecord, AttemptRecord)
+
+
+def cleaned(record: _Record) -> _Record:
+    """Return the record with every text as valid UTF-8: money is not lost to an odd name."""
+    texts = {field.name: getattr(record, field.name) for field in fields(record)}
+    tidy: dict[str, Any] = {k: _tidy(v) for k, v in texts.items() if isinstance(v, str)}
+    if isinstance(record, EntryRecord):
+        tidy["tags"] = tuple(_tidy(tag) for tag in record.tags)
+    return replace(record, **tidy)
+
+
+def _tidy(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

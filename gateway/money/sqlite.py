@@ -55,7 +55,7 @@ def _replace(columns: Sequence[str]) -> str:
 _INSERT_ENTRY = _insert(
     "entry",
     _ENTRY,
-    f"ON CONFLICT (request_id) DO UPDATE SET {_replace(_ENTRY[1:])} WHERE state = 'open'",
+    f"ON CONFLICT (request_id) DO UPDATE SET {_replace(_ENTRY[1:])} WHERE entry.state = 'open'",
 )
 _INSERT_ATTEMPT = _insert("attempt", _ATTEMPT, "ON CONFLICT DO NOTHING")
 _INSERT_UPTIME = _insert(
@@ -119,8 +119,9 @@ class SqliteStore:
             raise UnwritableRecord(f"ledger {self._path}: cannot store a value: {exc}") from exc
         except (sqlite3.Error, OSError) as exc:
             self.close()
-            raise LedgerError(f"ledger {self._path}: {exc}; records wait until it can be written "
-                              "again: check its disk, rights and other writers") from exc  # fmt: skip
+            raise LedgerError(
+                f"ledger {self._path}: {exc}; check its disk, its rights and its other writers"
+            ) from exc
 
     def close(self) -> None:
         """Disconnect; what was not committed is not there."""
@@ -164,7 +165,8 @@ class SqliteStore:
 
     def _roll_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,0 +1,112 @@
+"""Chat completions as upstreams send them: what is read of them, and nothing else.
+
+The structs name only the members that decide something; the rest is checked
+for syntax and passes through in the upstream's own bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.money.errors import UsageError
+from gateway.money.usage import Usage
+from gateway.money.usage_map import usage_from_openai
+
+_NULL = msgspec.Raw(b"null")
+
+
+class TopLogprob(msgspec.Struct, gc=False):
+    """One of the likeliest tokens."""
+
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, gc=False):
+    """The chosen token, and its rivals."""
+
+    logprob: float
+    top_logprobs: list[TopLogprob] | None = None
+
+
+class Logprobs(msgspec.Struct, gc=False):
+    """The log-probabilities of a choice, or of its newest tokens."""
+
+    content: list[TokenLogprob] | None = None
+
+
+class ToolCall(msgspec.Struct, gc=False):
+    """A tool call, or a piece of one."""
+
+    index: int = 0
+    id: str | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    """A message, or what a stream adds to it. `content` is text or a list of parts."""
+
+    content: Any = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Any = None
+
+    @property
+    def text(self) -> str:
+        """Return the text of the content."""
+        content = self.content
+        if isinstance(content, str):
+            return content
+        if not isinstance(content, list):
+            return ""
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One choice of a whole reply (`message`) or of an event (`delta`)."""
+
+    index: int = 0
+    message: Message | None = None
+    delta: Message | None = None
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+
+
+class Completion(msgspec.Struct, gc=False):
+    """A whole reply or one event of a stream."""
+
+    choices: list[Choice] | None = None
+    model: str | None = None
+    usage: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+    frugal: msgspec.Raw = _NULL
+
+    @property
+    def has_error(self) -> bool:
+        """Return whether this is an error in a reply's clothes."""
+        return bytes(self.error) != b"null"
+
+
+_completion = msgspec.json.Decoder(Completion)
+_T = TypeVar("_T")
+
+
+def parse_completion(data: bytes) -> Completion:
+    """Return what matters of a reply or event.
+
+    Raises ValueError for what is not JSON of that shape in UTF-8.
+    """
+    if not data.isascii():
+        data.decode()  # members that are not read must be valid, too: they pass through
+    return _completion.decode(data)
+
+
+def read_usage(raw: msgspec.Raw) -> Usage | None:
+    """Return the reported usage; None where there is none, or none that can be true."""
+    data = bytes(raw)
+    if data == b"null":
+        return None
+    try:
+        return usage_from_openai(msgspec.json.decode(data))
+    except UsageError:
+        return None
