@@ -15,7 +15,6 @@ and does not ask `next`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from policies.rules import RequestFacts, first_match
 from policies.schema import Confidence, Route
@@ -62,8 +61,8 @@ class CascadeRouter:
         self._fallback = route.fallback
         self._able = _Able(capabilities)
         self._scorer = scorer
-        self._whole = lineup(route.tiers, route.fallback)
-        self._is_free = not self._able.is_limited((*route.tiers, *route.fallback))
+        self._usual, self._usually_skipped = self._lineup(list(route.tiers), list(route.fallback))
+        self._limited = self._able.limited((*route.tiers, *route.fallback))
 
     def start(self, facts: RequestFacts) -> CascadePlan:
         """Begin a request: choose its tiers by the first rule that matches, drop the unable."""
@@ -71,47 +70,53 @@ class CascadeRouter:
         tiers = self._tiers
         if rule is not None:
             tiers = (rule.model,) if rule.model else rule.tiers or tiers
-        if tiers is self._tiers and self._is_free:
-            return CascadePlan(self._whole, (), self._scorer)
+        if tiers is self._tiers and self._all_able(facts):
+            return CascadePlan(self._usual, self._usually_skipped, self._scorer)
         return self._among_the_able(tiers, facts)
 
+    def _all_able(self, facts: RequestFacts) -> bool:
+        return all(why_unable(capabilities, facts) is None for capabilities in self._limited)
+
     def _among_the_able(self, tiers: Sequence[str], facts: RequestFacts) -> CascadePlan:
-        able, skipped = self._able.split(tiers, facts)
+        able, unable = self._able.split(tiers, facts)
         fallback, others = self._able.split(self._fallback, facts)
-        if self._scorer.needs_stats:
-            silent = [model for model in able[:-1] if not self._able.has_logprobs(model)]
-            able = [model for model in able if model not in silent]
-            skipped += [_skip(model, _UNJUDGEABLE) for model in silent]
-        skipped += [skip for skip in others if skip not in skipped]
-        return CascadePlan(lineup(able, fallback), tuple(skipped), self._scorer)
+        calls, unjudged = self._lineup(able, fallback)
+        skipped = dict.fromkeys((*unable, *unjudged, *others))
+        return CascadePlan(calls, tuple(skipped), self._scorer)
+
+    def _lineup(
+        self, tiers: list[str], fallback: list[str]
+    ) -> tuple[tuple[Call, ...], tuple[Skip, ...]]:
+        """Leave out tiers whose drafts the scorer could not judge; the last is not judged."""
+        if not self._scorer.needs_stats:
+            return lineup(tiers, fallback), ()
+        silent = [model for model in tiers[:-1] if not self._able.has_logprobs(model)]
+        heard = [model for model in tiers if model not in silent]
+        return lineup(heard, fallback), tuple(_skip(model, _UNJUDGEABLE) for model in silent)
 
 
-@dataclass(frozen=True, slots=True)
-class Lineup:
-    """Every call that a request may lead to, in order: first `tiers` of them by tier."""
+def lineup(tiers: Sequence[str], fallback: Iterable[str]) -> tuple[Call, ...]:
+    """Order every call that a request may lead to.
 
-    calls: tuple[Call, ...]
-    tiers: int
-
-
-def lineup(tiers: Sequence[str], fallback: Iterable[str]) -> Lineup:
-    """Order the calls: judged tiers, the last one live, then those fallbacks not among them."""
+    All tiers but the last are judged; the last goes out live, as do the
+    fallbacks that are not among the tiers.
+    """
     tiers = tuple(dict.fromkeys(tiers))
     calls = [Call(model, judged=True) for model in tiers[:-1]]
     calls += [Call(model, judged=False) for model in tiers[-1:]]
     others = [model for model in dict.fromkeys(fallback) if model not in tiers]
     # Without any tier there is no error that a fallback could follow.
     calls += [Call(model, judged=False, why="fallback") for model in others if tiers]
-    return Lineup(tuple(calls), len(tiers))
+    return tuple(calls)
 
 
 class CascadePlan:
     """The course of one request: a pure function of what was tried."""
 
-    __slots__ = ("_lineup", "_scorer", "skipped")
+    __slots__ = ("_calls", "_scorer", "skipped")
 
-    def __init__(self, lineup: Lineup, skipped: Sequence[Skip], scorer: Scorer) -> None:
-        self._lineup = lineup
+    def __init__(self, calls: tuple[Call, ...], skipped: Sequence[Skip], scorer: Scorer) -> None:
+        self._calls = calls
         self._scorer = scorer
         self.skipped = skipped
 
@@ -133,8 +138,8 @@ class CascadePlan:
         done = len(tried)
         if done and (verdict := tried[-1].verdict) is not None and verdict.accepted:
             return Serve(done - 1)
-        if done < len(self._lineup.calls):
-            return self._lineup.calls[done]
+        if done < len(self._calls):
+            return self._calls[done]
         best = _most_trusted(tried)
         if best is None:
             raise NoModelLeft(_why_none(tried, self.skipped))
@@ -155,8 +160,8 @@ class _Able:
     def __init__(self, capabilities: Mapping[str, Capabilities]) -> None:
         self._known = {m: c for m, c in capabilities.items() if c != UNLIMITED}
 
-    def is_limited(self, models: Iterable[str]) -> bool:
-        return any(model in self._known for model in models)
+    def limited(self, models: Iterable[str]) -> tuple[Capabilities, ...]:
+        return tuple(self._known[m] for m in dict.fromkeys(models) if m in self._known)
 
     def has_logprobs(self, model: str) -> bool:
         return self._known.get(model, UNLIMITED).logprobs is not False

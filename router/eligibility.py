@@ -27,10 +27,6 @@ def why_unable(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
     A capability that is not known (None) is taken as present: the upstream
     itself will say otherwise, and that is then its error.
     """
-    return _too_long(capabilities, facts) or _lacks(capabilities, facts)
-
-
-def _too_long(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
     context, max_output = capabilities.context, capabilities.max_output
     wanted = facts.max_tokens or 0
     if max_output is not None and wanted > max_output:
@@ -38,10 +34,6 @@ def _too_long(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
     if context is not None and facts.input_tokens + wanted > context:
         needed = facts.input_tokens + wanted
         return Lack("context", f"needs about {needed} tokens, the model has {context}")
-    return None
-
-
-def _lacks(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
     if facts.has_tools and capabilities.tools is False:
         return Lack("tools")
     if facts.has_images and capabilities.vision is False:
