@@ -56,7 +56,8 @@ def batches(
     """Yield batches of about `tokens` tokens for ever; rows of a batch are of similar length."""
     rng = Random(f"training:{seed}")
     while True:
-        texts = [chat_text(rng, progress(), is_worked) for _ in range(_POOL)]
+        passed = progress()
+        texts = [chat_text(rng, passed, is_worked) for _ in range(_POOL)]
         rows = sorted((each.ids for each in tokenizer.encode_batch_fast(texts)), key=len)
         groups = list(_grouped(rows, tokens))
         rng.shuffle(groups)

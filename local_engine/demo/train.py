@@ -35,6 +35,7 @@ _PROBE_SEED = 1
 class Recipe:
     """How one size is built and trained; times are shares of the run."""
 
+    name: str
     width: int
     layers: int
     heads: int
@@ -68,6 +69,7 @@ class Recipe:
 
 RECIPES = {
     "tiny": Recipe(
+        name="tiny",
         width=128,
         layers=6,
         heads=4,
@@ -77,6 +79,7 @@ RECIPES = {
         is_worked=False,
     ),
     "small": Recipe(
+        name="small",
         width=192,
         layers=6,
         heads=6,
@@ -162,30 +165,29 @@ class Progress:
         self.tokens += batch.inputs.numel()
         self.loss = loss if self.steps == 1 else 0.98 * self.loss + 0.02 * loss
 
-    def record(self, size: str, seed: int, clock: Clock) -> dict[str, Any]:
+    def record(self, recipe: Recipe, seed: int, clock: Clock) -> dict[str, Any]:
         """Return what a reader of the checkpoint should know of its training."""
         return {
-            "size": size,
+            "size": recipe.name,
             "seed": seed,
             "minutes": round(clock.minutes_passed(), 1),
             "steps": self.steps,
             "tokens": self.tokens,
             "last_loss": round(self.loss, 4),
-            "shows_working": RECIPES[size].is_worked,
-            "peak_rate": RECIPES[size].peak_rate,
-            "tokens_per_batch": RECIPES[size].tokens,
+            "shows_working": recipe.is_worked,
+            "peak_rate": recipe.peak_rate,
+            "tokens_per_batch": recipe.tokens,
             "torch": torch.__version__,
         }
 
 
 def train(
-    size: str, clock: Clock, *, out: Path, seed: int, start: Path | None, export_s: float
+    recipe: Recipe, clock: Clock, *, out: Path, seed: int, start: Path | None, export_s: float
 ) -> Progress:
     """Train until the clock has run out, with a usable checkpoint in `out` every `export_s`.
 
     `start` is a checkpoint to go on from. Beside the weights lies `training.json`, what was done.
     """
-    recipe = RECIPES[size]
     torch.manual_seed(seed)
     if start is not None:
         network, tokenizer = load_checkpoint(start)
@@ -208,9 +210,9 @@ def train(
         if logs.is_due():
             _log(done, progress)
         if exports.is_due():
-            _export(network, tokenizer, out, done.record(size, seed, clock))
+            _export(network, tokenizer, out, done.record(recipe, seed, clock))
     _log(done, 1.0)
-    _export(network, tokenizer, out, done.record(size, seed, clock))
+    _export(network, tokenizer, out, done.record(recipe, seed, clock))
     return done
 
 
@@ -271,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     train(
-        options.size,
+        RECIPES[options.size],
         Clock(options.minutes),
         out=options.out,
         seed=options.seed,
