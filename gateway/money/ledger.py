@@ -261,11 +261,17 @@ class Ledger:
             self._commit([job])
 
     def _commit(self, batch: list[_Job]) -> None:
-        self._store.commit(
-            [entry for job in batch for entry in job.entries],
-            [attempt for job in batch for attempt in job.attempts],
-            [up for job in batch for up in job.uptimes],
-        )
+        try:
+            self._store.commit(
+                [entry for job in batch for entry in job.entries],
+                [attempt for job in batch for attempt in job.attempts],
+                [up for job in batch for up in job.uptimes],
+            )
+        except LedgerError:
+            raise
+        except Exception as exc:
+            # Whatever a store raises, those who wait must hear of it, and the thread live on.
+            raise LedgerError(f"the ledger's store failed: {exc!r}") from exc
 
     def _keep(self, batch: list[_Job], fault: LedgerError) -> None:
         self._fault = fault
