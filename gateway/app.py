@@ -20,7 +20,7 @@ from gateway.api.public import public_routes
 from gateway.edge import App, Edge
 from gateway.engines import running_engines
 from gateway.entry import Clock
-from gateway.money.ledger import Ledger, open_ledger
+from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.providers.build import build_providers
@@ -37,6 +37,8 @@ class Running:
     """What the endpoints beside the hot path look at; filled when the app starts."""
 
     policy: Policy
+    keys: KeyRing
+    ledger_url: str
     pipeline: Pipeline | None = None
     ledger: Ledger | None = None
 
@@ -67,14 +69,14 @@ def create_app(
     Raises UnknownPrice for a model that nobody has priced.
     """
     clock = clock or Clock()
-    running = Running(policy)
+    ledger_url = settings.ledger or policy.storage.ledger
+    running = Running(policy, KeyRing(policy.access), ledger_url)
     prices = resolve_prices(policy, datetime.fromtimestamp(clock.wall(), UTC))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            ledger = await open_ledger(settings.ledger or policy.storage.ledger)
-            stack.push_async_callback(ledger.aclose)
+            ledger = await stack.enter_async_context(ledger_at(ledger_url))
             served = dict(providers or {})
             if not served:
                 sockets = await stack.enter_async_context(
@@ -84,28 +86,29 @@ def create_app(
             for provider in served.values():
                 stack.push_async_callback(provider.aclose)
             running.ledger = ledger
-            running.pipeline = _pipeline(policy, served, prices, ledger, clock)
+            running.pipeline = _pipeline(running, served, prices, ledger, clock)
             yield
 
     def pipeline() -> Pipeline:
         assert running.pipeline is not None, "the lifespan has not begun"
         return running.pipeline
 
-    public = _fastapi(lifespan=lifespan, openapi_url=None)
+    public = _fastapi(running, lifespan=lifespan, openapi_url=None)
     public_routes(public, running)
-    admin = _fastapi(docs_url="/docs")
+    admin = _fastapi(running)
     admin_routes(admin, running)
     return Apps(Edge(pipeline, public), admin)
 
 
-def _fastapi(**options: Any) -> FastAPI:
+def _fastapi(running: Running, **options: Any) -> FastAPI:
     app = FastAPI(title="frugal-gateway", redoc_url=None, **options)
+    app.state.running = running
     answer_in_envelopes(app)
     return app
 
 
 def _pipeline(
-    policy: Policy,
+    running: Running,
     providers: Mapping[str, Provider],
     prices: PriceBook,
     ledger: Ledger,
@@ -113,9 +116,9 @@ def _pipeline(
 ) -> Pipeline:
     return Pipeline(
         Parts(
-            policy=policy,
-            keys=KeyRing(policy.access),
-            routers=build_routers(policy),
+            policy=running.policy,
+            keys=running.keys,
+            routers=build_routers(running.policy),
             providers=providers,
             prices=prices,
             exact=ExactCache(MemoryStore(clock=clock.tick), size_of=attrgetter("size")),
@@ -127,7 +130,7 @@ def _pipeline(
 
 def build_routers(policy: Policy) -> dict[str, Router]:
     """Return the router of every route and of every model that may be asked for directly."""
-    capabilities = {name: capabilities_of(model) for name, model in policy.models.items()}
+    capabilities = {name: capabilities_of(model, name) for name, model in policy.models.items()}
     routers: dict[str, Router] = {}
     for name in {*policy.routes, *policy.models}:
         route = policy.route_for(name)

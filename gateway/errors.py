@@ -21,7 +21,7 @@ class GatewayError(Exception):
     """An error with an HTTP status and an OpenAI-shaped body."""
 
     status: int = 500
-    type: ClassVar[str] = "server_error"
+    type: str = "server_error"
     default_code: ClassVar[str | None] = None
 
     def __init__(
@@ -155,11 +155,15 @@ class ProviderProtocolError(ProviderError):
 
 
 class ProviderRejected(ProviderError):
-    """An upstream found fault with the request (4xx); status, code and param are its own."""
+    """An upstream found fault with the request (4xx); status, type, code and param are its own."""
 
     type = "invalid_request_error"
     word = "rejected"
 
-    def __init__(self, message: str, *, status: int, **details: Any) -> None:
+    def __init__(
+        self, message: str, *, status: int, type: str | None = None, **details: Any
+    ) -> None:
         super().__init__(message, **details)
         self.status = status
+        if type is not None:
+            self.type = type

@@ -297,10 +297,11 @@ class Pipeline:
         request = entry.request
         attempt.is_stream = stream
         body = {**request.body, "model": self._upstream_names[attempt.model], "stream": stream}
-        if not stream:
+        if stream:
+            # Usage is always wanted; `answer` strips it where the client did not ask.
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        else:
             body.pop("stream_options", None)
-            if not request.stream and "stream" not in request.body:
-                del body["stream"]
         call = ProviderCall(body, stream, wants_stats, entry.route.timeouts, request.id)
         return self._providers[attempt.model].call(call)
 

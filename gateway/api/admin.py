@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
-from gateway.access.keys import ANONYMOUS, Caller, KeyRing, is_loopback_host
-from gateway.api.public import caller_from, health_routes
+from gateway.access.keys import ANONYMOUS, Caller, is_loopback_host
+from gateway.api.public import calling, health_routes
 from gateway.errors import Forbidden, InvalidRequest
 from policies.show import masked
 
@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from gateway.app import Running
 
 
+def admin(request: Request) -> Caller:
+    """Let an admin in, or loopback where the policy opens it. Raises Forbidden, InvalidRequest."""
+    server = request.app.state.running.policy.server
+    allowed = {server.admin_host, *server.allowed_hosts}
+    host = request.headers.get("host", "")
+    if not is_loopback_host(host.encode("latin-1")) and host.partition(":")[0] not in allowed:
+        raise InvalidRequest(f"the Host header {host!r} is not one of server.allowed_hosts")
+    caller = calling(request)
+    if caller is not ANONYMOUS and not caller.is_admin:
+        raise Forbidden("the admin port needs a key with the scope 'admin'")
+    return caller
+
+
 def admin_routes(app: FastAPI, running: Running) -> None:
-    """Add the admin endpoints to `app`; each asks for an admin key, or loopback if that is open."""
-    keys = KeyRing(running.policy.access)
-    allowed = {running.policy.server.admin_host, *running.policy.server.allowed_hosts}
-
-    def admin(request: Request) -> Caller:
-        host = request.headers.get("host", "")
-        if not is_loopback_host(host.encode("latin-1")) and host.partition(":")[0] not in allowed:
-            raise InvalidRequest(f"the Host header {host!r} is not one of server.allowed_hosts")
-        caller = caller_from(keys, request)
-        if caller is not ANONYMOUS and not caller.is_admin:
-            raise Forbidden("the admin port needs a key with the scope 'admin'")
-        return caller
-
+    """Add the admin endpoints to `app`; each but health asks for an admin."""
     routes = APIRouter(prefix="/admin", dependencies=[Depends(admin)])
 
     @routes.get("/policy")
@@ -44,8 +45,7 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         """Return one row a request, newest first."""
         from gateway.money.reports import request_rows
 
-        assert running.ledger is not None, "the lifespan has begun before a request is served"
-        return {"data": request_rows(running.ledger.url, since=since, limit=limit)}
+        return {"data": request_rows(running.ledger_url, since=since, limit=limit)}
 
     app.include_router(routes)
     health_routes(app, running)

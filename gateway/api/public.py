@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from gateway.access.keys import Caller, KeyRing
+from gateway.access.keys import Caller
 from gateway.errors import GatewayError, UnknownModel
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ class NotReady(GatewayError):
     default_code = "not_ready"
 
 
-def caller_from(keys: KeyRing, request: Request) -> Caller:
-    """Identify who sends `request`. Raises Unauthenticated."""
+def calling(request: Request) -> Caller:
+    """Identify who sends `request`: a dependency of every route but health. Raises Unauthenticated."""
     authorization = request.headers.get("authorization")
-    return keys.identify(
+    running: Running = request.app.state.running
+    return running.keys.identify(
         authorization.encode("latin-1") if authorization is not None else None,
         request.client.host if request.client else None,
         request.headers.get("host", "").encode("latin-1"),
@@ -32,15 +33,10 @@ def caller_from(keys: KeyRing, request: Request) -> Caller:
 
 def public_routes(app: FastAPI, running: Running) -> None:
     """Add the public endpoints to `app`, with and without `/v1`."""
-    keys = KeyRing(running.policy.access)
-
-    def who(request: Request) -> Caller:
-        return caller_from(keys, request)
-
     models = APIRouter()
 
     @models.get("/models")
-    def list_models(caller: Annotated[Caller, Depends(who)]) -> dict[str, Any]:
+    def list_models(caller: Annotated[Caller, Depends(calling)]) -> dict[str, Any]:
         names = [*running.policy.routes, *running.policy.models]
         return {
             "object": "list",
@@ -48,7 +44,7 @@ def public_routes(app: FastAPI, running: Running) -> None:
         }
 
     @models.get("/models/{name:path}")
-    def one_model(name: str, caller: Annotated[Caller, Depends(who)]) -> dict[str, Any]:
+    def one_model(name: str, caller: Annotated[Caller, Depends(calling)]) -> dict[str, Any]:
         if running.policy.route_for(name) is None or not _may(caller, name):
             raise UnknownModel(f"no route or model is called {name!r}", param="model")
         return _described(name)

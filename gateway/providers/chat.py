@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.errors import ProviderError, ProviderProtocolError
-from gateway.providers.failures import MAX_ERROR_BODY, error_within, failure_of
+from gateway.providers.failures import MAX_ERROR_BODY, error_within, failure_of, read_error
 from gateway.providers.reply import Extras, ReplyReader
-from gateway.sse import SseError, SseSplitter
-from gateway.upstream.types import Deadlines, Headers, Response, Transport
+from gateway.sse import Event, SseError, SseSplitter
+from gateway.upstream.types import Deadlines, Response, Transport
 from gateway.wire import Part, ProviderCall
 
 _encode = msgspec.json.Encoder().encode
@@ -50,22 +50,26 @@ class ChatClient:
 
     async def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
         """Yield the parts of one reply; see `Provider.call`."""
+        reader = ReplyReader(
+            self._model, self._secret, _expected(call.body), self._dialect.extras(call)
+        )
         response = await self._ask(call)
         try:
             if response.status != 200:
                 raise await failure_of(response, self._model, self._secret)
-            reader = self._reader(call)
             if not call.stream:
                 yield reader.whole(await response.read())
                 return
-            await self._check_is_stream(response)
+            if (refusal := await self._refusal(response, reader)) is not None:
+                raise refusal
             splitter = SseSplitter()
-            while not reader.is_done and (chunk := await self._next(response, reader)):
-                for part in _parts(splitter, reader, chunk):
-                    yield part
-                response.has_started = True
+            while not reader.is_done and (chunk := await _next(response, reader)):
+                for event in _feed(splitter, reader, chunk):
+                    response.has_started = True
+                    if (part := reader.event(event)) is not None:
+                        yield part
                 response.is_ending = reader.is_finished
-            for part in _parts(splitter, reader, None):
+            if (part := _last(splitter, reader)) is not None:
                 yield part
             reader.end()
             response.finish()
@@ -75,3 +79,66 @@ class ChatClient:
     async def aclose(self) -> None:
         """Release connections."""
         await self._transport.aclose()
+
+    async def _ask(self, call: ProviderCall) -> Response:
+        headers = (*self._headers, ("x-request-id", call.request_id))
+        body = _encode(self._dialect.body(call))
+        return await self._transport.request(self._path, headers, body, _deadlines(call))
+
+    async def _refusal(self, response: Response, reader: ReplyReader) -> ProviderError | None:
+        """Return the failure of an answer that says by its type that it is no stream."""
+        kind = response.header("content-type") or ""
+        if "json" in kind:
+            body = await response.read(MAX_ERROR_BODY)
+            if read_error(body, self._secret).message:
+                return error_within(body, self._model, self._secret)
+        elif "html" not in kind:
+            return None
+        return reader.broken("expected a stream of events, found a whole document")
+
+
+def _deadlines(call: ProviderCall) -> Deadlines:
+    """Return the deadlines of a call.
+
+    A whole reply begins when it is complete, which may rightly take longer
+    than a first token. It is held to `first_token` only where that was set.
+    """
+    limits = call.timeouts
+    first = limits.first_token
+    if not call.stream and "first_token" not in limits.model_fields_set:
+        first = limits.total
+    return Deadlines(limits.connect, first, limits.idle, limits.total)
+
+
+def _expected(body: dict[str, Any]) -> int:
+    count = body.get("n")
+    return count if isinstance(count, int) and count > 0 else 1
+
+
+async def _next(response: Response, reader: ReplyReader) -> bytes:
+    """Return the next bytes; once every choice has finished, any end will do."""
+    try:
+        return await response.next_chunk()
+    except ProviderError:
+        if reader.is_finished:
+            return b""
+        raise
+
+
+def _feed(splitter: SseSplitter, reader: ReplyReader, chunk: bytes) -> list[Event]:
+    try:
+        return splitter.feed(chunk)
+    except SseError as exc:
+        raise reader.broken(str(exc)) from exc
+
+
+def _last(splitter: SseSplitter, reader: ReplyReader) -> Part | None:
+    """Return the event that came without its blank line; half a one matters only if needed."""
+    if reader.is_done:
+        return None
+    try:
+        return next((reader.event(event) for event in splitter.close()), None)
+    except ProviderProtocolError:
+        if reader.is_finished:
+            return None
+        raise

@@ -141,7 +141,8 @@ class Exchange:
 
     def finish(self) -> None:
         """Let the rest arrive unread, so that the connection may serve again."""
-        if (connection := self._connection) is not None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
             self._is_unread = True
             self._chunks.clear()
             self.size, self._room = 0, _DRAIN_BYTES

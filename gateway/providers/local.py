@@ -1,0 +1,61 @@
+"""A model in an engine process of our own, over its Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Self
+
+from gateway.providers.chat import ChatClient
+from gateway.providers.extras import EngineExtras
+from gateway.upstream.pool import Pool
+from gateway.upstream.types import Connector, Origin
+from gateway.wire import Part, ProviderCall
+from policies.schema import Model
+
+_PATH = "/v1/chat/completions"
+
+
+class EngineDialect:
+    """Asks for the raw token statistics of our engine; its busy time comes unasked."""
+
+    def body(self, call: ProviderCall) -> dict[str, Any]:
+        """Return the body with usage and, if wanted, statistics asked for."""
+        body = {**call.body, "frugal": {"token_stats": call.wants_stats}}
+        if call.stream:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        return body
+
+    def extras(self, call: ProviderCall) -> EngineExtras:
+        """Return what reads and hides the member `frugal`."""
+        return EngineExtras()
+
+
+class LocalProvider:
+    """One model of a local engine. Closing a call closes its connection, which ends the decode."""
+
+    def __init__(self, client: ChatClient) -> None:
+        self._client = client
+
+    @classmethod
+    def from_model(
+        cls,
+        name: str,
+        model: Model,
+        *,
+        socket: Path | None = None,
+        connect: Connector = Pool,
+    ) -> Self:
+        """Return the provider of a policy's local model, whose engine listens on `socket`."""
+        if socket is None:
+            raise ValueError(f"models.{name}: expected the socket of its engine, found none")
+        transport = connect(Origin.of_socket(socket))
+        return cls(ChatClient(name, transport, EngineDialect(), path=_PATH))
+
+    def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
+        """Yield the parts of one reply; see `Provider.call`."""
+        return self._client.call(call)
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        await self._client.aclose()

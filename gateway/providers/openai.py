@@ -1,0 +1,118 @@
+"""Any server that speaks OpenAI's chat completions, over HTTP or HTTPS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from gateway.providers.chat import ChatClient
+from gateway.providers.extras import LogprobExtras
+from gateway.upstream.choose import open_transport
+from gateway.upstream.types import Connector, Origin
+from gateway.wire import Part, ProviderCall
+from policies.schema import Model
+
+_RIVALS = 2
+"""Rivals of a token that a margin needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """What is known of a kind of server; `logprobs` holds unless the model declares its own."""
+
+    base_url: str | None = None
+    logprobs: bool = False
+
+
+FLAVOURS: Mapping[str, Flavour] = {
+    "openai": Flavour(base_url="https://api.openai.com/v1"),
+    "vllm": Flavour(logprobs=True),
+    "sglang": Flavour(logprobs=True),
+    "llamacpp": Flavour(logprobs=True),
+    "ollama": Flavour(),
+    "tgi": Flavour(logprobs=True),
+}
+
+
+class OpenAIDialect:
+    """Asks for usage in every stream, and for log-probabilities where they serve a verdict."""
+
+    def __init__(self, *, has_logprobs: bool) -> None:
+        self._has_logprobs = has_logprobs
+
+    def body(self, call: ProviderCall) -> dict[str, Any]:
+        """Return the body with `stream_options` and `logprobs` as we need them."""
+        body = call.body
+        if call.stream:
+            options = {**(body.get("stream_options") or {}), "include_usage": True}
+            body = {**body, "stream_options": options}
+        if call.wants_stats and self._has_logprobs:
+            rivals = max(_RIVALS, _rivals_asked(call.body) or 0)
+            body = {**body, "logprobs": True, "top_logprobs": rivals}
+        return body
+
+    def extras(self, call: ProviderCall) -> LogprobExtras | None:
+        """Return what reads the log-probabilities and hides those that were not asked for."""
+        if not (call.wants_stats and self._has_logprobs):
+            return None
+        keep = _rivals_asked(call.body)
+        return LogprobExtras(keep, max(_RIVALS, keep or 0))
+
+
+def _rivals_asked(body: Mapping[str, Any]) -> int | None:
+    """Return the rivals that the client asked for; None if it wants no log-probabilities."""
+    if not body.get("logprobs"):
+        return None
+    rivals = body.get("top_logprobs")
+    return rivals if isinstance(rivals, int) else 0
+
+
+class OpenAIProvider:
+    """One model behind one OpenAI-compatible server."""
+
+    def __init__(self, client: ChatClient) -> None:
+        self._client = client
+
+    @classmethod
+    def from_model(
+        cls,
+        name: str,
+        model: Model,
+        *,
+        socket: Path | None = None,
+        connect: Connector | None = None,
+    ) -> Self:
+        """Return the provider of a policy's model; nothing is connected yet.
+
+        `socket` is for engines of our own and not used here. Without `connect`,
+        proxies are taken from the environment. Raises ValueError for a base_url
+        or an authority that cannot be used.
+        """
+        flavour = FLAVOURS.get(model.provider, Flavour())
+        url = model.base_url or flavour.base_url
+        if url is None:
+            raise ValueError(f"models.{name}.base_url: expected an http or https URL, found none")
+        origin = Origin.of_url(url, model.tls.ca_file)
+        transport = connect(origin) if connect else open_transport(origin, os.environ)
+        has_logprobs = flavour.logprobs if model.logprobs is None else model.logprobs
+        return cls(
+            ChatClient(
+                name,
+                transport,
+                OpenAIDialect(has_logprobs=has_logprobs),
+                path=urlsplit(url).path.rstrip("/") + "/chat/completions",
+                secret=model.api_key.get_secret_value() if model.api_key else None,
+            )
+        )
+
+    def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
+        """Yield the parts of one reply; see `Provider.call`."""
+        return self._client.call(call)
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        await self._client.aclose()
