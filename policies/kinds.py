@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _OPENAI = "gateway.providers.openai:OpenAIProvider"
@@ -40,7 +41,7 @@ def is_class_path(kind: str) -> bool:
     return _CLASS_PATH.fullmatch(kind) is not None
 
 
-def resolve(kinds: Mapping[str, str], kind: str) -> type:
+def resolve(kinds: Mapping[str, str], kind: str) -> type[Any]:
     """Import the class behind a kind or a class path. Raises KindError."""
     target = kinds.get(kind, kind)
     if not is_class_path(target):
