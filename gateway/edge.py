@@ -56,7 +56,8 @@ class Edge:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        request_id = f"req_{time.time_ns():016x}{secrets.token_hex(5)}"  # grows, as the ledger likes
+        # Grows with time, which keeps the ledger's index small to update.
+        request_id = f"req_{time.time_ns():016x}{secrets.token_hex(5)}"
         if scope["path"] in CHAT_PATHS:
             await self._chat(scope, receive, send, request_id)
         else:

@@ -47,7 +47,7 @@ class Parts:
     prices: PriceBook
     exact: ExactCache[Released]
     ledger: Ledger
-    clock: Clock = Clock()
+    clock: Clock
 
 
 class Reply:

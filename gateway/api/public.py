@@ -21,7 +21,10 @@ class NotReady(GatewayError):
 
 
 def calling(request: Request) -> Caller:
-    """Identify who sends `request`: a dependency of every route but health. Raises Unauthenticated."""
+    """Identify who sends `request`; every route but health depends on it.
+
+    Raises Unauthenticated.
+    """
     authorization = request.headers.get("authorization")
     running: Running = request.app.state.running
     return running.keys.identify(

@@ -106,7 +106,7 @@ async def _measure(url: str, questions: Sequence[Question], concurrency: int) ->
 
                 async def one(question: Question, way: Way = way, task: Any = task) -> Answered:
                     async with gate:  # noqa: B023 - awaited within this iteration
-                        answered = await _ask(client, way, question)  # noqa: B023
+                        answered = await _ask(client, way, question)
                     progress.advance(task)
                     return answered
 

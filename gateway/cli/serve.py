@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import uvicorn
 
-from gateway.app import App, create_app
+from gateway.app import create_app
+from gateway.edge import App
 from gateway.engines import running_engines
 from gateway.money.prices import UnknownPrice
 from gateway.settings import Settings
@@ -145,7 +146,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         sock.bind((host, port))
     except OSError as exc:
-        raise OSError(f"{host}:{port} cannot be listened on ({exc.strerror}); choose another port") from exc
+        raise OSError(
+            f"{host}:{port} cannot be listened on ({exc.strerror}); choose another port"
+        ) from exc
     sock.listen(2048)
     sock.setblocking(False)
     return sock

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, cast
 
 from gateway.wire import Provider
 from policies.kinds import PROVIDERS, resolve
-from policies.schema import Policy
+from policies.schema import Model, Policy
+
+
+class ProviderKind(Protocol):
+    """The class of a provider: how one is made from a model of the policy."""
+
+    def from_model(self, name: str, model: Model, *, socket: Path | None) -> Provider:
+        """Build the provider of one model; `socket` is its local engine's, if it has one."""
+        ...
 
 
 def build_providers(policy: Policy, sockets: Mapping[str, Path]) -> dict[str, Provider]:
@@ -17,6 +26,6 @@ def build_providers(policy: Policy, sockets: Mapping[str, Path]) -> dict[str, Pr
     """
     providers: dict[str, Provider] = {}
     for name, model in policy.models.items():
-        kind = resolve(PROVIDERS, model.provider)
+        kind = cast(ProviderKind, resolve(PROVIDERS, model.provider))
         providers[name] = kind.from_model(name, model, socket=sockets.get(name))
     return providers
