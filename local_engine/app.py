@@ -1,0 +1,196 @@
+"""The engine's HTTP endpoints, free of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from local_engine.engine import Engine, Generation
+from local_engine.errors import EngineBusy, EngineError, InvalidRequest
+from local_engine.http1 import HttpRequest, HttpResponse, error_response, json_response
+from local_engine.metrics import render_metrics
+from local_engine.openai_reply import ReplyWriter, sse
+from local_engine.openai_request import Ask, Served, parse_chat, parse_json, parse_text
+from local_engine.types import Finish, Token
+
+log = logging.getLogger(__name__)
+
+# Larger bodies are read on another thread: tokenizing a megabyte takes a second.
+_INLINE_BYTES = 32 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A running engine under the name it is served by."""
+
+    engine: Engine
+    name: str
+
+    @property
+    def served(self) -> Served:
+        return Served(self.name, self.engine.model, self.engine.context)
+
+
+class App:
+    """Answer requests; until `ready` is set, say that the model is loading."""
+
+    def __init__(self) -> None:
+        self.ready: Ready | None = None
+        self.is_draining = False
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        try:
+            return await self._route(request)
+        except EngineError as exc:
+            return _error(exc)
+        except Exception:  # the edge: a bug must not look like a network failure
+            log.exception("a request failed")
+            return error_response(500, "The engine failed on this request.", type="server_error")
+
+    async def _route(self, request: HttpRequest) -> HttpResponse:
+        path = request.path.rstrip("/")
+        match path.removeprefix("/v1"), request.method:
+            case "/chat/completions", "POST":
+                return await self._complete(request, "chat")
+            case "/completions", "POST":
+                return await self._complete(request, "text")
+            case "/models", "GET":
+                return self._models()
+            case "/health", "GET":
+                return self._health()
+            case "/metrics", "GET":
+                return self._metrics()
+            case (("/chat/completions" | "/completions" | "/models" | "/health" | "/metrics"), _):
+                return error_response(
+                    405, f"{request.method} is not allowed on {path}.", code="method_not_allowed"
+                )
+        return error_response(404, f"There is no {path or '/'} here.", code="not_found")
+
+    def _health(self) -> HttpResponse:
+        if self.is_draining:
+            return json_response({"status": "draining"}, 503)
+        if self.ready is None:
+            return json_response({"status": "loading"}, 503)
+        if self.ready.engine.failure is not None:
+            return json_response({"status": "failed"}, 503)
+        return json_response({"status": "ok"})
+
+    def _metrics(self) -> HttpResponse:
+        text = render_metrics(self.ready.engine.stats() if self.ready else None)
+        return HttpResponse(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    def _models(self) -> HttpResponse:
+        if self.ready is None:
+            return _loading()
+        model = {
+            "id": self.ready.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "local",
+            "context_length": self.ready.engine.context,
+        }
+        return json_response({"object": "list", "data": [model]})
+
+    async def _complete(self, request: HttpRequest, kind: str) -> HttpResponse:
+        ready = self.ready
+        if ready is None or self.is_draining:
+            return _loading()
+        id = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{secrets.token_hex(12)}"
+        ask = await self._read(request, ready, id, kind)
+        writer = ReplyWriter(
+            ask, ready.engine.model.tokenizer, id=id, model=ready.name, created=int(time.time())
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            generations = [
+                await stack.enter_async_context(ready.engine.submit(r)) for r in ask.requests
+            ]
+            if not ask.streams:
+                return await self._whole(generations, writer)
+            # The stream now owns the generations, and cancels them when it is closed.
+            owned = stack.pop_all()
+            body = _stream(generations, writer, owned)
+            return HttpResponse(200, body, "text/event-stream", {"cache-control": "no-cache"})
+
+    async def _read(self, request: HttpRequest, ready: Ready, id: str, kind: str) -> Ask:
+        def parse() -> Ask:
+            body = parse_json(request.body)
+            if kind == "text":
+                return parse_text(body, ready.served, id)
+            return parse_chat(body, ready.served, id, datetime.now())
+
+        return parse() if len(request.body) <= _INLINE_BYTES else await asyncio.to_thread(parse)
+
+    async def _whole(self, generations: Sequence[Generation], writer: ReplyWriter) -> HttpResponse:
+        async for index, tokens, finish in _merged(generations):
+            writer.choices[index].add(tokens, finish)
+        return json_response(writer.whole())
+
+
+async def _stream(
+    generations: Sequence[Generation], writer: ReplyWriter, owned: contextlib.AsyncExitStack
+) -> AsyncIterator[bytes]:
+    """Write the generations as server-sent events; a failure ends them with an error event."""
+    async with owned:
+        try:
+            async for index, tokens, finish in _merged(generations):
+                if data := writer.chunks(index, tokens, finish):
+                    yield data
+        except EngineError as exc:
+            yield sse(_error_body(exc))
+            return
+        yield writer.last_chunks()
+
+
+async def _merged(
+    generations: Sequence[Generation],
+) -> AsyncIterator[tuple[int, list[Token], Finish | None]]:
+    """Yield what any of the generations gained, as it comes, each ending with its finish."""
+    if len(generations) == 1:
+        is_done = False
+        while not is_done:
+            tokens = await generations[0].take()
+            is_done = generations[0].finish is not None
+            yield 0, tokens, generations[0].finish
+        return
+    takes = {asyncio.create_task(g.take()): n for n, g in enumerate(generations)}
+    try:
+        while takes:
+            done, _ = await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index = takes.pop(task)
+                generation = generations[index]
+                tokens = task.result()
+                finish = generation.finish if not generation.has_tokens else None
+                if finish is None:
+                    takes[asyncio.create_task(generation.take())] = index
+                yield index, tokens, finish
+    finally:
+        for task in takes:
+            task.cancel()
+
+
+def _loading() -> HttpResponse:
+    return error_response(
+        503,
+        "The engine is not ready: it loads its model or is stopping.",
+        type="server_error",
+        code="engine_unavailable",
+        headers={"retry-after": "1"},
+    )
+
+
+def _error_body(exc: EngineError) -> dict[str, Any]:
+    param = exc.param if isinstance(exc, InvalidRequest) else None
+    return {"error": {"message": str(exc), "type": exc.type, "param": param, "code": exc.code}}
+
+
+def _error(exc: EngineError) -> HttpResponse:
+    retry = {"retry-after": str(exc.retry_after_s)} if isinstance(exc, EngineBusy) else {}
+    return json_response(_error_body(exc), exc.status, retry)

@@ -1,0 +1,108 @@
+"""What can go wrong in the engine.
+
+EngineError                       status  code
+├ CheckpointError                 -       checkpoint_error           the files cannot be served
+├ InvalidRequest                  400     invalid_value              param names the field
+│ ├ Unsupported                   400     unsupported                valid, but not built here
+│ └ ContextLengthExceeded         400     context_length_exceeded
+├ UnknownModel                    404     model_not_found
+├ EngineBusy                      503     engine_overloaded          retry_after_s
+├ EngineStopped                   503     engine_stopping
+├ EngineUnavailable               503     engine_unavailable         the process is down
+└ GenerationFailed                500     generation_failed          this request broke
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EngineError(Exception):
+    """Stand at the root of the engine's errors, with the HTTP face of each."""
+
+    status = 500
+    code = "engine_error"
+    type = "server_error"
+
+
+class CheckpointError(EngineError):
+    """Say which file of a checkpoint cannot be served, and what to change."""
+
+    code = "checkpoint_error"
+
+    def __init__(self, where: Path | str, problem: str) -> None:
+        self.where = str(where)
+        super().__init__(f"{where}: {problem}")
+
+
+class InvalidRequest(EngineError):
+    """Say which field of a request is wrong."""
+
+    status = 400
+    code = "invalid_value"
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+class Unsupported(InvalidRequest):
+    """Refuse something valid that this engine does not do."""
+
+    code = "unsupported"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Refuse a prompt that leaves no room for an answer."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        super().__init__(
+            f"This model's context is {context} tokens, and the prompt alone has "
+            f"{prompt_tokens}. Shorten the messages.",
+            "messages",
+        )
+
+
+class UnknownModel(EngineError):
+    """Refuse a model that this engine does not serve."""
+
+    status = 404
+    code = "model_not_found"
+    type = "invalid_request_error"
+
+    def __init__(self, asked: str, served: str) -> None:
+        super().__init__(f"The model '{asked}' is not served here; this engine serves '{served}'.")
+
+
+class EngineBusy(EngineError):
+    """Refuse work while the waiting line is full."""
+
+    status = 503
+    code = "engine_overloaded"
+
+    def __init__(self, waiting: int, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{waiting} requests already wait for this engine. Try again later.")
+
+
+class EngineStopped(EngineError):
+    """Refuse work because the engine stops."""
+
+    status = 503
+    code = "engine_stopping"
+
+
+class EngineUnavailable(EngineError):
+    """Tell that the engine process is down, loading, or restarting."""
+
+    status = 503
+    code = "engine_unavailable"
+
+
+class GenerationFailed(EngineError):
+    """Tell that one running request broke, with the cause chained."""
+
+    code = "generation_failed"

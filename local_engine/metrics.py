@@ -1,0 +1,29 @@
+"""What /metrics says, in the Prometheus text format 0.0.4."""
+
+from __future__ import annotations
+
+from local_engine.types import EngineStats
+
+_METRICS = (
+    ("running", "gauge", "requests_running", "Requests in the batch."),
+    ("waiting", "gauge", "requests_waiting", "Requests waiting for the batch."),
+    ("steps", "counter", "steps_total", "Steps of the model."),
+    ("busy_s", "counter", "busy_seconds_total", "Time spent in steps."),
+    ("prompt_tokens", "counter", "prompt_tokens_total", "Prompt tokens processed."),
+    ("completion_tokens", "counter", "completion_tokens_total", "Tokens generated."),
+    ("finished", "counter", "requests_finished_total", "Requests that ended by themselves."),
+    ("cancelled", "counter", "requests_cancelled_total", "Requests cancelled."),
+    ("failed", "counter", "requests_failed_total", "Requests that broke while running."),
+    ("refused", "counter", "requests_refused_total", "Requests refused at a full line."),
+)
+
+
+def render_metrics(stats: EngineStats | None) -> str:
+    """Write the counters; without an engine only that it is not ready."""
+    lines = ["# HELP frugal_engine_ready Whether the model is loaded."]
+    lines += ["# TYPE frugal_engine_ready gauge", f"frugal_engine_ready {int(stats is not None)}"]
+    for field, kind, name, text in _METRICS if stats is not None else ():
+        full = f"frugal_engine_{name}"
+        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
+        lines.append(f"{full} {getattr(stats, field)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,316 @@
+"""What a client asks in OpenAI's words, checked and turned into engine requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, NoReturn
+
+from local_engine.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    UnknownModel,
+    Unsupported,
+)
+from local_engine.loader import LoadedModel
+from local_engine.types import GenerationRequest, Sampling
+
+_MAX_STOPS = 16
+_MAX_STOP_CHARS = 256
+_MAX_CHOICES = 16
+_MAX_BIASES = 1024
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_ODD = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A completion request after all checks; `requests` holds one entry per choice."""
+
+    kind: Literal["chat", "text"]
+    requests: tuple[GenerationRequest, ...]
+    streams: bool
+    has_usage: bool
+    has_logprobs: bool
+    has_token_stats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What requests are read against."""
+
+    name: str
+    model: LoadedModel
+    context: int
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Read a JSON object strictly: no NaN, no broken text, no bottomless nesting."""
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError as exc:
+        raise InvalidRequest("The body is nested too deeply.") from exc
+    except ValueError as exc:
+        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"The body must be a JSON object, found {_kind(value)}.")
+    return value
+
+
+def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) -> Ask:
+    """Read a /v1/chat/completions body; raises `InvalidRequest` and `UnknownModel`."""
+    fields = _Body(body)
+    _check_model(fields, served)
+    _refuse_unbuilt_chat(fields)
+    messages = _messages(fields)
+    template = served.model.template
+    if template is None:
+        raise Unsupported("This checkpoint has no chat template; use /v1/completions.", "messages")
+    variables = fields.mapping("chat_template_kwargs")
+    prompt = template.render(messages, now=now, variables=variables)
+    tokens = served.model.tokenizer.encode(prompt, add_special=False)
+    has_logprobs = fields.flag("logprobs")
+    top = fields.integer("top_logprobs", 0, 20, 0)
+    if top and not has_logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs: true.", "top_logprobs")
+    limit = fields.optional_integer("max_completion_tokens", 1, 1 << 30)
+    if limit is None:
+        limit = fields.optional_integer("max_tokens", 1, 1 << 30)
+    logprobs = top if has_logprobs else None
+    return _ask("chat", fields, served, id, [tokens], limit=limit, logprobs=logprobs)
+
+
+def parse_text(body: Mapping[str, Any], served: Served, id: str) -> Ask:
+    """Read a /v1/completions body; raises `InvalidRequest` and `UnknownModel`."""
+    fields = _Body(body)
+    _check_model(fields, served)
+    for key in ("suffix", "echo"):
+        if fields.values.get(key):
+            raise Unsupported(f"{key} is not supported by this engine.", key)
+    best_of = fields.optional_integer("best_of", 1, _MAX_CHOICES)
+    if best_of is not None and best_of != fields.integer("n", 1, _MAX_CHOICES, 1):
+        raise Unsupported("best_of other than n is not supported by this engine.", "best_of")
+    prompts = _text_prompts(fields, served)
+    limit = fields.integer("max_tokens", 1, 1 << 30, 16)
+    logprobs = fields.optional_integer("logprobs", 0, 20)
+    return _ask("text", fields, served, id, prompts, limit=limit, logprobs=logprobs)
+
+
+def _ask(
+    kind: Literal["chat", "text"],
+    fields: _Body,
+    served: Served,
+    id: str,
+    prompts: list[tuple[int, ...]],
+    *,
+    limit: int | None,
+    logprobs: int | None,
+) -> Ask:
+    copies = fields.integer("n", 1, _MAX_CHOICES, 1)
+    if len(prompts) * copies > 64:
+        raise InvalidRequest("A request may ask for 64 answers at most.", "prompt")
+    sampling = _sampling(fields, served.model.sampling)
+    options = fields.mapping("stream_options")
+    frugal = fields.mapping("frugal")
+    choices = [(prompt, copy) for prompt in prompts for copy in range(copies)]
+    requests = tuple(
+        GenerationRequest(
+            id=f"{id}/{index}",
+            prompt=prompt,
+            max_tokens=_room(prompt, limit, served.context),
+            sampling=replace(sampling, seed=(sampling.seed + copy * _ODD) % (1 << 64)),
+            stop=_stops(fields),
+            top_logprobs=logprobs or 0,
+            ignore_end=fields.flag("ignore_eos"),
+        )
+        for index, (prompt, copy) in enumerate(choices)
+    )
+    return Ask(
+        kind,
+        requests,
+        streams=fields.flag("stream"),
+        has_usage=_Body(options).flag("include_usage"),
+        has_logprobs=logprobs is not None,
+        has_token_stats=_Body(frugal).flag("token_stats"),
+    )
+
+
+def _room(prompt: tuple[int, ...], limit: int | None, context: int) -> int:
+    """Return how many tokens may be generated: as asked, but never past the context."""
+    room = context - len(prompt)
+    if room < 1:
+        raise ContextLengthExceeded(len(prompt), context)
+    return room if limit is None else min(limit, room)
+
+
+def _check_model(fields: _Body, served: Served) -> None:
+    asked = fields.text("model", served.name)
+    if asked != served.name:
+        raise UnknownModel(asked[:200], served.name)
+
+
+def _refuse_unbuilt_chat(fields: _Body) -> None:
+    for key in ("tools", "functions", "audio", "prediction"):
+        if fields.values.get(key):
+            raise Unsupported(f"{key} is not supported by this engine.", key)
+    kind = fields.mapping("response_format").get("type", "text")
+    if kind != "text":
+        raise Unsupported(f"response_format {kind!r} is not supported here.", "response_format")
+
+
+def _messages(fields: _Body) -> list[dict[str, Any]]:
+    found = fields.values.get("messages")
+    if not isinstance(found, list) or not found:
+        raise InvalidRequest("messages must be a list with at least one message.", "messages")
+    return [_message(value, f"messages[{index}]") for index, value in enumerate(found)]
+
+
+def _message(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{where} must be an object, found {_kind(value)}.", where)
+    if value.get("role") not in _ROLES:
+        raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", f"{where}.role")
+    content = value.get("content")
+    if content is None and value["role"] == "assistant":
+        content = ""
+    return {**value, "content": _content(content, f"{where}.content")}
+
+
+def _content(content: Any, where: str) -> str:
+    """Return the text of a message: a string, or text parts joined."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise InvalidRequest(f"{where} must be text or parts, found {_kind(content)}.", where)
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise Unsupported(f"{where}: this engine reads text parts only, found {kind!r}.", where)
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _text_prompts(fields: _Body, served: Served) -> list[tuple[int, ...]]:
+    prompt = fields.values.get("prompt")
+    many = prompt if isinstance(prompt, list) and not _is_ids(prompt) else [prompt]
+    if not many:
+        raise InvalidRequest("prompt must hold text.", "prompt")
+    return [_text_prompt(one, served) for one in many]
+
+
+def _text_prompt(prompt: Any, served: Served) -> tuple[int, ...]:
+    if isinstance(prompt, str):
+        tokens = served.model.tokenizer.encode(prompt, add_special=True)
+    elif isinstance(prompt, list) and _is_ids(prompt):
+        tokens = tuple(prompt)
+    else:
+        raise InvalidRequest("prompt must be text, token ids, or a list of these.", "prompt")
+    if not tokens:
+        raise InvalidRequest("prompt must not be empty.", "prompt")
+    return tokens
+
+
+def _is_ids(value: list[Any]) -> bool:
+    return bool(value) and all(type(item) is int for item in value)
+
+
+def _sampling(fields: _Body, default: Sampling) -> Sampling:
+    seed = fields.optional_integer("seed", -(1 << 63), 1 << 63)
+    return Sampling(
+        temperature=fields.number("temperature", 0.0, 2.0, default.temperature),
+        top_p=fields.number("top_p", 0.0, 1.0, default.top_p),
+        top_k=max(0, fields.integer("top_k", -1, 1 << 30, default.top_k)),
+        min_p=fields.number("min_p", 0.0, 1.0, default.min_p),
+        presence_penalty=fields.number("presence_penalty", -2.0, 2.0, 0.0),
+        frequency_penalty=fields.number("frequency_penalty", -2.0, 2.0, 0.0),
+        repetition_penalty=fields.number(
+            "repetition_penalty", 0.01, 10.0, default.repetition_penalty
+        ),
+        logit_bias=_logit_bias(fields),
+        seed=secrets.randbits(63) if seed is None else seed,
+    )
+
+
+def _logit_bias(fields: _Body) -> dict[int, float]:
+    found = fields.mapping("logit_bias")
+    if len(found) > _MAX_BIASES:
+        raise InvalidRequest(f"logit_bias may hold {_MAX_BIASES} tokens at most.", "logit_bias")
+    bias = _Body(found)
+    if not all(key.isascii() and key.isdigit() and len(key) < 10 for key in found):
+        raise InvalidRequest("logit_bias must map token ids to numbers.", "logit_bias")
+    return {int(key): bias.number(key, -100.0, 100.0, 0.0) for key in found}
+
+
+def _stops(fields: _Body) -> tuple[str, ...]:
+    found = fields.values.get("stop")
+    stops = [found] if isinstance(found, str) else found or []
+    is_sound = isinstance(stops, list) and all(
+        isinstance(s, str) and 0 < len(s) <= _MAX_STOP_CHARS for s in stops
+    )
+    if not is_sound or len(stops) > _MAX_STOPS:
+        raise InvalidRequest(
+            f"stop must be text or up to {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARS} characters.",
+            "stop",
+        )
+    return tuple(stops)
+
+
+class _Body:
+    """Typed look-ups; null counts as absent, as OpenAI's clients send it."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def text(self, key: str, default: str) -> str:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{key} must be text, found {_kind(value)}.", key)
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidRequest(f"{key} must be true or false, found {_kind(value)}.", key)
+        return bool(value)
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise InvalidRequest(f"{key} must be an object, found {_kind(value)}.", key)
+        return value or {}
+
+    def number(self, key: str, low: float, high: float, default: float) -> float:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
+            raise InvalidRequest(f"{key} must be a number from {low:g} to {high:g}.", key)
+        return float(value)
+
+    def integer(self, key: str, low: int, high: int, default: int) -> int:
+        value = self.optional_integer(key, low, high)
+        return default if value is None else value
+
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if type(value) is not int or not low <= value <= high:
+            raise InvalidRequest(f"{key} must be a whole number from {low} to {high}.", key)
+        return int(value)
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "null", bool: "a boolean", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,93 @@
+"""Matrix products of the decoder, unquantized and int8 weight-only.
+
+int8: q = round(w / s), s = max|w| / 127 per output channel; y = (x qᵀ) s.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Quantization = Literal["none", "int8"]
+
+# Above this many rows a product is bound by arithmetic, where the weight-only
+# kernel is up to three times slower than expanding the weight once.
+_PACKED_ROWS = 16
+
+
+class Linear(Protocol):
+    """Map `[rows, in]` to `[rows, out]` in the dtype of the input."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class PlainLinear:
+    """A product with the weight as it was loaded."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes
+
+
+class Int8Linear:
+    """A product with an int8 weight and one bf16 scale per output channel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        scale = (weight.float().abs().amax(dim=1) / 127.0).clamp_min(1e-12)
+        # The scale is rounded first, so that the integers absorb its rounding error.
+        self.scale = scale.to(torch.bfloat16)
+        ratio = weight.float() / self.scale.float()[:, None]
+        self.weight = ratio.round().clamp(-127, 127).to(torch.int8)
+        self.bias = bias
+        self._has_kernel = has_int8_kernel(weight.device.type)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        low = x.to(torch.bfloat16)
+        if self._has_kernel and x.shape[0] <= _PACKED_ROWS:
+            y = torch._weight_int8pack_mm(low.contiguous(), self.weight, self.scale)
+        else:
+            y = F.linear(low, self.weight.to(torch.bfloat16)).to(x.dtype) * self.scale
+        y = y.to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes + self.scale.nbytes
+
+
+def make_linear(weight: Tensor, bias: Tensor | None, quantization: Quantization) -> Linear:
+    """Wrap a `[out, in]` weight as the policy asks."""
+    return Int8Linear(weight, bias) if quantization == "int8" else PlainLinear(weight, bias)
+
+
+@functools.cache
+def has_int8_kernel(device: str) -> bool:
+    """Tell whether torch's weight-only kernel is there and computes what it should.
+
+    The operator is private to torch, so it is tried on known numbers first.
+    """
+    if not hasattr(torch, "_weight_int8pack_mm"):
+        return False
+    x = torch.linspace(-1, 1, 3 * 64, device=device).reshape(3, 64).to(torch.bfloat16)
+    weight = ((torch.arange(32 * 64, device=device) * 37) % 255 - 127).reshape(32, 64)
+    scale = torch.linspace(0.001, 0.01, 32, device=device).to(torch.bfloat16)
+    try:
+        found = torch._weight_int8pack_mm(x, weight.to(torch.int8), scale).float()
+    except (RuntimeError, NotImplementedError):
+        return False
+    wanted = (x.float() @ weight.float().T) * scale.float()
+    return bool((found - wanted).abs().max() <= 0.02 * wanted.abs().max())

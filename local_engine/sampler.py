@@ -1,0 +1,144 @@
+"""From logits to the next token, and what the model thought of it.
+
+What is reported is taken from the raw logits. What is drawn comes after penalties,
+bias, temperature and cut-offs, in that order. The random number of a draw depends on
+nothing but the request's seed and the position, so neighbours in the batch, chunking
+and preemption cannot change an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from local_engine.types import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What the sampler must know of one row: parameters, position, tokens so far.
+
+    `counts` counts generated tokens; `seen` holds these and the prompt's.
+    """
+
+    sampling: Sampling
+    position: int
+    counts: Mapping[int, int]
+    seen: frozenset[int] | set[int]
+    top: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A drawn token and the raw distribution around it; None where it was not finite."""
+
+    token: int
+    logprob: float
+    entropy: float
+    margin: float
+    top: tuple[tuple[int, float], ...]
+
+
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn | None]:
+    """Draw one token for each row of fp32 logits `[rows, vocab]`."""
+    chosen = _choose(logits, draws)
+    logprobs = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+    entropy = -(logprobs.exp() * logprobs.clamp_min(-1e4)).sum(-1)
+    width = min(max(2, *(d.top for d in draws)) if draws else 2, logits.shape[-1])
+    values, indices = logprobs.topk(width, dim=-1)
+    columns = zip(
+        chosen.tolist(),
+        logprobs.gather(1, chosen[:, None])[:, 0].tolist(),
+        entropy.tolist(),
+        values.tolist(),
+        indices.tolist(),
+        draws,
+        strict=True,
+    )
+    is_finite = torch.isfinite(values[:, 0]).tolist()
+    return [
+        Drawn(
+            token=token,
+            logprob=logprob,
+            entropy=spread,
+            margin=best[0] - best[-1 if width < 2 else 1],
+            top=tuple(zip(ids[: draw.top], best[: draw.top], strict=True)),
+        )
+        if sound
+        else None
+        for sound, (token, logprob, spread, best, ids, draw) in zip(is_finite, columns, strict=True)
+    ]
+
+
+def uniform(seed: int, position: int) -> float:
+    """Return the number in [0, 1) that belongs to a seed and a position."""
+    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+def _choose(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Pick a token id for each row."""
+    adjusted = logits
+    for row, draw in enumerate(draws):
+        if draw.sampling.reads_history or draw.sampling.logit_bias:
+            if adjusted is logits:
+                adjusted = logits.clone()
+            _adjust(adjusted[row], draw)
+    chosen = adjusted.argmax(-1)
+    rows = [n for n, d in enumerate(draws) if not d.sampling.is_greedy]
+    if rows:
+        chosen[rows] = _draw(adjusted[rows], [draws[n] for n in rows])
+    return chosen
+
+
+def _adjust(row: Tensor, draw: Draw) -> None:
+    """Apply repetition, presence and frequency penalties and the bias, in place."""
+    s = draw.sampling
+    if s.repetition_penalty != 1.0 and draw.seen:
+        ids = torch.tensor(sorted(draw.seen), device=row.device)
+        values = row[ids]
+        rho = s.repetition_penalty
+        row[ids] = torch.where(values > 0, values / rho, values * rho)
+    if draw.counts and (s.presence_penalty or s.frequency_penalty):
+        ids = torch.tensor(list(draw.counts), device=row.device)
+        counts = torch.tensor(list(draw.counts.values()), device=row.device, dtype=row.dtype)
+        row[ids] -= s.presence_penalty + s.frequency_penalty * counts
+    for token, bias in s.logit_bias.items():
+        if token < row.shape[0]:
+            row[token] += bias
+
+
+def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Draw from tempered, cut-off distributions by inverting their cumulative sums."""
+    temperatures = torch.tensor(
+        [d.sampling.temperature for d in draws], device=logits.device, dtype=logits.dtype
+    )
+    probs = torch.softmax(logits / temperatures[:, None], dim=-1)
+    for row, draw in enumerate(draws):
+        _cut(probs[row], draw.sampling)
+    # In double precision, since the sum runs over the whole vocabulary.
+    sums = probs.double().cumsum(-1)
+    noise = torch.tensor(
+        [uniform(d.sampling.seed, d.position) for d in draws],
+        device=logits.device,
+        dtype=torch.float64,
+    )
+    picked = torch.searchsorted(sums, (noise * sums[:, -1])[:, None], right=True)[:, 0]
+    return picked.clamp_max(logits.shape[-1] - 1)
+
+
+def _cut(probs: Tensor, s: Sampling) -> None:
+    """Zero what top-k, top-p and min-p leave out of one row, in that order, in place."""
+    if 0 < s.top_k < probs.shape[0]:
+        floor = probs.topk(s.top_k).values[-1]
+        probs[probs < floor] = 0.0
+    if s.top_p < 1.0:
+        ordered, ids = probs.sort(descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        probs[ids[before >= s.top_p * ordered.sum()]] = 0.0
+    if s.min_p > 0.0:
+        probs[probs < s.min_p * probs.max()] = 0.0

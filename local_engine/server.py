@@ -1,0 +1,259 @@
+"""The engine as a server of its own: `python -m local_engine.server CHECKPOINT`.
+
+It listens before the model is loaded (`/health` answers 503 until then), and stops
+gently: on SIGTERM, or with `--exit-with-stdin` when whoever holds the other end of its
+standard input is gone, running requests may end within the drain deadline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from local_engine.app import App, Ready
+from local_engine.checkpoint import find_checkpoint
+from local_engine.engine import Engine
+from local_engine.errors import CheckpointError
+from local_engine.http1 import Connection, HttpLimits
+from local_engine.loader import LoadedModel, LoadOptions, load_model
+from local_engine.quant import Quantization
+from local_engine.types import EngineLimits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where to listen, what to serve, and how much at once."""
+
+    checkpoint: str
+    model_name: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: Path | None = None
+    quantization: Quantization = "none"
+    limits: EngineLimits = field(default_factory=EngineLimits)
+    http: HttpLimits = field(default_factory=HttpLimits)
+    drain_s: float = 10.0
+
+
+class EngineServer:
+    """Listen, load, answer, drain."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.app = App()
+        self.address = ""
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; raises `CheckpointError` where loading fails."""
+        async with self._listening():
+            model = await self._load(stop)
+            if model is not None:
+                await self._serve_model(model, stop)
+
+    async def _serve_model(self, model: LoadedModel, stop: asyncio.Event) -> None:
+        async with Engine(model, self.settings.limits) as engine:
+            self.app.ready = Ready(engine, self.settings.model_name)
+            log.info(
+                "serving %s on %s: context %d, loaded in %.1f s",
+                self.settings.model_name,
+                self.address,
+                engine.context,
+                model.load_s,
+            )
+            watch = asyncio.create_task(_wait_failed(engine, stop))
+            await stop.wait()
+            watch.cancel()
+            self.app.is_draining = True
+            await engine.stop(self.settings.drain_s)
+            await self._finish_connections()
+            if engine.failure is not None:
+                raise engine.failure
+
+    async def _load(self, stop: asyncio.Event) -> LoadedModel | None:
+        """Load on a daemon thread, so that a stop while loading need not wait for it."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[LoadedModel] = loop.create_future()
+
+        def settle(model: LoadedModel | None, error: BaseException | None) -> None:
+            if result.done():
+                return
+            if model is None:
+                result.set_exception(error or RuntimeError("loading gave no model"))
+            else:
+                result.set_result(model)
+
+        def load() -> None:
+            model, error = None, None
+            try:
+                directory = find_checkpoint(self.settings.checkpoint)
+                model = load_model(directory, LoadOptions(self.settings.quantization))
+            except BaseException as exc:  # handed to whoever waits
+                error = exc
+            with contextlib.suppress(RuntimeError):  # the loop may be gone by now
+                loop.call_soon_threadsafe(settle, model, error)
+
+        threading.Thread(target=load, name="load", daemon=True).start()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((result, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        return result.result() if result.done() else None
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        settings = self.settings
+        if settings.uds is not None:
+            _remove_stale_socket(settings.uds)
+            server = await asyncio.start_unix_server(self._accept, settings.uds)
+            settings.uds.chmod(0o600)
+            self.address = f"unix:{settings.uds}"
+        else:
+            server = await asyncio.start_server(self._accept, settings.host, settings.port)
+            host, port = server.sockets[0].getsockname()[:2]
+            self.address = f"http://{host}:{port}"
+        try:
+            yield
+        finally:
+            server.close()
+            await self._finish_connections()
+            if settings.uds is not None:
+                settings.uds.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(reader, writer, self.app, self.settings.http)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[connection] = task
+        try:
+            await connection.serve()
+        finally:
+            del self._connections[connection]
+
+    async def _finish_connections(self) -> None:
+        """Close idle connections, and give the others a moment to send their last bytes."""
+        for connection in list(self._connections):
+            if connection.is_idle:
+                connection.close()
+        tasks = list(self._connections.values())
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=1.0)
+            for task in pending:
+                task.cancel()
+
+
+async def _wait_failed(engine: Engine, stop: asyncio.Event) -> None:
+    """Stop the server when the engine's thread has died: a fresh process is the cure."""
+    while engine.failure is None:  # noqa: ASYNC110 - the thread can set no asyncio event when it dies
+        await asyncio.sleep(1.0)
+    stop.set()
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Remove what a killed server left behind, but nothing that is not a socket."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(f"--uds {path}: exists and is not a socket; choose another path")
+        path.unlink()
+
+
+def _watch_stdin(stop: asyncio.Event) -> None:
+    """Set `stop` when standard input ends, which is when the parent process is gone."""
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+
+
+async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> None:
+    """Run a server until SIGTERM, SIGINT or, if asked, the end of standard input."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if exits_with_stdin:
+        _watch_stdin(stop)
+    await EngineServer(settings).run(stop)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local_engine.server",
+        description="Serve one checkpoint of this machine as an OpenAI-compatible server.",
+    )
+    parser.add_argument("checkpoint", help="checkpoint directory, demo/NAME, or a hub name")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free port")
+    parser.add_argument("--uds", type=Path, help="listen on this Unix socket instead")
+    parser.add_argument("--model-name", help="the name clients ask for; default: the checkpoint's")
+    parser.add_argument("--quantization", choices=("none", "int8"), default="none")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: half of the cores")
+    parser.add_argument("--max-batch", type=int, default=8, help="requests computed at once")
+    parser.add_argument("--max-queue", type=int, default=64, help="requests that may wait")
+    parser.add_argument("--max-context", type=int, help="tokens of prompt and answer together")
+    parser.add_argument("--drain", type=float, default=10.0, help="seconds to finish when stopped")
+    parser.add_argument("--niceness", type=int, default=0, help="yield the CPU to others")
+    parser.add_argument("--exit-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def settings_of(options: argparse.Namespace) -> ServerSettings:
+    """Turn a command line into settings."""
+    return ServerSettings(
+        checkpoint=options.checkpoint,
+        model_name=options.model_name or Path(options.checkpoint).name,
+        host=options.host,
+        port=options.port,
+        uds=options.uds,
+        quantization=options.quantization,
+        limits=EngineLimits(
+            max_batch=options.max_batch,
+            max_queue=options.max_queue,
+            max_context=options.max_context,
+        ),
+        drain_s=options.drain,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    options = parse_arguments(arguments)
+    os.nice(options.niceness)
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) // 2))
+    run = functools.partial(serve, exits_with_stdin=options.exit_with_stdin)
+    try:
+        asyncio.run(run(settings_of(options)))
+    except (CheckpointError, OSError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
