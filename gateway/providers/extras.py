@@ -16,11 +16,11 @@ _encode = msgspec.json.Encoder().encode
 class LogprobExtras:
     """Statistics from OpenAI's `logprobs`.
 
-    `keep` is how many rivals of a token the client had asked for; None if it
-    had asked for no log-probabilities at all.
+    `keep` is how many rivals of a token the client had asked for, None if it
+    had asked for no log-probabilities at all; `asked` is what the upstream got.
     """
 
-    def __init__(self, keep: int | None, asked: int) -> None:
+    def __init__(self, keep: int | None, asked: int | None) -> None:
         self._keep = keep
         self._asked = asked
 

@@ -76,7 +76,10 @@ def read_error(body: bytes, secret: str | None) -> Told:
     if secret:
         message = message.replace(secret, "***")
     return Told(
-        _printable(message), _text(error.get("type")), _code(error, message), _text(error.get("param"))
+        _printable(message),
+        _text(error.get("type")),
+        _code(error, message),
+        _text(error.get("param")),
     )
 
 

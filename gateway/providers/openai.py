@@ -57,10 +57,10 @@ class OpenAIDialect:
 
     def extras(self, call: ProviderCall) -> LogprobExtras | None:
         """Return what reads the log-probabilities and hides those that were not asked for."""
-        if not (call.wants_stats and self._has_logprobs):
-            return None
         keep = _rivals_asked(call.body)
-        return LogprobExtras(keep, max(_RIVALS, keep or 0))
+        if not call.wants_stats or not (self._has_logprobs or keep is not None):
+            return None
+        return LogprobExtras(keep, max(_RIVALS, keep or 0) if self._has_logprobs else keep)
 
 
 def _rivals_asked(body: Mapping[str, Any]) -> int | None:

@@ -52,7 +52,9 @@ class ReplyReader:
         "is_done",
     )
 
-    def __init__(self, model: str, secret: str | None, expected: int, extras: Extras | None) -> None:
+    def __init__(
+        self, model: str, secret: str | None, expected: int, extras: Extras | None
+    ) -> None:
         self.is_done = False
         self._model = model
         self._secret = secret
@@ -133,7 +135,10 @@ class ReplyReader:
     def _take(self, completion: Completion, data: bytes) -> tuple[bytes, TokenStats | None]:
         if self._extras is None:
             return data, None
-        taken = self._extras.take(completion, data)
+        try:
+            taken = self._extras.take(completion, data)
+        except ValueError as exc:
+            raise self._broken("expected token statistics, found something else") from exc
         self._compute_s += taken.compute_s
         return taken.data, taken.stats
 

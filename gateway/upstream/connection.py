@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol
+from typing import Protocol, cast, cast
 
 import httptools
 
 from gateway.errors import (
     ProviderError,
     ProviderProtocolError,
-    ProviderTimeout,
     ProviderUnavailable,
 )
+from gateway.upstream.deadlines import Timed
 from gateway.upstream.encoding import Decoder, decoder_for
 from gateway.upstream.types import ENDING_S, MAX_BODY, MAX_HEAD, Deadlines
 
@@ -44,41 +44,32 @@ class Owner(Protocol):
         ...
 
 
-class Exchange:
+class Exchange(Timed):
     """One request's answer; satisfies `Response`."""
 
     __slots__ = (
         "_chunks",
         "_connection",
-        "_deadlines",
         "_decoder",
         "_error",
         "_is_unread",
-        "_label",
         "_room",
-        "_started_at",
         "_waiter",
-        "has_started",
         "headers",
         "is_complete",
-        "is_ending",
         "size",
         "status",
     )
 
-    def __init__(self, connection: Connection, deadlines: Deadlines, started_at: float) -> None:
+    def __init__(self, connection: Connection, limits: Deadlines, began: float) -> None:
+        super().__init__(connection.label, limits, began)
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self.has_started = False
-        self.is_ending = False
         self.is_complete = False
         self.size = 0
         self._chunks: list[bytes] = []
         self._room = HIGH_WATER
         self._connection: Connection | None = connection
-        self._label = connection.label
-        self._deadlines = deadlines
-        self._started_at = started_at
         self._waiter: asyncio.Future[None] | None = None
         self._error: ProviderError | None = None
         self._decoder: Decoder | None = None
@@ -93,7 +84,7 @@ class Exchange:
                 raise self._error
             await self._wait()
         if (encoding := self.headers.get(b"content-encoding")) is not None:
-            self._decoder = decoder_for(encoding, self._label)
+            self._decoder = decoder_for(encoding, self.label)
 
     def header(self, name: str) -> str | None:
         """Return a header's value; `name` in lower case."""
@@ -113,7 +104,7 @@ class Exchange:
         if len(body) > cap:
             self.abort()
             raise ProviderProtocolError(
-                f"{self._label} answered with more than the {cap} bytes expected at most"
+                f"{self.label} answered with more than the {cap} bytes expected at most"
             )
         return body
 
@@ -186,19 +177,6 @@ class Exchange:
             self._connection = None
             self.wake()
 
-    def time_out(self, now: float) -> None:
-        """Fail for the deadline that has passed."""
-        limits = self._deadlines
-        if now >= self._started_at + limits.total_s:
-            what = f"was not done within {limits.total_s:g} s (timeouts.total)"
-        elif self.has_started:
-            what = f"sent nothing for {limits.idle_s:g} s (timeouts.idle)"
-        else:
-            what = (
-                f"did not begin to answer within {limits.first_byte_s:g} s (timeouts.first_token)"
-            )
-        self.fail(ProviderTimeout(f"{self._label} {what}"))
-
     def _take(self) -> bytes:
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -206,23 +184,13 @@ class Exchange:
         self.size = 0
         return data
 
-    def _deadline(self, now: float) -> float:
-        limits, began = self._deadlines, self._started_at
-        if self.is_ending:
-            at = now + ENDING_S
-        elif self.has_started:
-            at = now + limits.idle_s
-        else:
-            at = began + limits.first_byte_s
-        return min(at, began + limits.total_s)
-
     async def _wait(self) -> None:
         """Wait for news from the connection, until the deadline that now holds."""
         connection = self._connection
         if connection is None:  # closed by ourselves
-            raise ProviderUnavailable(f"{self._label} is no longer listened to")
+            raise ProviderUnavailable(f"{self.label} is no longer listened to")
         now = connection.now()
-        connection.arm(self._deadline(now))
+        connection.arm(self.deadline(now))
         connection.resume()
         self._waiter = connection.loop.create_future()
         try:
@@ -315,7 +283,7 @@ class Connection(asyncio.Protocol):
                 self.arm(at)
         elif (exchange := self._exchange) is not None:
             self.abort()
-            exchange.time_out(now)
+            exchange.fail(exchange.passed(now))
 
     def resume(self) -> None:
         """Read on after a pause."""
@@ -327,8 +295,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast, not a check: uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
