@@ -2,6 +2,7 @@
 
 MoneyError
 ├ UsageError            a provider reported an absurd count
+├ ReportError           a question about costs that cannot be answered as asked
 ├ PriceError            a price file that cannot be read
 │ └ UnknownPrice        a model whose price nobody states
 └ LedgerError           nothing can be recorded now; the records are kept and tried again
@@ -38,3 +39,7 @@ class LedgerRefused(LedgerError):
 
 class UnwritableRecord(LedgerError):
     """A single record holds a value that the database cannot take."""
+
+
+class ReportError(MoneyError):
+    """A report was asked for in a way that cannot be answered."""

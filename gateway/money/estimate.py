@@ -106,8 +106,9 @@ def _prompt(prompt: Mapping[str, Any] | str | bytes) -> _Span:
         prompt = prompt.decode("utf-8", "replace")
     if isinstance(prompt, str):
         return _text(prompt, most=REQUEST_OVERHEAD + MESSAGE_OVERHEAD)
-    messages = prompt.get("messages")
-    spans = [_message(m) for m in messages if isinstance(m, Mapping)] if messages else []
+    said = prompt.get("messages")
+    messages = said if isinstance(said, list) else []
+    spans = [_message(m) for m in messages if isinstance(m, Mapping)]
     spans += _tools(prompt)
     return _Span(
         sum(span.least for span in spans),

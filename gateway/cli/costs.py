@@ -1,0 +1,199 @@
+"""`frugal costs`: where the money went, from the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gateway.money.reports import Background, Group, Idle, Report
+
+_WANTING, _MISUSED = 1, 2
+
+
+class By(StrEnum):
+    """What the lines of the report stand for."""
+
+    model = "model"
+    route = "route"
+    tenant = "tenant"
+    key = "key"
+    day = "day"
+    request = "request"
+
+
+class Misused(Exception):
+    """The command cannot be carried out as it was given."""
+
+
+def costs(
+    policy: Annotated[
+        Path | None, typer.Option(help="The policy whose ledger to read (storage.ledger).")
+    ] = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="The ledger itself, such as sqlite:///frugal.db.")
+    ] = None,
+    by: Annotated[By, typer.Option(help="One line for each of these.")] = By.model,
+    since: Annotated[
+        str | None, typer.Option(help="24h, 7d, or a date (UTC); default: all.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --by request: at most so many, newest first.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Report what requests cost and saved, from the ledger; changes nothing.
+
+    Example: frugal costs --policy policies/demo.yaml --by route --since 24h
+    """
+    from gateway.money.errors import LedgerError, LedgerRefused, ReportError
+
+    try:
+        url = _ledger_url(policy, ledger)
+        if by is By.request:
+            _show_requests(url, since, limit, as_json=as_json)
+        else:
+            _show_report(url, by, since, as_json=as_json)
+    except (Misused, ReportError, LedgerRefused) as exc:
+        _stop(exc, _MISUSED)
+    except LedgerError as exc:
+        _stop(exc, _WANTING)
+
+
+def _stop(fault: Exception, code: int) -> None:
+    print(fault, file=sys.stderr)
+    raise typer.Exit(code) from fault
+
+
+def _ledger_url(policy: Path | None, ledger: str | None) -> str:
+    if policy is not None and ledger is not None:
+        raise Misused("expected --policy or --ledger, found both; leave one out")
+    if policy is None:
+        return ledger or "sqlite:///frugal.db"
+    from policies.loader import PolicyError, load_policy
+
+    try:
+        return load_policy(policy, os.environ).storage.ledger
+    except OSError as exc:
+        raise Misused(f"cannot read {policy}: {exc.strerror or exc}") from exc
+    except PolicyError as exc:
+        raise Misused(str(exc)) from exc
+
+
+def _show_requests(url: str, since: str | None, limit: int | None, *, as_json: bool) -> None:
+    from gateway.money.reports import request_rows
+
+    rows = request_rows(url, since=since, limit=limit)
+    if as_json:
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        print(f"[\n{lines}\n]" if rows else "[]")
+        return
+    _print(_requests_table(rows))
+
+
+def _show_report(url: str, by: By, since: str | None, *, as_json: bool) -> None:
+    from gateway.money.reports import cost_report
+
+    report = cost_report(url, by=by.value, since=since)  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps({**asdict(report), "total": asdict(report.total)}, indent=2))
+        return
+    _print(_report_table(report))
+    if report.background or report.idle:
+        _print(_other_table(report.background, report.idle))
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # Into a file or a pipe, as wide as it takes: nothing is cut where a program reads.
+    console.print(table, width=None if console.is_terminal else 240, no_wrap=True)
+
+
+def _table(title: str, words: list[str], numbers: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in words:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _requests_table(rows: list[dict[str, Any]]) -> Table:
+    words = ["request", "state", "tenant", "route", "model", "cache", "path"]
+    table = _table("Requests, newest first", words, ["tokens", "cost $", "saved $", "bounds $"])
+    for row in rows:
+        named = (row[name] for name in ("request_id", *words[1:]))
+        table.add_row(
+            *(_plain(word) for word in named),
+            f"{sum(row['usage'].values()):,}",
+            _dollars(row["cost_nano_usd"]),
+            _dollars(row["saved_nano_usd"]),
+            _bounds(row),
+        )
+    return table
+
+
+def _bounds(row: dict[str, Any]) -> str:
+    if not row["estimated"]:
+        return ""
+    return f"{_dollars(row['lower_nano_usd'])} to {_dollars(row['upper_nano_usd'])}"
+
+
+def _report_table(report: Report) -> Table:
+    numbers = ["requests", "tokens", "cost $", "saved $", "cache hits", "escalations", "estimated"]
+    table = _table(f"Costs by {report.by}", [report.by], numbers)
+    for group in report.groups:
+        table.add_row(_plain(group.name) or "(no answer)", *_sums(group))
+    table.add_section()
+    table.add_row("total", *_sums(report.total))
+    return table
+
+
+def _sums(group: Group) -> list[str]:
+    return [
+        f"{group.requests:,}",
+        f"{group.tokens:,}",
+        _dollars(group.cost_nano_usd),
+        _dollars(group.saved_nano_usd),
+        f"{group.cache_hits:,}",
+        f"{group.escalations:,}",
+        f"{group.estimated:,}",
+    ]
+
+
+def _other_table(background: tuple[Background, ...], idle: tuple[Idle, ...]) -> Table:
+    table = _table("Beside the requests", ["what"], ["calls", "tokens", "hours", "cost $"])
+    for line in background:
+        cost = _dollars(line.cost_nano_usd)
+        table.add_row(_plain(line.purpose), f"{line.attempts:,}", f"{line.tokens:,}", "", cost)
+    for rest in idle:
+        hours = f"{(rest.up_us - rest.busy_us) / 3.6e9:,.2f}"
+        table.add_row(f"idle {_plain(rest.model)}", "", "", hours, _dollars(rest.idle_nano_usd))
+    return table
+
+
+def _dollars(nano: int) -> str:
+    """Show nano-dollars to the sixth decimal place, without passing through floats."""
+    from gateway.money.price import from_nano
+
+    return f"{from_nano(nano):,.6f}"
+
+
+def _plain(text: str) -> str:
+    """Return text that a terminal shows as it is: no markup, no control characters."""
+    from rich.markup import escape
+
+    return escape("".join(c if c.isprintable() else "�" for c in text))
