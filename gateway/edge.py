@@ -50,14 +50,20 @@ class Edge:
     def __init__(self, pipeline: Callable[[], Pipeline], rest: App) -> None:
         self._pipeline = pipeline
         self._rest = rest
+        self._process = secrets.token_hex(4)
+        self._count = 0
+
+    def _new_id(self) -> str:
+        """Return an id that grows with time, which keeps the ledger's index small to update."""
+        self._count = (self._count + 1) & 0xFFFF
+        return f"req_{time.time_ns():016x}{self._count:04x}{self._process}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        # Grows with time, which keeps the ledger's index small to update.
-        request_id = f"req_{time.time_ns():016x}{secrets.token_hex(5)}"
+        request_id = self._new_id()
         if scope["path"] in CHAT_PATHS:
             await self._chat(scope, receive, send, request_id)
         else:

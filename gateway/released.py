@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cache.exact import Seat
@@ -81,7 +81,7 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock) -> CachedReply:
         parts=tuple(part.data for part in parts if not part.is_usage_only),
         streamed=entry.request.stream,
         model=entry.model,
-        usage=asdict(usage) if usage else {},
+        usage={name: getattr(usage, name) for name in _USAGE_FIELDS} if usage else {},
         created_at=clock.wall(),
         path=entry.path,
         usage_event=usage_event,

@@ -44,7 +44,8 @@ def serve_from(settings: Settings, public: socket.socket, admin: socket.socket |
 def _clear_errors() -> Iterator[None]:
     """Log to standard error, and end with one clear line when the policy or a port is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("alembic", "httpx", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         yield
     except (PolicyError, UnknownPrice) as exc:
@@ -109,6 +110,8 @@ def _server(app: App, policy: Policy, lifespan: Literal["on", "off"]) -> _Server
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whoever stands at the other end is the client: a header cannot make it a local one.
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(policy.server.drain),
     )
