@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from policies.schema import Policy
-
-if TYPE_CHECKING:
-    from local_engine.supervise import EngineProcess
 
 
 @asynccontextmanager
@@ -31,22 +26,19 @@ async def running_engines(
     if not wanted:
         yield dict(already)
         return
-    from local_engine.supervise import EngineProcess  # torch stays unloaded without a local model
+    # Free of torch: the model lives in the child alone.
+    from local_engine.supervise import EngineCommand, EngineProcess
 
     async with AsyncExitStack() as stack:
-        # A short path: a Unix socket's may hold some hundred bytes only.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="frugal-")))
-        engines: list[EngineProcess] = []
         sockets = dict(already)
-        for number, (name, model) in enumerate(wanted.items()):
-            sockets[name] = folder / f"{number}.sock"
-            engine = EngineProcess(
+        for name, model in wanted.items():
+            command = EngineCommand(
                 model.checkpoint or "",
-                uds=sockets[name],
                 model_name=name,
                 quantization=model.quantization,
                 threads=model.threads,
                 max_batch=model.max_batch,
             )
-            engines.append(await stack.enter_async_context(engine))
+            engine = await stack.enter_async_context(EngineProcess(command))
+            sockets[name] = engine.path
         yield sockets

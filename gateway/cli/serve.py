@@ -26,18 +26,24 @@ from policies.loader import PolicyError, load_policy
 from policies.schema import Policy, Server
 
 
-def run_serve(path: Path, overrides: Mapping[str, Any], ledger: str | None) -> None:
-    """Serve the policy at `path`; exits 1 when it is found wanting."""
+def run_serve(
+    path: Path, overrides: Mapping[str, Any], ledger: str | None, *, greeting: str = ""
+) -> None:
+    """Serve the policy at `path`; exits 1 when it is found wanting.
+
+    `greeting` is printed once requests are taken.
+    """
     with _clear_errors():
         policy = with_server(load_policy(path, os.environ), overrides)
-        run(policy, Settings(policy_path=path, ledger=ledger))
+        run(policy, Settings(policy_path=path, ledger=ledger), greeting)
 
 
 def serve_from(settings: Settings, public: socket.socket, admin: socket.socket | None) -> None:
     """Serve as one of several workers, on sockets that its parent has opened."""
     with _clear_errors():
         assert settings.policy_path is not None, "a worker is told its policy"
-        serve_here(load_policy(settings.policy_path, os.environ), settings, public, admin)
+        policy = load_policy(settings.policy_path, os.environ)
+        serve_here(policy, settings, public, admin, greeting="")
 
 
 @contextmanager
@@ -62,30 +68,32 @@ def with_server(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
     return policy.model_copy(update={"server": server})
 
 
-def run(policy: Policy, settings: Settings) -> None:
+def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
     """Serve until interrupted."""
     server = policy.server
     public, admin = listen(server.host, server.port), listen(server.admin_host, server.admin_port)
-    print(
-        f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})",
-        file=sys.stderr,
-        flush=True,
-    )
+    greeting += f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})"
     if server.workers == 1:
-        serve_here(policy, settings, public, admin)
+        serve_here(policy, settings, public, admin, greeting=greeting)
     else:
+        print(greeting, file=sys.stderr, flush=True)
         _say_what_is_per_worker(server.workers)
         asyncio.run(_supervise(policy, settings, public, admin))
 
 
 def serve_here(
-    policy: Policy, settings: Settings, public: socket.socket, admin: socket.socket | None
+    policy: Policy,
+    settings: Settings,
+    public: socket.socket,
+    admin: socket.socket | None,
+    *,
+    greeting: str,
 ) -> None:
     """Serve in this process, on sockets that already listen."""
     import uvloop
 
     apps = create_app(settings, policy)
-    servers = {_server(apps.public, policy, "on"): public}
+    servers = {_server(apps.public, policy, "on", greeting): public}
     if admin is not None:
         servers[_server(apps.admin, policy, "off")] = admin
     uvloop.run(_serve_all(servers))
@@ -94,13 +102,25 @@ def serve_here(
 class _Server(uvicorn.Server):
     """A server that leaves the signals to us, since two of them run in one process."""
 
+    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
+        super().__init__(config)
+        self._greeting = greeting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self._greeting:
+            print(self._greeting, file=sys.stderr, flush=True)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the process's signal handlers alone."""
         yield
 
 
-def _server(app: App, policy: Policy, lifespan: Literal["on", "off"]) -> _Server:
+def _server(
+    app: App, policy: Policy, lifespan: Literal["on", "off"], greeting: str = ""
+) -> _Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -115,7 +135,7 @@ def _server(app: App, policy: Policy, lifespan: Literal["on", "off"]) -> _Server
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(policy.server.drain),
     )
-    return _Server(config)
+    return _Server(config, greeting)
 
 
 async def _serve_all(servers: Mapping[_Server, socket.socket]) -> None:

@@ -42,15 +42,17 @@ def run_up(overrides: Mapping[str, Any]) -> None:
     with _remote_model() as upstream:
         os.environ["FRUGAL_DEMO_UPSTREAM"] = f"{upstream}/v1"
         url = f"http://127.0.0.1:{overrides.get('port', 4000)}"
-        print(_WHAT_TO_TRY.format(upstream=upstream, url=url, ledger=ledger), flush=True)
-        run_serve(Path(policies.__file__).parent / "demo.yaml", overrides, ledger)
+        greeting = _WHAT_TO_TRY.format(upstream=upstream, url=url, ledger=ledger)
+        demo = Path(policies.__file__).parent / "demo.yaml"
+        run_serve(demo, overrides, ledger, greeting=greeting)
 
 
 @contextmanager
 def _remote_model() -> Iterator[str]:
     """Run the larger demo model as a server; yield its address once it answers."""
     port = _free_port()
-    command = [sys.executable, "-m", "local_engine.server", "demo/small", "--port", str(port)]
+    command = [sys.executable, "-m", "local_engine.server", "demo/small", "--model-name", "demo/small", "--port", str(port),
+               "--threads", "1", "--niceness", "5", "--exit-with-stdin"]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
         url = f"http://127.0.0.1:{port}"
