@@ -1,0 +1,1 @@
+"""The proxy: edge, pipeline, providers, money, and the command line."""

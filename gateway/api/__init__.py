@@ -1,0 +1,1 @@
+"""The HTTP surface off the hot path."""

@@ -1,0 +1,1 @@
+"""The command `frugal`, one module a command."""

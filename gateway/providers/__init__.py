@@ -1,0 +1,1 @@
+"""Those who answer: OpenAI-compatible servers, engines on this machine, recordings."""
