@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
 
 import msgspec
 
@@ -27,6 +28,7 @@ from gateway.errors import (
     UnknownModel,
 )
 from gateway.money.ledger import Ledger, LedgerError
+from gateway.money.price import from_nano, to_nano
 from gateway.money.prices import PriceBook
 from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
@@ -86,16 +88,16 @@ class Reply:
         if entry.age_s is not None:
             found["age"] = str(entry.age_s)
         if cost:
-            found["x-frugal-cost-usd"] = f"{entry.cost:f}"
-            found["x-frugal-saved-usd"] = f"{entry.saved:f}"
+            found["x-frugal-cost-usd"] = _usd(entry.cost)
+            found["x-frugal-saved-usd"] = _usd(entry.saved)
         return found
 
     def cost_event(self) -> bytes:
         """Return the last event of a stream whose client asked for its cost."""
         entry = self._entry
         frugal = {
-            "cost_usd": f"{entry.cost:f}",
-            "saved_usd": f"{entry.saved:f}",
+            "cost_usd": _usd(entry.cost),
+            "saved_usd": _usd(entry.saved),
             "path": entry.path,
             "cache": entry.cache,
         }
@@ -304,6 +306,11 @@ class Pipeline:
             body.pop("stream_options", None)
         call = ProviderCall(body, stream, wants_stats, entry.route.timeouts, request.id)
         return self._providers[attempt.model].call(call)
+
+
+def _usd(dollars: Decimal) -> str:
+    """Return dollars to the nano, as the ledger keeps them."""
+    return f"{from_nano(to_nano(dollars)):f}"
 
 
 def _promises(attempt: Attempt, plan: Plan) -> bool:

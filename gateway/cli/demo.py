@@ -37,10 +37,10 @@ class Way:
 
 
 WAYS = (
-    Way("always small", "tiny", use_cache=False),
-    Way("always large", "large", use_cache=False),
+    Way("small", "tiny", use_cache=False),
+    Way("large", "large", use_cache=False),
     Way("cascade", "auto", use_cache=False),
-    Way("cascade + exact cache", "auto", use_cache=True),
+    Way("cascade + cache", "auto", use_cache=True),
 )
 
 
@@ -160,10 +160,9 @@ def _row(way: Way, answers: Sequence[Answered]) -> Row:
 def _print(rows: Sequence[Row], count: int) -> None:
     table = Table(title=f"{count} held-out questions each way, every fifth of them twice")
     table.add_column("way")
-    for title in ("right", "$ per 1,000", "cost vs large", "tokens", "p50 ms", "p95 ms",
-                  "escalated", "cache hits"):  # fmt: skip
-        table.add_column(title, justify="right")
-    large = next(row for row in rows if row.way == "always large")
+    for title in ("right", "$/1,000", "cost", "tokens", "p50 ms", "p95 ms", "escal.", "hits"):
+        table.add_column(title, justify="right", no_wrap=True)
+    large = next(row for row in rows if row.way == "large")
     for row in rows:
         relative = row.cost_usd_per_1k / large.cost_usd_per_1k if large.cost_usd_per_1k else 0.0
         table.add_row(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from gateway.cli.costs import costs
 
 from gateway.cli.check import check
+from gateway.cli.costs import costs
 
 app = typer.Typer(
     name="frugal",

@@ -51,7 +51,8 @@ def run_up(overrides: Mapping[str, Any]) -> None:
 def _remote_model() -> Iterator[str]:
     """Run the larger demo model as a server; yield its address once it answers."""
     port = _free_port()
-    command = [sys.executable, "-m", "local_engine.server", "demo/small", "--model-name", "demo/small", "--port", str(port),
+    command = [sys.executable, "-m", "local_engine.server", "demo/small",
+               "--model-name", "demo/small", "--port", str(port),
                "--threads", "1", "--niceness", "5", "--exit-with-stdin"]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
