@@ -154,6 +154,8 @@ class EngineCore:
         takes = plan_step([s.needs for s in self._running], self._limits.prefill_chunk)
         work = [(s, n) for s, n in zip(self._running, takes, strict=True) if n]
         # Single tokens first and by row: they are attended together, densely if possible.
+        if not work:
+            return []
         work.sort(key=lambda item: (item[1] > 1, item[0].row))
         try:
             ready, drawn = self._compute(work)

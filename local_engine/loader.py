@@ -14,7 +14,7 @@ import torch
 from local_engine.config import ModelConfig, read_config, read_json
 from local_engine.errors import CheckpointError
 from local_engine.model import Decoder, build_decoder, expected_shapes
-from local_engine.quant import Quantization, make_linear
+from local_engine.quant import Quantization
 from local_engine.template import ChatTemplate
 from local_engine.tokenizer import Tokenizer
 from local_engine.types import Sampling
@@ -70,7 +70,7 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     decoder = build_decoder(
         config,
         lambda name: weights.read(name, dtype).to(device),
-        lambda weight, bias: make_linear(weight, bias, options.quantization),
+        options.quantization,
     )
     return LoadedModel(
         decoder,

@@ -12,11 +12,10 @@ from torch import Tensor
 from local_engine.batch import Batch
 from local_engine.config import ModelConfig
 from local_engine.kv import KvCache
-from local_engine.quant import Linear, PlainLinear
+from local_engine.quant import Linear, PlainLinear, Quantization, make_head, make_linear
 from local_engine.rope import angles, frequencies, rotate
 
 Read = Callable[[str], Tensor]
-Make = Callable[[Tensor, Tensor | None], Linear]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +141,22 @@ def _layer_shapes(c: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def build_decoder(config: ModelConfig, read: Read, make: Make) -> Decoder:
-    """Assemble a decoder from tensors by name; `make` wraps weights, perhaps quantizing."""
+def build_decoder(config: ModelConfig, read: Read, quantization: Quantization) -> Decoder:
+    """Assemble a decoder from tensors by name, quantizing each as soon as it is read."""
     embedding = read("model.embed_tokens.weight")
     head = embedding if config.has_tied_head else read("lm_head.weight")
-    layers = [_build_layer(config, f"model.layers.{i}.", read, make) for i in range(config.layers)]
-    return Decoder(config, embedding, layers, read("model.norm.weight"), make(head, None))
+    layers = [
+        _build_layer(config, f"model.layers.{i}.", read, quantization) for i in range(config.layers)
+    ]
+    norm = read("model.norm.weight")
+    return Decoder(config, embedding, layers, norm, make_head(head, quantization))
 
 
-def _build_layer(c: ModelConfig, prefix: str, read: Read, make: Make) -> Layer:
+def _build_layer(c: ModelConfig, prefix: str, read: Read, quantization: Quantization) -> Layer:
     def joined(has_bias: bool, *names: str) -> Linear:
-        weight = [read(f"{prefix}{n}.weight") for n in names]
-        bias = [read(f"{prefix}{n}.bias") for n in names] if has_bias else None
-        if len(names) == 1:
-            return make(weight[0], bias[0] if bias else None)
-        return make(torch.cat(weight), torch.cat(bias) if bias else None)
+        weight = torch.cat([read(f"{prefix}{n}.weight") for n in names])
+        bias = torch.cat([read(f"{prefix}{n}.bias") for n in names]) if has_bias else None
+        return make_linear(weight, bias, quantization)
 
     attention = [f"self_attn.{n}_proj" for n in "qkv"]
     return Layer(
