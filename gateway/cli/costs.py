@@ -115,9 +115,8 @@ def _show_report(url: str, by: By, since: str | None, *, as_json: bool) -> None:
 def _print(table: Table) -> None:
     from rich.console import Console
 
-    console = Console()
     # Into a file or a pipe, as wide as it takes: nothing is cut where a program reads.
-    console.print(table, width=None if console.is_terminal else 240, no_wrap=True)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def _table(title: str, words: list[str], numbers: list[str]) -> Table:

@@ -126,7 +126,8 @@ def _reading(url: str) -> Iterator[Connection]:
     path = locate(url).path
     if not path.is_file():
         raise LedgerError(f"ledger {path}: no such file; is this the ledger that `serve` writes?")
-    uri = URL.create("sqlite", database=f"file:{path}", query={"mode": "ro", "uri": "true"})
+    quoted = path.absolute().as_uri()
+    uri = URL.create("sqlite", database=quoted, query={"mode": "ro", "uri": "true"})
     engine = create_engine(uri, poolclass=NullPool)
     try:
         with engine.connect() as connection:

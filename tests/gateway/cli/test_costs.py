@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from gateway.cli.costs import costs
+from gateway.money.ledger import UptimeRecord
+from gateway.money.sqlite import SqliteStore
+from tests.support.money import attempt, entry
+
+POLICY = """
+version: 1
+models:
+  tiny: {{provider: openai, base_url: "http://127.0.0.1:9/v1", price: unknown_is_free}}
+storage:
+  ledger: {url}
+"""
+
+app = typer.Typer()
+app.command()(costs)
+
+
+@pytest.fixture
+def url(tmp_path):
+    store = SqliteStore(tmp_path / "ledger.db")
+    store.open()
+    store.commit(
+        [
+            entry("one", cost_nano_usd=1_234_567),
+            entry("two", estimated=True, lower_nano_usd=1, tenant="[bold]x\x1b[2J"),
+        ],
+        [
+            attempt("one", cost_nano_usd=1_234_567),
+            attempt("two", purpose="audit", payer="gateway"),
+        ],
+        [UptimeRecord("run", "tiny", 0, 3_600_000_000, 400_000_000)],
+    )
+    store.close()
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+def _run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_requests_are_printed_as_json_of_the_documented_shape(url):
+    done = _run("--ledger", url, "--by", "request", "--json")
+    rows = json.loads(done.stdout)
+
+    assert done.exit_code == 0
+    assert [row["request_id"] for row in rows] == ["two", "one"]
+    assert rows[1]["cost_nano_usd"] == 1_234_567
+    assert done.stdout.count("\n") == len(rows) + 2
+
+
+@pytest.mark.parametrize("by", ["model", "route", "tenant", "key", "day"])
+def test_sums_are_printed_as_json_with_their_total(url, by):
+    told = json.loads(_run("--ledger", url, "--by", by, "--json").stdout)
+
+    assert told["by"] == by
+    assert told["total"]["requests"] == 2
+    assert told["background"][0]["purpose"] == "audit"
+    assert told["idle"][0]["model"] == "tiny"
+
+
+def test_a_table_shows_dollars_and_what_stands_beside_the_requests(url):
+    shown = _run("--ledger", url).stdout
+
+    assert "0.001235" in shown
+    assert "escalations" in shown
+    assert "audit" in shown
+    assert "idle tiny" in shown
+
+
+def test_a_table_of_requests_shows_bounds_only_where_the_count_is_our_own(url):
+    shown = _run("--ledger", url, "--by", "request").stdout
+
+    assert shown.count(" to ") == 1
+
+
+def test_names_from_requests_cannot_paint_the_terminal(url):
+    shown = _run("--ledger", url, "--by", "tenant").stdout
+
+    assert "\x1b[2J" not in shown
+    assert "[bold]x" in shown
+
+
+def test_a_policy_names_its_ledger(url, tmp_path):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(url=url))
+
+    assert len(json.loads(_run("--policy", str(policy), "--by", "request", "--json").stdout)) == 2
+
+
+def test_a_ledger_without_matching_requests_prints_an_empty_list(url):
+    assert _run("--ledger", url, "--by", "request", "--json", "--since", "2099-01-01").stdout == (
+        "[]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--ledger", "sqlite:///none.db"], 1, "no such file"),
+        (["--ledger", "mysql://x"], 2, "expected a ledger"),
+        (["--policy", "none.yaml"], 2, "cannot read none.yaml"),
+        (["--policy", "a.yaml", "--ledger", "sqlite:///b.db"], 2, "found both"),
+        (["--by", "colour"], 2, "colour"),
+    ],
+)
+def test_misuse_is_told_from_finding_nothing(arguments, code, said):
+    done = _run(*arguments)
+
+    assert done.exit_code == code
+    assert said in done.stderr
+
+
+def test_a_time_that_is_none_is_misuse(url):
+    done = _run("--ledger", url, "--since", "soon")
+
+    assert done.exit_code == 2
+    assert "expected a time such as 24h" in done.stderr
+
+
+def test_help_has_an_example():
+    assert "frugal costs --policy" in " ".join(_run("--help").stdout.split())

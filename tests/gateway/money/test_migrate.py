@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, create_engine
+
+from gateway.money import migrate
+from gateway.money.errors import LedgerError, LedgerRefused
+from gateway.money.migrate import HEAD, KNOWN, migrate_sqlite
+from gateway.money.schema import metadata
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a folder & more" / "ledger%20.db"
+
+
+@pytest.fixture(autouse=True)
+def _folder(path):
+    path.parent.mkdir()
+
+
+def _run(path, sql):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sql)
+
+
+def test_migrations_arrive_at_the_tables_that_reports_read(path):
+    migrate_sqlite(path)
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, metadata)
+    engine.dispose()
+
+    assert differences == []
+
+
+def test_tables_are_strict_so_that_money_stays_whole(path):
+    migrate_sqlite(path)
+    with closing(sqlite3.connect(path)) as connection:
+        made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+
+    assert {name for name, sql in made.items() if "STRICT" in sql} == {"entry", "attempt", "uptime"}
+
+
+def test_the_known_revisions_are_those_on_disk():
+    config = Config()
+    config.set_main_option("script_location", str(migrate._MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+
+    assert script.get_current_head() == HEAD
+    assert {revision.revision for revision in script.walk_revisions()} == KNOWN
+
+
+def test_migrating_again_changes_nothing(path):
+    migrate_sqlite(path)
+    before = path.read_bytes()
+    migrate_sqlite(path)
+
+    assert path.read_bytes() == before
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(path):
+    migrate_sqlite(path)
+    _run(path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(LedgerRefused, match=r"'9999' is newer .* upgrade"):
+        migrate_sqlite(path)
+
+
+def test_a_database_of_somebody_else_is_refused(path):
+    _run(path, "CREATE TABLE songs (name TEXT)")
+    with pytest.raises(LedgerRefused, match="something else"):
+        migrate_sqlite(path)
+
+
+def test_a_file_that_is_no_database_is_refused(path):
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(LedgerError, match="not a database"):
+        migrate_sqlite(path)
+
+
+def test_processes_that_start_together_migrate_once(path):
+    code = (
+        "import sys; from pathlib import Path; "
+        "from gateway.money.migrate import migrate_sqlite; migrate_sqlite(Path(sys.argv[1]))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
+
+    assert [process.wait(120) for process in started] == [0, 0, 0]
+    migrate_sqlite(path)
+
+
+def test_an_up_to_date_ledger_starts_without_the_migration_tools(path):
+    migrate_sqlite(path)
+    code = (
+        "import sys; from pathlib import Path; from gateway.money.ledger import ledger_at; "
+        "from gateway.money.migrate import migrate_sqlite; migrate_sqlite(Path(sys.argv[1])); "
+        "heavy = {'alembic', 'sqlalchemy', 'genai_prices'} & set(sys.modules); sys.exit(len(heavy))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=120).returncode == 0
