@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
 from gateway.pipeline import Pipeline, Reply
-from gateway.request import ChatRequest, parse_chat
+from gateway.request import ChatRequest, RawHeaders, parse_chat
 from gateway.wire import Part
 
 Scope = MutableMapping[str, Any]
@@ -90,28 +90,21 @@ async def _open(
 ) -> tuple[ChatRequest, Reply]:
     if scope["method"] != "POST":
         raise MethodNotAllowed(f"expected POST, found {scope['method']}")
-    headers = _headers(scope)
+    headers: RawHeaders = dict(scope["headers"])
     client = scope["client"]
-    authorization = headers.get("authorization")
     caller = pipeline.keys.identify(
-        authorization.encode("latin-1") if authorization is not None else None,
-        client[0] if client else None,
-        headers.get("host", "").encode("latin-1"),
+        headers.get(b"authorization"), client[0] if client else None, headers.get(b"host", b"")
     )
     raw = await _read_body(receive, headers, pipeline.policy.server.max_body)
     request = parse_chat(raw, headers, request_id)
     return request, pipeline.open(request, caller)
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-
-
-async def _read_body(receive: Receive, headers: dict[str, str], limit: int) -> bytes:
+async def _read_body(receive: Receive, headers: RawHeaders, limit: int) -> bytes:
     too_large = PayloadTooLarge(f"the body may hold {limit} bytes; send less")
-    if int(headers.get("content-length", "0")) > limit:
+    if int(headers.get(b"content-length", b"0")) > limit:
         raise too_large
-    if headers.get("content-encoding", "identity") != "identity":
+    if headers.get(b"content-encoding", b"identity") != b"identity":
         raise InvalidRequest("expected an uncompressed body; leave out content-encoding")
     message = await receive()
     body: bytes = message.get("body", b"")

@@ -204,8 +204,8 @@ class Entry:
         self.status = 200
         self.error: str | None = None
         self.state: Literal["settled", "abandoned", "failed"] = "settled"
-        self.cost = _ZERO
-        self.saved = _ZERO
+        self.cost_nano = 0
+        self.saved_nano = 0
         self._facts: RequestFacts | None = None
         self._clock = clock
         self._started_at = clock.wall()
@@ -286,25 +286,28 @@ class Entry:
     def settle(self, prices: PriceBook) -> tuple[EntryRecord, list[AttemptRecord]]:
         """Add up what the request cost and return its ledger lines."""
         spent = [attempt.spent(prices, self.request) for attempt in self.attempts]
-        self.cost = sum((s.cost for s in spent), _ZERO)
-        self.saved = self._list_price(prices) - self.cost if self.state == "settled" else _ZERO
+        cost = sum((s.cost for s in spent), _ZERO)
+        self.cost_nano = to_nano(cost) if spent else 0
+        if self.state == "settled":
+            self.saved_nano = to_nano(self._list_price(prices, cost) - cost)
         lines = [
             _line(self, seq, attempt, money, prices)
             for seq, (attempt, money) in enumerate(zip(self.attempts, spent, strict=True))
         ]
         return self._record(spent), lines
 
-    def _list_price(self, prices: PriceBook) -> Decimal:
-        """Return what the reference model would have charged for the answer that was served."""
+    def _list_price(self, prices: PriceBook, paid: Decimal) -> Decimal:
+        """Return what the reference model would have charged for the answer; `paid` if unknown."""
         usage = self.served.usage if self.served else self.cached_usage
         if usage is None:
-            return self.cost
+            return paid
         reference = self.route.cascade.reference_model if self.route.cascade else self.model
         price = prices.for_model(reference)
-        return self.cost if price.is_hourly else cost(usage, price)
+        return paid if price.is_hourly else cost(usage, price)
 
     def _record(self, spent: Sequence[Spent]) -> EntryRecord:
-        usage = total_usage(s.usage for s in spent)
+        usage = total_usage([s.usage for s in spent])
+        exact, is_own = self.cost_nano, usage.estimated
         return EntryRecord(
             request_id=self.request.id,
             started_at_us=int(self._started_at * 1_000_000),
@@ -320,14 +323,14 @@ class Entry:
             stream=self.request.stream,
             status=self.status,
             usage=usage,
-            cost_nano_usd=to_nano(self.cost),
-            saved_nano_usd=to_nano(self.saved),
+            cost_nano_usd=self.cost_nano,
+            saved_nano_usd=self.saved_nano,
             reference_model=(
                 self.route.cascade.reference_model if self.route.cascade else self.model
             ),
-            estimated=usage.estimated,
-            lower_nano_usd=to_nano(sum((s.lower for s in spent), _ZERO)),
-            upper_nano_usd=to_nano(sum((s.upper for s in spent), _ZERO)),
+            estimated=is_own,
+            lower_nano_usd=to_nano(sum((s.lower for s in spent), _ZERO)) if is_own else exact,
+            upper_nano_usd=to_nano(sum((s.upper for s in spent), _ZERO)) if is_own else exact,
             latency_us=int((self._clock.tick() - self._started) * 1_000_000),
             ttft_us=None if self._first is None else int((self._first - self._started) * 1e6),
             error=self.error,

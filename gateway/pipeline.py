@@ -11,7 +11,6 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from decimal import Decimal
 
 import msgspec
 
@@ -28,12 +27,12 @@ from gateway.errors import (
     UnknownModel,
 )
 from gateway.money.ledger import Ledger, LedgerError
-from gateway.money.price import from_nano, to_nano
+from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
 from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
-from policies.rules import RequestFacts, first_match
+from policies.rules import first_match
 from policies.schema import Cache, Policy, Route
 from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, Verdict
 
@@ -88,16 +87,16 @@ class Reply:
         if entry.age_s is not None:
             found["age"] = str(entry.age_s)
         if cost:
-            found["x-frugal-cost-usd"] = _usd(entry.cost)
-            found["x-frugal-saved-usd"] = _usd(entry.saved)
+            found["x-frugal-cost-usd"] = shown_usd(entry.cost_nano)
+            found["x-frugal-saved-usd"] = shown_usd(entry.saved_nano)
         return found
 
     def cost_event(self) -> bytes:
         """Return the last event of a stream whose client asked for its cost."""
         entry = self._entry
         frugal = {
-            "cost_usd": _usd(entry.cost),
-            "saved_usd": _usd(entry.saved),
+            "cost_usd": shown_usd(entry.cost_nano),
+            "saved_usd": shown_usd(entry.saved_nano),
             "path": entry.path,
             "cache": entry.cache,
         }
@@ -153,7 +152,7 @@ class Pipeline:
 
     def _seat(self, entry: Entry) -> Seat[Released] | None:
         request, caller = entry.request, entry.caller
-        rules = _cache_rules(entry.route, entry.facts)
+        rules = _cache_rules(entry)
         if rules.exact is None or request.cache in ("off", "no-store"):
             entry.cache = "bypass"
             return None
@@ -308,11 +307,6 @@ class Pipeline:
         return self._providers[attempt.model].call(call)
 
 
-def _usd(dollars: Decimal) -> str:
-    """Return dollars to the nano, as the ledger keeps them."""
-    return f"{from_nano(to_nano(dollars)):f}"
-
-
 def _promises(attempt: Attempt, plan: Plan) -> bool:
     """Let the plan see the tokens so far; a draft it gives up on ends here."""
     stats = attempt.stats
@@ -332,6 +326,7 @@ def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
     return NoModelAvailable(str(exc), retry_after=waits[0] if waits else None)
 
 
-def _cache_rules(route: Route, facts: RequestFacts) -> Cache:
-    rule = first_match(route.rules, facts) if route.rules else None
+def _cache_rules(entry: Entry) -> Cache:
+    route = entry.route
+    rule = first_match(route.rules, entry.facts) if route.rules else None
     return rule.cache if rule is not None and rule.cache is not None else route.cache

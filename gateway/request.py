@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,10 @@ _FORBIDDEN = frozenset(
     ("api_base", "base_url", "api_key", "proxy", "custom_llm_provider", "extra_headers",
      "organization")
 )  # fmt: skip
-_LATER_HEADERS = ("x-frugal-max-usd", "x-frugal-deadline")
+_LATER_HEADERS = (b"x-frugal-max-usd", b"x-frugal-deadline")
+
+RawHeaders = Mapping[bytes, bytes]
+"""Headers by lower-case name, as ASGI hands them over; the last of a name wins."""
 
 
 class _Message(msgspec.Struct):
@@ -61,6 +64,24 @@ class _ChatFields(msgspec.Struct):
     frugal: _Controls | None = None
 
 
+class _Text(Mapping[str, str]):
+    """Raw headers read as text, each only when somebody asks."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One chat completion as the client asked for it.
@@ -77,7 +98,7 @@ class ChatRequest:
     include_cost: bool
     cache: CacheMode
     tags: frozenset[str]
-    headers: Mapping[str, str]
+    headers: RawHeaders
     size: int
 
     @property
@@ -105,14 +126,14 @@ class ChatRequest:
             has_images=_has_images(self.fields.messages),
             json_schema=kind == "json_schema",
             logprobs=bool(self.fields.logprobs),
-            headers=self.headers,
+            headers=_Text(self.headers),
         )
 
 
-def parse_chat(raw: bytes, headers: Mapping[str, str], request_id: str) -> ChatRequest:
+def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
     """Check a chat completion request.
 
-    `headers` has lower-case names. Raises InvalidRequest, saying what was
+    Raises InvalidRequest, saying what was
     expected and where.
     """
     body = _decode(raw)
@@ -204,21 +225,23 @@ def _has_images(messages: list[_Message]) -> bool:
     )
 
 
-def _cache_mode(headers: Mapping[str, str], controls: _Controls | None) -> CacheMode:
+def _cache_mode(headers: RawHeaders, controls: _Controls | None) -> CacheMode:
     for name in _LATER_HEADERS:
         if name in headers:
-            raise InvalidRequest(f"the header {name} is not built yet; leave it out", param=name)
-    asked = headers.get("x-frugal-cache") or (controls.cache if controls else None)
+            said = name.decode()
+            raise InvalidRequest(f"the header {said} is not built yet; leave it out", param=said)
+    header = headers.get(b"x-frugal-cache", b"").decode("latin-1")
+    asked = header or (controls.cache if controls else None)
     if asked not in (None, "exact", "off"):
         raise InvalidRequest(
             f"x-frugal-cache: expected exact or off, found {asked!r}", param="x-frugal-cache"
         )
-    control = headers.get("cache-control", "")
-    if asked == "off" or ("no-store" in control and "no-cache" in control):
+    control = headers.get(b"cache-control", b"").lower()
+    if asked == "off" or (b"no-store" in control and b"no-cache" in control):
         return "off"
-    if "no-store" in control:
+    if b"no-store" in control:
         return "no-store"
-    if "no-cache" in control:
+    if b"no-cache" in control:
         return "refresh"
     return "exact" if asked else "use"
 

@@ -77,6 +77,13 @@ def to_nano(dollars: Decimal) -> int:
     return int((dollars * _NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
+def shown_usd(nano: int) -> str:
+    """Return nano-dollars as dollars with nine decimals."""
+    sign = "-" if nano < 0 else ""
+    dollars, rest = divmod(abs(nano), 10**9)
+    return f"{sign}{dollars}.{rest:09d}"
+
+
 def from_nano(nano: int) -> Decimal:
     """Return nano-dollars as dollars, exactly."""
     return Decimal(nano).scaleb(-9)

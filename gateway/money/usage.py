@@ -36,11 +36,14 @@ class Usage:
         )  # fmt: skip
 
 
+NOTHING = Usage()
+
+
 def total_usage(usages: Iterable[Usage]) -> Usage:
     """Add up several calls; the sum is `estimated` when any of them is."""
     calls = list(usages)
-    if len(calls) == 1:
-        return calls[0]
+    if len(calls) <= 1:
+        return calls[0] if calls else NOTHING
     return Usage(
         input=sum(call.input for call in calls),
         cached_input=sum(call.cached_input for call in calls),

@@ -123,20 +123,20 @@ def test_our_own_members_are_taken_out_and_unknown_ones_pass() -> None:
     ("headers", "mode"),
     [
         ({}, "use"),
-        ({"x-frugal-cache": "off"}, "off"),
-        ({"x-frugal-cache": "exact"}, "exact"),
-        ({"cache-control": "no-store"}, "no-store"),
-        ({"cache-control": "no-cache"}, "refresh"),
-        ({"cache-control": "no-cache, no-store"}, "off"),
+        ({b"x-frugal-cache": b"off"}, "off"),
+        ({b"x-frugal-cache": b"exact"}, "exact"),
+        ({b"cache-control": b"no-store"}, "no-store"),
+        ({b"cache-control": b"no-cache"}, "refresh"),
+        ({b"cache-control": b"no-cache, no-store"}, "off"),
     ],
 )
-def test_headers_say_how_the_cache_is_used(headers: dict[str, str], mode: str) -> None:
+def test_headers_say_how_the_cache_is_used(headers: dict[bytes, bytes], mode: str) -> None:
     assert parse_chat(chat(), headers, "req_1").cache == mode
 
 
 def test_a_control_that_is_not_built_yet_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest, match="x-frugal-max-usd"):
-        parse_chat(chat(), {"x-frugal-max-usd": "0.01"}, "req_1")
+        parse_chat(chat(), {b"x-frugal-max-usd": b"0.01"}, "req_1")
 
 
 def test_facts_tell_what_rules_ask_for() -> None:
@@ -149,13 +149,13 @@ def test_facts_tell_what_rules_ask_for() -> None:
             max_completion_tokens=99,
             logprobs=True,
         ),
-        {"x-team": "blue"},
+        {b"x-team": b"blue"},
         "req_1",
     ).facts(CALLER)
 
     assert (facts.has_images, facts.has_tools, facts.json_schema, facts.logprobs) == (True,) * 4
     assert facts.max_tokens == 99
-    assert facts.headers == {"x-team": "blue"}
+    assert dict(facts.headers) == {"x-team": "blue"}
     assert (facts.tenant, facts.key) == ("platform", "ci")
 
 
