@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -24,15 +25,24 @@ _KEYS = ("answer", "final_answer")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a reply comes to: a number, or normalised text; `detail` is its unit or wording."""
+    """What a reply comes to: a number, or normalised text.
+
+    `detail` is the unit of a number, or the wording of a choice. `exact` is the
+    text as it was written; where one side wrote a literal in quotes, only that
+    counts.
+    """
 
     value: Fraction | str
     detail: str = ""
+    exact: str = ""
+    is_literal: bool = False
 
     def agrees(self, other: Answer) -> bool:
         """Return whether both come to the same; a missing detail is no contradiction."""
         if self.value != other.value:
             return False
+        if self.is_literal or other.is_literal:
+            return self.exact == other.exact
         return not self.detail or not other.detail or self.detail == other.detail
 
 
@@ -80,7 +90,7 @@ _MEMBER = re.compile(
 
 def _from_broken_json(reply: str) -> str | None:
     found = _MEMBER.findall(reply)
-    return "".join(found[-1]).strip() if found else None
+    return "".join(found[-1]).replace('\\"', '"').strip() if found else None
 
 
 def _as_text(value: Any) -> str:
@@ -91,8 +101,8 @@ def _as_text(value: Any) -> str:
 
 _HASHES = re.compile(r"^[ \t]{0,9}#{4}[ \t]{1,9}(\S[^\n]{0,500})$", re.MULTILINE)
 _ANSWER = re.compile(
-    r"\banswer[*_`]{0,3}(?:[ \t]{1,3}is\b)?[ \t]{0,3}(?::|=|(?<=is))[*_`]{0,3}[ \t]{0,3}\n?"
-    r"(?!not\b)([^\n]{1,500})",
+    r"\banswer[*_`]{0,3}(?:[ \t]{1,3}is\b)?[ \t]{0,3}(?::|=|(?<=is))[*_`]{0,3}\s{0,3}"
+    r"(?!not\b)(?=[^\s:=])",
     re.IGNORECASE,
 )
 
@@ -101,10 +111,10 @@ def _from_marks(reply: str) -> str | None:
     boxed = _boxed(reply)
     if boxed is not None:
         return boxed
-    for mark in (_HASHES, _ANSWER):
-        if found := mark.findall(reply):
-            return str(found[-1])
-    return None
+    if hashes := _HASHES.findall(reply):
+        return str(hashes[-1])
+    *_, last = (None, *_ANSWER.finditer(reply))
+    return None if last is None else reply[last.end() : last.end() + 500].partition("\n")[0]
 
 
 def _boxed(reply: str) -> str | None:
@@ -122,20 +132,26 @@ def _boxed(reply: str) -> str | None:
 _CODE = re.compile(
     r"```|^\s{0,40}(?:def|return|import|print|let|const|var|#include)\b", re.MULTILINE
 )
-_DECIMAL = r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-_EQUATION = re.compile(
-    r"\d\s?%?\s?(?:[-+*/×÷·x]|\\times|\\cdot|\\div)\s?[$(]{0,2}\s?\d[^\n=]{0,60}=\s?[$(]{0,2}-?\d"  # noqa: RUF001
-)
+_DECIMAL = r"[-+\u2212]?(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*)(?:\.\d+)?"
+_RESULT = re.compile(r"=\s?[$(]{0,2}-?\d")
+_OPERATION = re.compile(r"\d.{0,40}?(?:[-+*/\u00d7\u00f7\u00b7]|\\times|\\div|\\cdot| x )")
 _ANY_NUMBER = re.compile(rf"(?<![\w.,])(?:{_DECIMAL})(?!\w)")
 
 
 def _calculated(reply: str) -> Answer | None:
     """Take the last number of a reply that calculates; neither prose nor code does."""
-    if not _EQUATION.search(reply) or _CODE.search(reply):
+    end = reply[-5000:]
+    if not any(map(_OPERATION.search, _left_sides(end))) or _CODE.search(reply):
         return None
-    numbers = _ANY_NUMBER.findall(reply[-300:])
+    numbers = _ANY_NUMBER.findall(end[-300:])
     value = _value(numbers[-1]) if numbers else None
     return None if value is None else Answer(value)
+
+
+def _left_sides(text: str) -> Iterator[str]:
+    """Yield what stands before each `= number`, on its line."""
+    for result in _RESULT.finditer(text):
+        yield text[max(0, result.start() - 100) : result.start()].rpartition("\n")[2]
 
 
 def _read_line(text: str) -> Answer | None:
@@ -151,7 +167,15 @@ def _read_line(text: str) -> Answer | None:
 def _read(text: str) -> Answer | None:
     """Read an answer by itself: a choice, a number with its unit, JSON, or text."""
     bare = _bare(text)
+    inner = _unquoted(bare)
+    if inner is not None:
+        return _number(inner) or Answer(_folded(inner), exact=inner, is_literal=True)
     return _choice(bare) or _number(bare) or _literal(bare) or _text(bare)
+
+
+def _unquoted(text: str) -> str | None:
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted and text[0] not in text[1:-1] else None
 
 
 _LONE = re.compile(r"[(\[]?([A-Ja-j])[)\]]?")
@@ -169,7 +193,7 @@ def _choice(text: str) -> Answer | None:
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d{1,18})\}\{(\d{1,18})\}")
 _NUMBER = re.compile(
     rf"(?:[a-z]\w{{0,20}}\s?=\s?)?([$€£¥]?)\s?({_DECIMAL})(?:\s?/\s?(\d{{1,18}}))?"
-    r"\s?(%|[^\W\d_][^\d=]{0,40})?",
+    r"\s?([%$€£¥\"]|/?\s?[^\W\d_][^\d=]{0,40})?",
     re.IGNORECASE,
 )
 _MONEY = {"$": "dollar", "usd": "dollar", "€": "euro", "eur": "euro", "£": "pound", "¥": "yen"}
@@ -188,8 +212,10 @@ def _number(text: str) -> Answer | None:
     found = _NUMBER.fullmatch(_FRACTION.sub(r"\1/\2", text))
     if found is None:
         return None
-    value, unit = _value(found[2], found[3]), _unit(found[4] or found[1])
-    return None if value is None or unit in _CHANGING else Answer(value, unit)
+    value, unit = _value(found[2], found[3]), _unit(found[4] or "")
+    if value is None or unit in _CHANGING:
+        return None
+    return Answer(value, _unit(found[1]) or unit)
 
 
 def _value(number: str, below: str | None = None) -> Fraction | None:
@@ -202,7 +228,7 @@ def _unit(text: str) -> str:
     words = text.casefold().split()
     if not words:
         return ""
-    word = words[0].strip(".,;()")
+    word = words[0].strip(".,;()/")
     return _MONEY.get(word, word if word in _CHANGING else word.removesuffix("s"))
 
 
@@ -221,16 +247,14 @@ _QUOTED = re.compile(r"""["'\[\]{}]""")
 
 def _text(text: str) -> Answer | None:
     """Fold case and spacing, but not in what looks like code, where both mean something."""
-    if not _QUOTED.search(text):
-        folded = _folded(text)
-        return Answer(folded) if folded else None
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        text = text[1:-1]
-    return Answer(re.sub(r"([,:])\s+", r"\1", text)) if text.strip() else None
+    folded = re.sub(r"([,:])\s+", r"\1", text) if _QUOTED.search(text) else _folded(text)
+    return Answer(folded, exact=text) if folded.strip() else None
 
 
 def _folded(text: str) -> str:
-    return re.sub(r"[\s,;:]+", " ", text.casefold()).strip(" .!")
+    if not re.search(r"[a-z][A-Z]", text):  # capitals within a word mean something
+        text = text.casefold()
+    return re.sub(r"(?<=\w)[,;:]?\s+", " ", text).strip().rstrip(".")
 
 
 def _bare(text: str) -> str:
@@ -239,6 +263,6 @@ def _bare(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]{0,200})\}", r"\1", text)
     text = re.sub(r"\\[()\[\]]|\*\*|`", " ", text).replace("\\$", "$").replace("\\%", "%")
     text = text.replace("\\,", "").replace("\\!", "").strip()
-    text = text[:-1].rstrip() if text.endswith((".", "!")) else text
+    text = re.sub(r"(?<=[\w)\]%$'\"])[.!]$", "", text)
     is_formula = len(text) > 2 and text[0] == text[-1] == "$"
     return text[1:-1].strip() if is_formula else text
