@@ -46,6 +46,8 @@ class Seat(Generic[T]):
         self.hit: CachedReply | None = cache.find(key)
 
     def __enter__(self) -> Seat[T]:
+        if self._member is not None:
+            raise RuntimeError("a seat is entered once; it would wait for itself")
         cache = self._cache
         # Others may have landed between the lookup and now; a second look spares a second call.
         if self.hit is None and self._kept_before != cache.kept:
