@@ -33,6 +33,7 @@ from bench.intervals import Estimate, bootstrap
 from bench.pairs import Pair, Prices, choose_pair
 from policies.loader import load_policy
 from policies.schema import Policy
+from router.outcome_files import files_of
 from router.outcomes import Outcomes, read_outcomes
 
 WAYS = {"always small": "small", "always second": "second", "always large": "large",
@@ -77,9 +78,9 @@ class Report:
     mix_accuracy: float
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Choose, run and print. Returns the exit status."""
-    arguments = _arguments()
+    arguments = _arguments(argv)
     prices: Prices = json.loads(arguments.prices.read_text())["models_usd_per_1M"]
     chosen = None
     if arguments.small is None:
@@ -104,7 +105,7 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder with one table a split")
     parser.add_argument("--prices", type=Path, required=True, help="JSON with models_usd_per_1M")
@@ -119,7 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-price-share", type=float, default=0.03,
                         help="price of a small model, as a share of the large one's")  # fmt: skip
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if (arguments.small is None) != (arguments.second is None):
         parser.error("--small and --second go together")
     if arguments.small is None and arguments.choose_on == arguments.split:
@@ -128,7 +129,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _environment(arguments: argparse.Namespace, models: Mapping[str, str]) -> dict[str, str]:
-    split = next(arguments.data.glob(f"{arguments.split}.*"))
+    [split] = files_of(arguments.data, arguments.split)
     return {
         "OUTCOMES": str(split.resolve()),
         "PRICES": str(arguments.prices.resolve()),
