@@ -254,11 +254,13 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         self._transport.write(request)
 
-    def abort(self) -> None:
-        """Close at once."""
+    def abort(self, error: ProviderError | None = None) -> None:
+        """Close at once; an exchange under way fails with that error, if somebody still waits."""
         self.is_open = False
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         self._transport.abort()
+        if exchange is not None and error is not None:
+            exchange.fail(error)
 
     # Deadlines
 
@@ -282,8 +284,7 @@ class Connection(asyncio.Protocol):
             if at != _NEVER:
                 self.arm(at)
         elif (exchange := self._exchange) is not None:
-            self.abort()
-            exchange.fail(exchange.passed(now))
+            self.abort(exchange.passed(now))
 
     def resume(self) -> None:
         """Read on after a pause."""
@@ -400,16 +401,12 @@ class Connection(asyncio.Protocol):
     def _pause(self, exchange: Exchange) -> None:
         if exchange.is_unread:  # and more than it is worth to keep the connection
             self.abort()
-            exchange.fail(ProviderUnavailable(f"{self.label} is no longer listened to"))
         elif not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
 
     def _break(self, what: str) -> None:
-        exchange = self._exchange
-        self.abort()
-        if exchange is not None:
-            exchange.fail(ProviderProtocolError(f"{self.label} {what}"))
+        self.abort(ProviderProtocolError(f"{self.label} {what}"))
 
     def _why_lost(self, exchange: Exchange, exc: Exception | None) -> ProviderError:
         if not self._head_bytes:

@@ -57,6 +57,11 @@ class Pool:
         connection = await self._open_new(loop, now, deadlines)
         return await _exchange(connection, message, deadlines, now)
 
+    @property
+    def idle(self) -> int:
+        """Return how many connections wait to be used."""
+        return len(self._idle)
+
     async def aclose(self) -> None:
         """Close every connection; requests under way fail."""
         self._is_closed = True
@@ -67,7 +72,7 @@ class Pool:
             if not (waiter := self._waiting.popleft()).done():
                 waiter.set_exception(self._closed())
         for connection in list(self._open):
-            connection.abort()
+            connection.abort(self._closed())
         while self._open:
             self._all_lost.clear()
             await self._all_lost.wait()

@@ -95,6 +95,11 @@ class ScriptedUpstream:
         """Return the base URL, with /v1."""
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/v1"
 
+    @property
+    def open(self) -> int:
+        """Return how many connections are open."""
+        return len(self._writers)
+
     async def __aenter__(self) -> Self:
         if self._uds is not None:
             self._server = await asyncio.start_unix_server(self._serve, str(self._uds))
@@ -119,11 +124,6 @@ class ScriptedUpstream:
     async def until_gone(self, count: int = 1) -> None:
         """Wait until that many clients have left before their answer was over."""
         await self.until(lambda: self.gone >= count)
-
-    def drop_idle(self) -> None:
-        """Close every connection."""
-        for writer in self._writers:
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
