@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cache.exact import Seat
@@ -14,7 +14,7 @@ from gateway.money.usage import Usage
 from gateway.replay import fold, unfold
 from gateway.wire import Part
 
-_USAGE_FIELDS = frozenset(field.name for field in fields(Usage))
+_USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """Tokens of one call. `input` excludes cached and written ones, `output` excludes reasoning.
 
     `audio` was heard and `audio_output` spoken: they are priced apart.
     `compute_s` is the busy time of a machine of ours, in seconds, where the
     model is priced by the hour. `estimated` marks a count that is ours and not
-    the provider's.
+    the provider's. A struct, since several are made for every request.
     """
 
     input: int = 0

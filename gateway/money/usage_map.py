@@ -19,7 +19,7 @@ def usage_from_openai(payload: Mapping[str, Any] | None) -> Usage | None:
     """
     if payload is None:
         return None
-    if not isinstance(payload, Mapping):
+    if not _is_object(payload):
         raise UsageError(f"expected usage as an object, found {type(payload).__name__}")
     prompt = payload.get("prompt_tokens")
     output = payload.get("completion_tokens")
@@ -53,14 +53,14 @@ def _detailed(
     told_in: Mapping[str, Any],
     told_out: Mapping[str, Any],
 ) -> Usage:
-    if not isinstance(told_in, Mapping) or not isinstance(told_out, Mapping):
+    if not _is_object(told_in) or not _is_object(told_out):
         raise UsageError("expected the details of usage as objects")
     cached = _count(told_in, "cached_tokens") or _cached_elsewhere(payload)
     written = _count(told_in, "cache_write_tokens")
     heard = _count(told_in, "audio_tokens")
     seen = _count(told_in, "image_tokens")
-    reasoning = _count(told_out, "reasoning_tokens")
-    spoken = _count(told_out, "audio_tokens")
+    reasoning = _count(told_out, "reasoning_tokens") if told_out else 0
+    spoken = _count(told_out, "audio_tokens") if told_out else 0
     if reasoning and payload.get("total_tokens") == prompt + output + reasoning:
         # xAI counts reasoning beside completion_tokens, not within; only the total tells.
         output += reasoning
@@ -78,6 +78,11 @@ def _detailed(
 def _cached_elsewhere(payload: Mapping[str, Any]) -> int:
     """Return cached input as DeepSeek and Moonshot spell it."""
     return _count(payload, "prompt_cache_hit_tokens") or _count(payload, "cached_tokens")
+
+
+def _is_object(value: object) -> bool:
+    # The first half alone takes a tenth of the time, and is nearly always enough.
+    return type(value) is dict or isinstance(value, Mapping)
 
 
 def _count(told: Mapping[str, Any], name: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.errors import ProviderProtocolError
 from gateway.money.usage import Usage
