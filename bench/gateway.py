@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-_KEY = "sk-bench-0123456789"
+from bench.processes import KEY, built_kit
+
 _POLICY = """
 version: 1
 access:
@@ -43,15 +43,17 @@ def write_policy(folder: Path, *, mock_port: int) -> Path:
     """Write the bench's policy and return its path; the ledger stands beside it."""
     path = folder / "policy.yaml"
     ledger = folder / "ledger.db"
-    path.write_text(_POLICY.format(key=_KEY, mock_port=mock_port, ledger=ledger))
+    path.write_text(_POLICY.format(key=KEY, mock_port=mock_port, ledger=ledger))
     return path
 
 
 def main() -> int:
     """Run the kit on the gateway and its peers. Returns the kit's exit status."""
     arguments = _arguments()
-    kit = _built(arguments.kit, Path(tempfile.mkdtemp(prefix="frugal-kit-")))
-    with tempfile.TemporaryDirectory(prefix="frugal-bench-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="frugal-bench-") as name,
+        built_kit(arguments.kit) as kit,
+    ):
         folder = Path(name)
         mock_port = int(os.environ.get("MOCK_PORT", "9001"))
         policy = write_policy(folder, mock_port=mock_port)
@@ -62,20 +64,11 @@ def main() -> int:
             "--peers", arguments.peers, "--rounds", str(arguments.rounds),
             "--scale", str(arguments.scale), "--cases", arguments.cases,
             "--name", "frugal", "--port", str(arguments.port),
-            "--header", f"Authorization: Bearer {_KEY}",
+            "--header", f"Authorization: Bearer {KEY}",
             "--cmd", f"{frugal} serve {policy} {ports}",
             "--out", str(folder / "results.jsonl"),
         ]  # fmt: skip
         return subprocess.run(command, check=False).returncode
-
-
-def _built(kit: Path, copy: Path) -> Path:
-    """Return the kit where it is built already, else a copy of it that we build."""
-    if (kit / "bin" / "mock").exists():
-        return kit
-    shutil.copytree(kit, copy, dirs_exist_ok=True)
-    subprocess.run(["make", "-s"], cwd=copy, check=True)
-    return copy
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -93,11 +94,18 @@ def serve_here(
     """Serve in this process, on sockets that already listen."""
     import uvloop
 
+    _allow_many_connections()
     apps = create_app(settings, policy)
     servers = {_server(apps.public, policy, "on", greeting): public}
     if admin is not None:
         servers[_server(apps.admin, policy, "off")] = admin
     uvloop.run(_serve_all(servers))
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files, often 1,024, to what the system allows us."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Server(uvicorn.Server):
