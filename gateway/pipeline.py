@@ -34,7 +34,7 @@ from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
 from policies.schema import Cache, Policy, Route
-from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, Verdict
+from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,9 @@ class Pipeline:
         except (asyncio.CancelledError, GeneratorExit):
             entry.abandon()
             raise
+        except Exception:
+            entry.fail(GatewayError("the gateway failed; see its log"))
+            raise
         finally:
             await self._settle(entry)
 
@@ -234,8 +237,8 @@ class Pipeline:
                     return
             except ProviderError as exc:
                 attempt.fail(exc)
-                is_final = not step.judged and isinstance(exc, ProviderRejected)
-                if is_final or attempt.has_begun:
+                is_final = attempt.has_begun or isinstance(exc, ProviderRejected)
+                if is_final and not step.judged:
                     raise  # half an answer cannot be taken back, nor the client's mistake mended
         served = entry.tried[step.index]
         entry.serve(served)
@@ -271,7 +274,7 @@ class Pipeline:
                     if plan.watches and part.stats is not None and not _promises(attempt, plan):
                         return
         except TimeoutError:
-            attempt.reject_early(Verdict(False, None, f"not complete within {hold_s:g} s"))
+            attempt.reject_early(cut_short(f"not complete within {hold_s:g} s"))
             return
         attempt.end()
         attempt.verdict = await plan.judge(attempt.draft(), self._asker(entry))
@@ -313,14 +316,14 @@ def _promises(attempt: Attempt, plan: Plan) -> bool:
     if stats is None or plan.watch(stats):
         return True
     sure = math.exp(min(stats.logprobs, default=0.0))
-    attempt.reject_early(Verdict(False, sure, f"given up after {stats.count} tokens"))
+    attempt.reject_early(cut_short(f"given up after {stats.count} tokens", sure))
     return False
 
 
 def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
     """Return what the client is told: the one failure as it was, or that all have failed."""
     failures = [a.failure for a in entry.tried if a.failure is not None]
-    if len(failures) == 1 and not entry.skipped:
+    if len(failures) == 1:
         return failures[0]
     waits = [f.retry_after for f in failures if f.retry_after is not None]
     return NoModelAvailable(str(exc), retry_after=waits[0] if waits else None)
