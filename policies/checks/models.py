@@ -39,7 +39,7 @@ def check_models(outline: Outline, document: Document) -> None:
             hint = nearest(model.provider, known) or "known: " + ", ".join(known)
             message = f"unknown provider {document.found((*path, 'provider'))}"
             document.report((*path, "provider"), message, hint)
-        _check_url(model, path, document)
+        _check_address(model, path, document)
         _check_price(model, path, document)
         _check_files(model, path, document)
 
@@ -58,11 +58,8 @@ def _check_known_provider(model: Model, path: KeyPath, document: Document) -> No
         document.report((*path, "api_key"), f"{OPENAI_URL} needs it", hint)
 
 
-def _check_url(model: Model, path: KeyPath, document: Document) -> None:
-    if model.base_url is None:
-        return
-    fault = _fault_of_url(model.base_url)
-    if fault:
+def _check_address(model: Model, path: KeyPath, document: Document) -> None:
+    if model.base_url is not None and (fault := _fault_of_url(model.base_url)):
         document.report((*path, "base_url"), fault, "for example http://127.0.0.1:8000/v1")
     if model.api_key is not None and not _can_be_sent(model.api_key.get_secret_value()):
         document.report((*path, "api_key"), "expected visible ASCII characters without spaces")

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from policies.later import LATER_KEYS
+from tests.policies.support import SMALL, load, problems, routes, told
+
+CASCADE = "  r: {cascade: {tiers: [tiny, large], %s}}"
+ROUTE = "  r: {model: tiny, %s}"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (SMALL + "limits: {requests_per_minute: 600}", "limits"),
+        (SMALL + "telemetry: {}", "telemetry"),
+        (SMALL + "privacy: {store_texts: true}", "privacy"),
+        (SMALL + "alerts: []", "alerts"),
+        (SMALL + "storage: {redis: redis://x}", "storage.redis"),
+        (SMALL + "storage: {ledger: postgresql://x}", "storage.ledger"),
+        (SMALL + "access: {keys: [{name: a, key: k, limits: {}}]}", "access.keys[0].limits"),
+        (
+            SMALL + "access: {keys: [{name: a, key: k, background: off}]}",
+            "access.keys[0].background",
+        ),
+        (SMALL.replace("sk-large", "x, deployments: []"), "models.large.deployments"),
+        (SMALL.replace("openai", "anthropic"), "models.large.provider"),
+        (SMALL.replace("demo/tiny", "demo/tiny, quantization: int4"), "models.tiny.quantization"),
+        (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
+        (routes(CASCADE % "confidence: learned"), "routes.r.cascade.confidence"),
+        (routes(CASCADE % "confidence: {kind: learned}"), "routes.r.cascade.confidence.kind"),
+        (routes(CASCADE % "target: {max_quality_loss: 0.02}"), "routes.r.cascade.target"),
+        (routes(CASCADE % "bundle: bundles/auto"), "routes.r.cascade.bundle"),
+        (routes(CASCADE % "audit: {share: 0.02}"), "routes.r.cascade.audit"),
+        (routes(CASCADE % "control: 0.01"), "routes.r.cascade.control"),
+        (routes(ROUTE % "retries: {attempts: 2}"), "routes.r.retries"),
+        (routes(ROUTE % "breaker: {failures: 0.5}"), "routes.r.breaker"),
+        (routes(ROUTE % "cache: {semantic: {max_error: 0.01}}"), "routes.r.cache.semantic"),
+        (
+            routes(ROUTE % "rules: [{when: {tag: x}, cache: {semantic: {ttl: 6h}}}]"),
+            "routes.r.rules[0].cache.semantic",
+        ),
+        (
+            routes(ROUTE % "rules: [{when: {language: de}, model: large}]"),
+            "routes.r.rules[0].when.language",
+        ),
+    ],
+)
+def test_what_comes_later_is_refused_by_name(text, path):
+    (problem,) = problems(text)
+
+    assert problem.path == path
+    assert problem.message.startswith("not built yet: ")
+    assert problem.line > 0
+
+
+def test_a_cache_that_is_off_needs_nothing_built():
+    text = routes(ROUTE % "cache: {exact: off, semantic: off}")
+
+    assert load(text).routes["r"].cache.exact is None
+
+
+def test_the_rest_of_a_section_is_still_checked():
+    found = told(routes(CASCADE % "control: 0.01, reference: lage"))
+
+    assert [line.split(": ")[1] for line in found] == [
+        "routes.r.cascade.control",
+        "routes.r.cascade.reference",
+    ]
+
+
+def test_no_key_is_both_built_and_refused():
+    from policies.explain import known_keys
+
+    for path in LATER_KEYS:
+        known = known_keys(tuple(0 if key == "*" else key for key in path[:-1]))
+        assert known, path
+        assert path[-1] not in known or path[-1] == "semantic", path
