@@ -13,23 +13,29 @@ from router.types import OutcomesError
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """What to read: these columns, of these models (None: of all); `others` notes the rest."""
+
+    columns: Sequence[str]
+    models: Collection[str] | None
+    others: set[str]
+
+    def wants(self, model: Any) -> bool:
+        """Return whether rows of this model are to be read, else note its name."""
+        if self.models is None or model in self.models:
+            return True
+        if isinstance(model, str):
+            self.others.add(model)
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Some rows of a table, by column. `rows` are their numbers in the file, counted from one."""
 
     file: Path
     rows: Sequence[int]
     columns: dict[str, list[Any]]
-
-    def only(self, models: Collection[str] | None, others: set[str]) -> Chunk:
-        """Return the rows of these models, noting the names of the others."""
-        if models is None:
-            return self
-        kept = [i for i, model in enumerate(self.columns["model"]) if model in models]
-        if len(kept) == len(self.rows):
-            return self
-        others.update(m for m in self.columns["model"] if isinstance(m, str) and m not in models)
-        columns = {n: [values[i] for i in kept] for n, values in self.columns.items()}
-        return Chunk(self.file, [self.rows[i] for i in kept], columns)
 
     def problem(self, index: int, message: str) -> OutcomesError:
         """Return an error that names the file and the row."""
@@ -58,7 +64,7 @@ def files_of(path: Path, split: str | None) -> list[Path]:
     return found
 
 
-def _parquet(file: Path, wanted: Sequence[str]) -> Iterator[Chunk]:
+def _parquet(file: Path, wanted: Selection) -> Iterator[Chunk]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -69,26 +75,33 @@ def _parquet(file: Path, wanted: Sequence[str]) -> Iterator[Chunk]:
         ) from exc
     try:
         table = pyarrow.parquet.ParquetFile(file)
-        names = [name for name in wanted if name in table.schema_arrow.names]
-        yield Chunk(file, (), {name: [] for name in names})
+        names = [name for name in wanted.columns if name in table.schema_arrow.names]
+        yield Chunk(file, (), {name: [] for name in names})  # the columns of a table without rows
         first = 1
-        for batch in table.iter_batches(batch_size=8192, columns=names):
-            columns = {name: batch.column(name).to_pylist() for name in names}
-            yield Chunk(file, range(first, first + batch.num_rows), columns)
+        for batch in table.iter_batches(batch_size=8192, columns=names, use_threads=False):
+            models = batch.column("model").to_pylist()
+            kept = [index for index, model in enumerate(models) if wanted.wants(model)]
+            chosen = batch.take(pyarrow.array(kept, pyarrow.int64()))
+            columns = {name: chosen.column(name).to_pylist() for name in names}
+            yield Chunk(file, [first + index for index in kept], columns)
             first += batch.num_rows
     except (pyarrow.ArrowException, OSError) as exc:
         raise OutcomesError(f"{file}: cannot be read as parquet: {exc}") from exc
 
 
-def _jsonl(file: Path, wanted: Sequence[str]) -> Iterator[Chunk]:
+def _jsonl(file: Path, wanted: Selection) -> Iterator[Chunk]:
     rows: list[int] = []
     objects: list[dict[str, Any]] = []
+    there: set[str] = set()
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                rows.append(number)
-                objects.append(_object(file, number, line))
-    names = [name for name in wanted if any(name in found for found in objects)]
+                found = _object(file, number, line)
+                there.update(found)
+                if wanted.wants(found.get("model")):
+                    rows.append(number)
+                    objects.append(found)
+    names = [name for name in wanted.columns if name in there]
     yield Chunk(file, rows, {name: [found.get(name) for found in objects] for name in names})
 
 
@@ -102,12 +115,12 @@ def _object(file: Path, number: int, line: bytes) -> dict[str, Any]:
     return found
 
 
-_Reader = Callable[[Path, Sequence[str]], Iterator[Chunk]]
+_Reader = Callable[[Path, Selection], Iterator[Chunk]]
 _READERS: Mapping[str, _Reader] = {".parquet": _parquet, ".jsonl": _jsonl}
 
 
 def reader_of(file: Path) -> _Reader:
-    """Return what reads this kind of file: `(file, wanted columns) -> chunks`."""
+    """Return what reads this kind of file: `(file, selection) -> chunks`."""
     if file.suffix not in _READERS:
         raise OutcomesError(f"{file}: expected a .parquet or .jsonl file, found {file.suffix!r}")
     return _READERS[file.suffix]

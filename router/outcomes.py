@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from router.outcome_files import Chunk, files_of, reader_of
+from router.outcome_files import Chunk, Selection, files_of, reader_of
 from router.types import OutcomesError
 
 
@@ -97,15 +97,14 @@ def read_outcomes(
     wanted = None if columns is None else _known(columns, path)
     read: dict[str, list[Any]] = {}
     seen: _Seen = {}
-    others: set[str] = set()
+    selection = Selection(wanted or COLUMNS, models, set())
     for file in files_of(path, split):
-        for chunk in _chunks(file, wanted):
-            kept = chunk.only(models, others)
-            _check_values(kept)
-            _check_unique(kept, seen)
-            _append(read, kept)
+        for chunk in _chunks(file, selection, wanted or _REQUIRED):
+            _check_values(chunk)
+            _check_unique(chunk, seen)
+            _append(read, chunk)
     if models is not None:
-        _check_models(path, models, set(read.get("model", ())), others)
+        _check_models(path, models, set(read.get("model", ())), selection.others)
     return Outcomes(read or {name: [] for name in _KEY})
 
 
@@ -119,17 +118,17 @@ def _known(columns: Collection[str], path: Path) -> tuple[str, ...]:
     return (*_KEY, *(name for name in columns if name not in _KEY))
 
 
-def _chunks(file: Path, wanted: tuple[str, ...] | None) -> Iterator[Chunk]:
-    for chunk in reader_of(file)(file, wanted or COLUMNS):
-        missing = [name for name in wanted or _REQUIRED if name not in chunk.columns]
-        missing = [name for name in missing if name != "sample"]
+def _chunks(file: Path, selection: Selection, needed: Collection[str]) -> Iterator[Chunk]:
+    for chunk in reader_of(file)(file, selection):
+        there = {*chunk.columns, "sample", "split"}
+        missing = [name for name in needed if name not in there]
         if missing:
             raise OutcomesError(
                 f"{file}: column {missing[0]!r} is missing; found: "
                 + (", ".join(chunk.columns) or "none that is known")
             )
         chunk.columns.setdefault("sample", [0] * len(chunk.rows))
-        if wanted is None:
+        if "split" in selection.columns:
             chunk.columns.setdefault("split", [file.stem] * len(chunk.rows))
         yield chunk
 

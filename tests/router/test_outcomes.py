@@ -81,6 +81,7 @@ def test_a_folder_is_read_file_by_file_and_each_is_a_split(tmp_path):
 
     assert read_outcomes(tmp_path).column("split") == ["dev", "dev", "train", "train"]
     assert read_outcomes(tmp_path, split="train").column("query_id") == ["q1", "q1"]
+    assert read_outcomes(tmp_path, columns=["split"]).column("split")[0] == "dev"
 
 
 def test_a_column_that_only_some_files_have_is_empty_for_the_others(tmp_path):
