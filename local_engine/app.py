@@ -13,7 +13,13 @@ from datetime import datetime
 from typing import Any
 
 from local_engine.engine import Engine, Generation
-from local_engine.errors import EngineBusy, EngineError, InvalidRequest
+from local_engine.errors import (
+    EngineBusy,
+    EngineError,
+    EngineStopped,
+    GenerationFailed,
+    InvalidRequest,
+)
 from local_engine.http1 import HttpRequest, HttpResponse, error_response, json_response
 from local_engine.metrics import render_metrics
 from local_engine.openai_reply import ReplyWriter, sse
@@ -153,11 +159,11 @@ async def _merged(
 ) -> AsyncIterator[tuple[int, list[Token], Finish | None]]:
     """Yield what any of the generations gained, as it comes, each ending with its finish."""
     if len(generations) == 1:
-        is_done = False
-        while not is_done:
+        finish = None
+        while finish is None:
             tokens = await generations[0].take()
-            is_done = generations[0].finish is not None
-            yield 0, tokens, generations[0].finish
+            finish = _finish_of(generations[0])
+            yield 0, tokens, finish
         return
     takes = {asyncio.create_task(g.take()): n for n, g in enumerate(generations)}
     try:
@@ -165,15 +171,24 @@ async def _merged(
             done, _ = await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 index = takes.pop(task)
-                generation = generations[index]
                 tokens = task.result()
-                finish = generation.finish if not generation.has_tokens else None
+                finish = _finish_of(generations[index])
                 if finish is None:
-                    takes[asyncio.create_task(generation.take())] = index
+                    takes[asyncio.create_task(generations[index].take())] = index
                 yield index, tokens, finish
     finally:
         for task in takes:
             task.cancel()
+
+
+def _finish_of(generation: Generation) -> Finish | None:
+    """Return the finish once every token is taken; raise where it is no answer."""
+    finish = None if generation.has_tokens else generation.finish
+    if finish is not None and finish.error is not None:
+        raise GenerationFailed(str(finish.error)) from finish.error
+    if finish is not None and finish.reason == "cancelled":
+        raise EngineStopped("The engine stopped before the answer was complete.")
+    return finish
 
 
 def _loading() -> HttpResponse:

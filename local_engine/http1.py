@@ -100,19 +100,25 @@ class Connection:
         self._limits = limits
         self._buffer = bytearray()
         self._is_gone = False
-        self.is_idle = True
+        self._is_idle = True
+        self._is_closing = False
 
     async def serve(self) -> None:
         """Answer requests until the client leaves or asks to close."""
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            while await self._serve_one():
-                pass
-        self._writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                while not self._is_closing and await self._serve_one():
+                    pass
+        finally:
+            self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    def close(self) -> None:
-        self._writer.close()
+    def close_when_idle(self) -> None:
+        """Close now, or after the answer that is under way."""
+        self._is_closing = True
+        if self._is_idle:
+            self._writer.close()
 
     async def _serve_one(self) -> bool:
         try:
@@ -122,9 +128,9 @@ class Connection:
             return False
         if request is None:
             return False
-        self.is_idle = False
+        self._is_idle = False
         is_answered = await self._answer(request)
-        self.is_idle = True
+        self._is_idle = True
         return is_answered and request.keeps_alive
 
     async def _answer(self, request: HttpRequest) -> bool:

@@ -151,8 +151,7 @@ class EngineServer:
     async def _finish_connections(self) -> None:
         """Close idle connections, and give the others a moment to send their last bytes."""
         for connection in list(self._connections):
-            if connection.is_idle:
-                connection.close()
+            connection.close_when_idle()
         tasks = list(self._connections.values())
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=1.0)
