@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ _SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control
         (b"x-accel-buffering", b"no")]  # fmt: skip
 _DONE = b"data: [DONE]\n\n"
 _KEEPALIVE = b": keep-alive\n\n"
+_LOOK_AGAIN_S = 0.25
 _log = logging.getLogger(__name__)
 
 
@@ -129,7 +131,7 @@ def _raise(exc: Exception) -> bytes:
 
 
 class _Watch:
-    """Cancel the request's task when its client leaves, unless others wait for the same answer.
+    """Cancel the request's task when its client leaves, once nobody else waits for its answer.
 
     Leaving the block translates that cancellation to `ClientGone`.
     """
@@ -148,7 +150,9 @@ class _Watch:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if self._task is not None and not self._reply.is_shared:
+        while self._reply.is_shared:  # noqa: ASYNC110 - nobody says when the last follower leaves
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        if self._task is not None:
             self._has_cancelled = True
             self._task.cancel()
 
@@ -172,11 +176,12 @@ async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
     parts = reply.parts
     has_started = False
     try:
-        async for part in _kept_alive(parts, reply.keepalive):
-            if not has_started:
-                has_started = True
-                await _start(send, 200, [*_SSE, *_reply_headers(reply, cost=False)])
-            await _body(send, part.data if part is not None else _KEEPALIVE)
+        async with aclosing(parts), aclosing(_kept_alive(parts, reply.keepalive)) as kept:
+            async for part in kept:
+                if not has_started:
+                    has_started = True
+                    await _start(send, 200, [*_SSE, *_reply_headers(reply, cost=False)])
+                await _body(send, part.data if part is not None else _KEEPALIVE)
     except GatewayError as exc:
         if not has_started:
             raise

@@ -33,7 +33,7 @@ from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
-from policies.schema import Cache, Policy, Route
+from policies.schema import Cache, Policy
 from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
 
 
