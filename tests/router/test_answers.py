@@ -4,10 +4,13 @@ import json
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.answers import final_answer, same_answer
+
+# A busy machine is no reason to fail.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SAME = [
     # where models are asked to put an answer
@@ -154,16 +157,19 @@ def test_hostile_replies_are_read_without_a_fuss(reply):
     assert same_answer(reply, reply) in (True, False)
 
 
+@unhurried
 @given(st.text(), st.text())
 def test_agreement_does_not_depend_on_the_order(one, other):
     assert same_answer(one, other) == same_answer(other, one)
 
 
+@unhurried
 @given(st.text(alphabet="ab c.,12%$\n\\boxed{}answer:", min_size=1))
 def test_a_reply_that_says_something_agrees_with_itself(reply):
     assert same_answer(reply, reply) == (final_answer(reply) is not None)
 
 
+@unhurried
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9)))
 def test_a_number_is_the_same_in_json_in_a_box_and_alone(number):
     text = f"{number:f}"

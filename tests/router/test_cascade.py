@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policies.rules import RequestFacts
@@ -20,6 +20,9 @@ from router.types import (
     Verdict,
     cut_short,
 )
+
+# A busy machine is no reason to fail.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FACTS = RequestFacts(tenant="t", key="k", model="auto", stream=False, input_tokens=100)
 ACCEPTED = Verdict(True, 0.9, "confident")
@@ -220,6 +223,7 @@ names = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=5, unique=True)
 tool_users = st.fixed_dictionaries(dict.fromkeys("abcdef", st.sampled_from([None, True, False])))
 
 
+@unhurried
 @given(tiers=names, fallback=names, can_use_tools=tool_users, happenings=happenings)
 def test_whatever_happens_a_plan_comes_to_a_sound_end(tiers, fallback, can_use_tools, happenings):
     route = cascade(*tiers, fallback=fallback)
