@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol, cast, cast
+from typing import Protocol, cast
 
 import httptools
 

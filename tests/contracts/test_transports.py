@@ -223,7 +223,7 @@ async def test_reset_amid_the_answer_is_no_end(way):
 async def test_garbage_is_broken(way, garbage):
     async with ScriptedUpstream([[garbage, Hold()]]) as upstream:
         transport = await way.to(upstream)
-        with pytest.raises(ProviderProtocolError, match="127.0.0.1"):
+        with pytest.raises(ProviderProtocolError, match=r"127\.0\.0\.1"):
             await post(transport)
 
 

@@ -122,7 +122,9 @@ async def test_failed_connect_gives_its_slot_back():
         unused.bind(("127.0.0.1", 0))
         pool = Pool(Origin("127.0.0.1", unused.getsockname()[1]), size=1)
         for _ in range(3):
-            with pytest.raises(ProviderUnavailable, match=r"127\.0\.0\.1:\d+ could not be connected"):
+            with pytest.raises(
+                ProviderUnavailable, match=r"127\.0\.0\.1:\d+ could not be connected"
+            ):
                 await ask(pool)
         await pool.aclose()
 
@@ -236,7 +238,7 @@ async def test_upstream_is_not_read_faster_than_its_consumer():
     script = [STREAM_HEAD, *[piece] * 400, STREAM_END]
     async with ScriptedUpstream([script]) as upstream, pool_to(upstream) as pool:
         response = await pool.request("/", (), b"{}", PATIENT)
-        await _until_paused(response)
+        await _until(lambda: response.is_full)
         assert response.size < 3 * HIGH_WATER
         received = 0
         while data := await response.next_chunk():
@@ -245,9 +247,10 @@ async def test_upstream_is_not_read_faster_than_its_consumer():
         assert received == 400 * 65536
 
 
-async def _until_paused(response):
+async def _until(holds):
+    """Let the loop turn until something is so that no event tells of."""
     async with asyncio.timeout(20):
-        while not response.is_full:
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
@@ -260,9 +263,7 @@ async def test_finished_answer_leaves_its_connection_to_the_next():
         response.finish()
         response.abort()
         hold.release()
-        async with asyncio.timeout(20):
-            while not pool.idle:
-                await asyncio.sleep(0)
+        await _until(lambda: pool.idle)
 
         assert await ask(pool) == b"2"
         assert upstream.connections == 1
@@ -291,9 +292,7 @@ async def test_connection_idle_for_too_long_is_closed():
 async def test_connection_closed_by_the_upstream_leaves_the_pool():
     async with ScriptedUpstream([[answer(b"{}"), FIN]]) as upstream, pool_to(upstream) as pool:
         await ask(pool)
-        async with asyncio.timeout(20):
-            while pool.idle:
-                await asyncio.sleep(0)
+        await _until(lambda: not pool.idle)
 
 
 async def test_unix_socket_is_an_origin_too(tmp_path):
