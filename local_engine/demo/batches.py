@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from local_engine.demo.tasks import training_question
+from local_engine.demo.tasks import DEMO_LEVELS, training_question
 from local_engine.demo.tokenizer_training import END, PAD, ROLES, token_id
 
 _SYSTEM_PROMPTS = (
@@ -33,14 +33,22 @@ class Batch:
     targets: Tensor
 
 
-def chat_text(rng: Random, progress: float, is_worked: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a model is taught: whether replies show working, and the levels of the later half."""
+
+    is_worked: bool
+    last_levels: tuple[float, float, float, float] = DEMO_LEVELS
+
+
+def chat_text(rng: Random, progress: float, style: Style) -> str:
     """Return one training chat: perhaps a system prompt, then one question or two."""
     text = ""
     if rng.random() < _SYSTEM_SHARE:
         text += f"<|system|>{rng.choice(_SYSTEM_PROMPTS)}{END}"
     for _ in range(1 + (rng.random() < _SECOND_TURN_SHARE)):
-        question = training_question(rng, progress)
-        reply = question.worked_reply if is_worked else question.answer
+        question = training_question(rng, progress, style.last_levels)
+        reply = question.worked_reply if style.is_worked else question.answer
         text += f"<|user|>{question.prompt}{END}<|assistant|>{reply}{END}"
     return text
 
@@ -48,8 +56,8 @@ def chat_text(rng: Random, progress: float, is_worked: bool) -> str:
 def batches(
     tokenizer: Tokenizer,
     *,
-    seed: int,
-    is_worked: bool,
+    seed: str,
+    style: Style,
     tokens: int,
     progress: Callable[[], float],
 ) -> Iterator[Batch]:
@@ -57,7 +65,7 @@ def batches(
     rng = Random(f"training:{seed}")
     while True:
         passed = progress()
-        texts = [chat_text(rng, passed, is_worked) for _ in range(_POOL)]
+        texts = [chat_text(rng, passed, style) for _ in range(_POOL)]
         rows = sorted((each.ids for each in tokenizer.encode_batch_fast(texts)), key=len)
         groups = list(_grouped(rows, tokens))
         rng.shuffle(groups)

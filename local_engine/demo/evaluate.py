@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from tokenizers import Tokenizer
 
 from local_engine.demo.export import MAX_NEW_TOKENS, load_checkpoint
@@ -43,16 +45,22 @@ class Reply:
         return sum(self.logprobs) / len(self.logprobs)
 
 
-def replies(network: Llama, tokenizer: Tokenizer, questions: Iterable[Question]) -> list[Reply]:
-    """Answer questions greedily, in batches of prompts of one length."""
+def replies(
+    network: Llama,
+    tokenizer: Tokenizer,
+    questions: Iterable[Question],
+    on_answered: Callable[[int], None] = lambda count: None,
+) -> list[Reply]:
+    """Answer questions greedily, in batches of prompts of one length, telling each batch's size."""
     by_length: dict[int, list[tuple[Question, list[int]]]] = defaultdict(list)
     for question in questions:
         ids = tokenizer.encode(f"<|user|>{question.prompt}{END}<|assistant|>").ids
         by_length[len(ids)].append((question, ids))
-    found = []
+    found: list[Reply] = []
     for group in by_length.values():
         for start in range(0, len(group), _BATCH):
             found += _answer(network, tokenizer, group[start : start + _BATCH])
+            on_answered(len(group[start : start + _BATCH]))
     return found
 
 
@@ -171,7 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     network, tokenizer = load_checkpoint(options.directory)
-    print(report(replies(network, tokenizer, held_out(options.questions, options.seed))))
+    questions = held_out(options.questions, options.seed)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("answering", total=len(questions))
+        answered = replies(network, tokenizer, questions, lambda count: bar.advance(task, count))
+    print(report(answered))
 
 
 if __name__ == "__main__":

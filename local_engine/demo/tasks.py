@@ -27,28 +27,28 @@ __all__ = [
 ]
 
 FAMILIES: tuple[Family, ...] = (
-    Family("add", arithmetic.draw_add, demo_share=4, training_share=5),
+    Family("add", arithmetic.draw_add, demo_share=4, training_share=4),
     Family("sub", arithmetic.draw_sub, demo_share=3, training_share=4),
-    Family("mul", arithmetic.draw_mul, demo_share=3, training_share=4),
+    Family("mul", arithmetic.draw_mul, demo_share=3, training_share=5),
     Family("unit", arithmetic.draw_unit, demo_share=2, training_share=2.5),
-    Family("day", dates.draw_day, demo_share=1.5, training_share=2),
-    Family("date", dates.draw_date, demo_share=1.5, training_share=2),
-    Family("sort", sequences.draw_sort, demo_share=1, training_share=1),
-    Family("extreme", sequences.draw_extreme, demo_share=1, training_share=1),
-    Family("reverse", sequences.draw_reverse, demo_share=1, training_share=1),
-    Family("count", sequences.draw_count, demo_share=1, training_share=1),
-    Family("compare", arithmetic.draw_compare, demo_share=0.7, training_share=0.7),
-    Family("even", arithmetic.draw_even, demo_share=0.5, training_share=0.4),
-    Family("json", sequences.draw_json, demo_share=1, training_share=0.8),
-    Family("copy", sequences.draw_copy, demo_share=0.5, training_share=0.5),
+    Family("day", dates.draw_day, demo_share=1.5, training_share=2.5),
+    Family("date", dates.draw_date, demo_share=1.5, training_share=2.5),
+    Family("sort", sequences.draw_sort, demo_share=1, training_share=1.5),
+    Family("extreme", sequences.draw_extreme, demo_share=1, training_share=2),
+    Family("reverse", sequences.draw_reverse, demo_share=1, training_share=1.2),
+    Family("count", sequences.draw_count, demo_share=1, training_share=2),
+    Family("compare", arithmetic.draw_compare, demo_share=0.7, training_share=1.2),
+    Family("even", arithmetic.draw_even, demo_share=0.5, training_share=0.3),
+    Family("json", sequences.draw_json, demo_share=1, training_share=1),
+    Family("copy", sequences.draw_copy, demo_share=0.5, training_share=1),
     Family("capital", facts.draw_capital, demo_share=0, training_share=0.4, levels=1),
     Family("month", facts.draw_month, demo_share=0, training_share=0.15, levels=1),
     Family("chat", facts.draw_chat, demo_share=0, training_share=0.2, levels=1),
 )
 CLOSED_FAMILIES = frozenset(family.name for family in FAMILIES if not family.demo_share)
 
-# Real traffic is mostly easy: half of the demo's questions are of the first level.
-DEMO_LEVELS = (0.5, 0.27, 0.15, 0.08)
+# Real traffic is mostly easy: three questions in four are of the first two levels.
+DEMO_LEVELS = (0.45, 0.28, 0.17, 0.10)
 _FIRST_LEVELS = (0.8, 0.15, 0.04, 0.01)
 
 _DRAWS_PER_QUESTION = 1000
@@ -84,15 +84,17 @@ def held_out(count: int, seed: int = 0) -> list[Question]:
     return list(found.values())
 
 
-def training_question(rng: Random, progress: float) -> Question:
-    """Draw a question to train on: easy ones first, the demo's mix of levels from half-way on.
+def training_question(
+    rng: Random, progress: float, last_levels: Sequence[float] = DEMO_LEVELS
+) -> Question:
+    """Draw a question to train on: easy ones first, `last_levels` from half-way on.
 
     `progress` is the share of the training that has passed, 0 to 1.
     """
     share = min(1.0, 2 * progress)
     levels = [
         (1 - share) * first + share * last
-        for first, last in zip(_FIRST_LEVELS, DEMO_LEVELS, strict=True)
+        for first, last in zip(_FIRST_LEVELS, last_levels, strict=True)
     ]
     shares = [family.training_share for family in FAMILIES]
     while is_held_out(question := _draw(rng, shares, levels)):

@@ -3,12 +3,14 @@
     python -m local_engine.demo.train --size tiny --minutes 70 --out checkpoints/tiny
 
 The learning rate and the difficulty of the questions follow the share of the time that has
-passed, so the run ends when it was told to on any machine.
+passed, so the run ends when it was told to on any machine. `--from` goes on where a checkpoint
+left its schedules and spends `--minutes` on the rest of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,8 @@ from torch.nn import functional
 from local_engine.demo.batches import Batch, batches
 from local_engine.demo.evaluate import accuracy, by_family, replies
 from local_engine.demo.export import load_checkpoint, save_checkpoint, write_json
-from local_engine.demo.network import Llama, Shape, initialise
+from local_engine.demo.network import Llama, initialise
+from local_engine.demo.recipes import RECIPES, Recipe
 from local_engine.demo.tasks import held_out
 from local_engine.demo.tokenizer_training import train_tokenizer
 
@@ -31,89 +34,32 @@ _LOG_EVERY_S = 20.0
 _PROBE_SEED = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one size is built and trained; times are shares of the run."""
-
-    name: str
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    feed_forward: int
-    is_worked: bool
-    peak_rate: float = 4e-3
-    warm_up: float = 0.02
-    last_rate: float = 0.02
-    tokens: int = 2048
-
-    def shape(self, vocabulary: int) -> Shape:
-        """Return the network's sizes for a vocabulary."""
-        return Shape(
-            vocabulary=vocabulary,
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_width=self.head_width,
-            feed_forward=self.feed_forward,
-        )
-
-    def rate_factor(self, progress: float) -> float:
-        """Return the learning rate as a share of its peak: a ramp up, level, a ramp down."""
-        if progress < self.warm_up:
-            return max(progress / self.warm_up, 0.01)
-        return max(self.last_rate, min(1.0, (1.0 - progress) / 0.5))
-
-
-RECIPES = {
-    "tiny": Recipe(
-        name="tiny",
-        width=128,
-        layers=6,
-        heads=4,
-        kv_heads=2,
-        head_width=32,
-        feed_forward=352,
-        is_worked=False,
-    ),
-    "small": Recipe(
-        name="small",
-        width=192,
-        layers=6,
-        heads=6,
-        kv_heads=3,
-        head_width=32,
-        feed_forward=512,
-        is_worked=True,
-        peak_rate=3e-3,
-        tokens=3072,
-    ),
-}
-
-
 class Clock:
-    """The share of a run's time that has passed."""
+    """The share of a run that has passed; `start` was passed before the clock was set."""
 
-    def __init__(self, minutes: float, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, minutes: float, start: float = 0.0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.start = start
         self._now = now
-        self._start = now()
+        self._begun = now()
         self._seconds = 60 * minutes
 
     def minutes_passed(self) -> float:
-        return (self._now() - self._start) / 60
+        return (self._now() - self._begun) / 60
 
     def progress(self) -> float:
-        return min(1.0, (self._now() - self._start) / self._seconds)
+        passed = min(1.0, (self._now() - self._begun) / self._seconds)
+        return self.start + (1.0 - self.start) * passed
 
 
 class Trainer:
     """One network under training: Muon for the matrices of the layers, AdamW for the rest."""
 
-    def __init__(self, network: Llama, recipe: Recipe) -> None:
+    def __init__(self, network: Llama, recipe: Recipe, start: float = 0.0) -> None:
         self.network = network
         self.recipe = recipe
+        self.start = start
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
@@ -135,7 +81,7 @@ class Trainer:
             loss = reply_loss(self.network, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        rate = self.recipe.peak_rate * self.recipe.rate_factor(progress)
+        rate = self.recipe.peak_rate * self.recipe.rate_factor(progress, self.start)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -153,67 +99,88 @@ def reply_loss(network: Llama, batch: Batch) -> Tensor:
 
 
 @dataclass(slots=True)
-class Progress:
-    """What a run has done so far."""
+class Done:
+    """What has been done to a network so far, over all its runs."""
 
     steps: int = 0
     tokens: int = 0
-    loss: float = 0.0
+    minutes_before: float = 0.0
+    loss: float | None = None
 
     def add(self, batch: Batch, loss: float) -> None:
+        """Count one step; the loss kept is a moving average."""
         self.steps += 1
         self.tokens += batch.inputs.numel()
-        self.loss = loss if self.steps == 1 else 0.98 * self.loss + 0.02 * loss
+        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
 
     def record(self, recipe: Recipe, seed: int, clock: Clock) -> dict[str, Any]:
         """Return what a reader of the checkpoint should know of its training."""
         return {
             "size": recipe.name,
             "seed": seed,
-            "minutes": round(clock.minutes_passed(), 1),
+            "minutes": round(self.minutes_before + clock.minutes_passed(), 1),
+            "progress": round(clock.progress(), 4),
             "steps": self.steps,
             "tokens": self.tokens,
-            "last_loss": round(self.loss, 4),
-            "shows_working": recipe.is_worked,
+            "last_loss": self.loss and round(self.loss, 4),
+            "shows_working": recipe.style.is_worked,
             "peak_rate": recipe.peak_rate,
             "tokens_per_batch": recipe.tokens,
             "torch": torch.__version__,
         }
 
 
-def train(
-    recipe: Recipe, clock: Clock, *, out: Path, seed: int, start: Path | None, export_s: float
-) -> Progress:
+def train(recipe: Recipe, clock: Clock, *, out: Path, start: Start, export_s: float) -> Done:
     """Train until the clock has run out, with a usable checkpoint in `out` every `export_s`.
 
-    `start` is a checkpoint to go on from. Beside the weights lies `training.json`, what was done.
+    Beside the weights lies `training.json`, what was done.
     """
-    torch.manual_seed(seed)
-    if start is not None:
-        network, tokenizer = load_checkpoint(start)
-    else:
-        tokenizer = train_tokenizer()
-        network = Llama(recipe.shape(tokenizer.get_vocab_size()))
-        initialise(network, seed)
-    trainer = Trainer(network, recipe)
+    torch.manual_seed(start.seed)
+    network, tokenizer, done = start.prepare(recipe)
+    trainer = Trainer(network, recipe, clock.start)
     source = batches(
         tokenizer,
-        seed=seed,
-        is_worked=recipe.is_worked,
+        seed=f"{start.seed}:{done.steps}",
+        style=recipe.style,
         tokens=recipe.tokens,
         progress=clock.progress,
     )
-    done = Progress()
     logs, exports = _Every(_LOG_EVERY_S), _Every(export_s)
     for progress, batch in _until_done(clock, source):
         done.add(batch, trainer.step(batch, progress))
         if logs.is_due():
             _log(done, progress)
         if exports.is_due():
-            _export(network, tokenizer, out, done.record(recipe, seed, clock))
+            _export(network, tokenizer, out, done.record(recipe, start.seed, clock))
     _log(done, 1.0)
-    _export(network, tokenizer, out, done.record(recipe, seed, clock))
+    _export(network, tokenizer, out, done.record(recipe, start.seed, clock))
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run begins: from a seed, or from a checkpoint that an earlier run left."""
+
+    seed: int = 0
+    directory: Path | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the training record of the checkpoint, empty without one."""
+        if self.directory is None:
+            return {}
+        return dict(json.loads((self.directory / "training.json").read_text()))
+
+    def prepare(self, recipe: Recipe) -> tuple[Llama, Tokenizer, Done]:
+        """Return the network, its tokenizer and what has been done to it so far."""
+        if self.directory is None:
+            tokenizer = train_tokenizer()
+            network = Llama(recipe.shape(tokenizer.get_vocab_size()))
+            initialise(network, self.seed)
+        else:
+            network, tokenizer = load_checkpoint(self.directory)
+        record = self.record()
+        done = Done(record.get("steps", 0), record.get("tokens", 0), record.get("minutes", 0.0))
+        return network, tokenizer, done
 
 
 class _Every:
@@ -236,11 +203,11 @@ def _until_done(clock: Clock, source: Iterator[Batch]) -> Iterator[tuple[float, 
         yield progress, next(source)
 
 
-def _log(done: Progress, progress: float) -> None:
+def _log(done: Done, progress: float) -> None:
     filled = round(20 * progress)
     print(
         f"[{'#' * filled}{'.' * (20 - filled)}] {progress:6.1%}  step {done.steps}"
-        f"  tokens {done.tokens:,}  loss {done.loss:.4f}",
+        f"  tokens {done.tokens:,}  loss {done.loss or 0.0:.4f}",
         flush=True,
     )
 
@@ -272,12 +239,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    start = Start(options.seed, options.start)
     train(
         RECIPES[options.size],
-        Clock(options.minutes),
+        Clock(options.minutes, start.record().get("progress", 0.0)),
         out=options.out,
-        seed=options.seed,
-        start=options.start,
+        start=start,
         export_s=60 * options.export_minutes,
     )
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
@@ -8,14 +8,16 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from local_engine.demo.batches import batches, chat_text
+from local_engine.demo.batches import Style, batches, chat_text
 from local_engine.demo.evaluate import Reply, auroc, auroc_within, interval, replies, report
 from local_engine.demo.export import load_checkpoint, save_checkpoint
 from local_engine.demo.network import Llama, Shape, initialise
+from local_engine.demo.recipes import RECIPES, Recipe
 from local_engine.demo.tasks import Question, held_out, training_question
 from local_engine.demo.tokenizer_training import END, SPECIAL_TOKENS, train_tokenizer
-from local_engine.demo.train import RECIPES, Clock, Recipe, Trainer, train
+from local_engine.demo.train import Clock, Start, Trainer, train
 
+STYLE = Style(is_worked=True)
 RECIPE = Recipe(
     name="speck",
     width=32,
@@ -24,7 +26,7 @@ RECIPE = Recipe(
     kv_heads=1,
     head_width=16,
     feed_forward=64,
-    is_worked=True,
+    style=STYLE,
     tokens=512,
 )
 
@@ -47,7 +49,7 @@ def network(tokenizer: Tokenizer) -> Llama:
 
 
 def _batches(tokenizer: Tokenizer, count: int):
-    source = batches(tokenizer, seed=0, is_worked=True, tokens=512, progress=lambda: 0.0)
+    source = batches(tokenizer, seed="0", style=STYLE, tokens=512, progress=lambda: 0.0)
     return list(islice(source, count))
 
 
@@ -77,7 +79,7 @@ def test_only_replies_and_their_ends_carry_loss(tokenizer: Tokenizer) -> None:
 
 def test_chats_vary_in_system_prompt_and_turns() -> None:
     rng = Random(4)
-    chats = [chat_text(rng, 0.5, is_worked=False) for _ in range(200)]
+    chats = [chat_text(rng, 0.5, Style(is_worked=False)) for _ in range(200)]
     assert any(chat.startswith("<|system|>") for chat in chats)
     assert {chat.count("<|user|>") for chat in chats} == {1, 2}
 
@@ -113,15 +115,31 @@ def test_a_checkpoint_comes_back_with_its_weights(
         assert torch.equal(parameter, expected)
 
 
+def _clock(start: float) -> Clock:
+    """Return a clock on which each look takes a second of half a minute."""
+    seconds = count()
+    return Clock(minutes=0.5, start=start, now=lambda: next(seconds))
+
+
 def test_training_ends_with_the_clock_and_leaves_a_record(tmp_path: Path) -> None:
-    ticks = iter(range(10_000))
-    clock = Clock(minutes=0.5, now=lambda: next(ticks))
-    done = train(RECIPE, clock, out=tmp_path, seed=0, start=None, export_s=1e9)
+    done = train(RECIPE, _clock(0.0), out=tmp_path, start=Start(seed=0), export_s=1e9)
     assert 5 < done.steps < 30
     assert done.tokens > 0
     network, tokenizer = load_checkpoint(tmp_path)
     assert len(replies(network, tokenizer, held_out(10))) == 10
     assert '"size": "speck"' in (tmp_path / "training.json").read_text()
+
+
+def test_a_run_goes_on_where_a_checkpoint_left_off(tmp_path: Path) -> None:
+    first = train(RECIPE, _clock(0.0), out=tmp_path, start=Start(seed=0), export_s=1e9)
+    again = Start(seed=0, directory=tmp_path)
+    assert again.record()["progress"] == 1.0
+    clock = _clock(0.5)
+    assert clock.progress() >= 0.5
+    second = train(RECIPE, clock, out=tmp_path, start=again, export_s=1e9)
+    assert second.steps > first.steps
+    assert second.tokens > first.tokens
+    assert again.record()["steps"] == second.steps
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
