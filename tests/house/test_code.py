@@ -34,7 +34,7 @@ def test_public_names_have_a_docstring(package):
         if not ast.get_docstring(node)
     ]
 
-    assert missing == []
+    assert not missing, "\n".join(missing)
 
 
 def _public(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef]:
@@ -65,7 +65,7 @@ def test_nothing_runs_code_that_it_was_given_as_data(folder):
         for line, what in _unsafe(module)
     ]
 
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def _unsafe(module: Module) -> Iterator[tuple[int, str]]:
@@ -90,7 +90,7 @@ def test_nothing_is_left_unfinished():
         if unfinished.search(line)
     ]
 
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_tests_use_real_parts_and_say_why_they_skip():
@@ -100,7 +100,7 @@ def test_tests_use_real_parts_and_say_why_they_skip():
         for line, what in (*_mocks(module), *_silent_skips(module), *_naps(module))
     ]
 
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def _mocks(module: Module) -> Iterator[tuple[int, str]]:

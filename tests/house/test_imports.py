@@ -56,7 +56,7 @@ def test_imports_point_one_way():
         and top not in MAY_IMPORT[module.package]
     ]
 
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("library", sorted(HOMES))
@@ -68,7 +68,7 @@ def test_library_is_imported_only_where_it_belongs(library):
         if found.target.partition(".")[0] == library and not HOMES[library](module)
     ]
 
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_import_cycles():
