@@ -115,6 +115,14 @@ async def run(engine: Engine, request: GenerationRequest) -> tuple[list[Token], 
     return tokens, generation.finish
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Wait until something that another thread or process does has happened."""
     async with asyncio.timeout(within_s):
