@@ -43,6 +43,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 		"$(PYTHON) is $$("$(PYTHON)" --version 2>&1). Name another: PYTHON=/path/to/python3.11 make ..." >&2; exit 2; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
 		echo "$(PYTHON) cannot make an environment; on Debian: apt install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -c '$(SUPPORTED)' || { echo "the Python in .venv is not supported; make clean, then again" >&2; exit 2; }
 	@echo "Installing what requirements.lock names into .venv (once; a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
