@@ -17,6 +17,9 @@ _OPENAI = "gateway.providers.openai:OpenAIProvider"
 REMOTE_PROVIDERS = frozenset({"openai", "vllm", "sglang", "llamacpp", "ollama", "tgi"})
 """Providers that speak OpenAI's HTTP API."""
 
+LOGPROBS_BY_DEFAULT = frozenset({"llamacpp", "local", "sglang", "tgi", "vllm"})
+"""Providers that are asked for log-probabilities unless the model says `logprobs: false`."""
+
 PROVIDERS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(sorted(REMOTE_PROVIDERS), _OPENAI)
     | {

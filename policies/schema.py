@@ -299,6 +299,11 @@ class Route(Section):
         return self.cascade.tiers if self.cascade else (self.model or "",)
 
     @property
+    def confidence(self) -> Confidence:
+        """Return how drafts are judged; a rule may give tiers to a route that has no cascade."""
+        return self.cascade.confidence if self.cascade else Confidence()
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Return every model this route may call, each once."""
         second = self.cascade.confidence.second if self.cascade else None

@@ -118,6 +118,8 @@ def _print_problems(path: Path, problems: tuple[Problem, ...], *, as_json: bool)
 
 
 def _summary(policy: Policy, prices: dict[str, Price]) -> dict[str, Any]:
+    from policies.notes import notes
+
     models = {
         name: {
             "provider": model.provider,
@@ -130,10 +132,12 @@ def _summary(policy: Policy, prices: dict[str, Price]) -> dict[str, Any]:
         name: {"models": list(route.models), "revision": policy.revision(name)}
         for name, route in policy.routes.items()
     }
-    return {"models": models, "routes": routes}
+    return {"models": models, "routes": routes, "notes": notes(policy)}
 
 
 def _print_fine(path: Path, policy: Policy, prices: dict[str, Price], *, show: bool) -> None:
+    from policies.notes import notes
+
     if show:
         import yaml
 
@@ -146,6 +150,8 @@ def _print_fine(path: Path, policy: Policy, prices: dict[str, Price], *, show: b
     for name, route in policy.routes.items():
         cache = "exact cache" if route.cache.exact else "no cache"
         print(f"route {name}: {' > '.join(route.tiers)}, {cache}")
+    for note in notes(policy):
+        print(f"note: {note}")
     print(f"{path}: nothing to mend")
 
 

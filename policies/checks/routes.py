@@ -10,7 +10,7 @@ from policies.explain import nearest
 from policies.kinds import CONFIDENCES, is_class_path
 from policies.later import LATER_VALUES
 from policies.problems import KeyPath
-from policies.schema import Cascade, Confidence, Route, Rule, When
+from policies.schema import Confidence, Route, Rule, When
 
 _LATER = LATER_VALUES[("routes", "*", "cascade", "confidence", "kind")]
 
@@ -25,9 +25,9 @@ def check_routes(outline: Outline, document: Document) -> None:
             _check_distinct(where, names, document)
         _check_fallback(route, path, document)
         _check_rules(route, path, document)
+        _check_judged(route, path, outline, document)
         if route.cascade is not None:
             _check_confidence(route.cascade.confidence, path, document)
-            _check_judged(route, route.cascade, path, outline, document)
 
 
 def _named_models(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -138,11 +138,9 @@ def _check_confidence(confidence: Confidence, path: KeyPath, document: Document)
         document.report(where, f"unknown confidence {document.found(where)}", hint)
 
 
-def _check_judged(
-    route: Route, cascade: Cascade, path: KeyPath, outline: Outline, document: Document
-) -> None:
+def _check_judged(route: Route, path: KeyPath, outline: Outline, document: Document) -> None:
     """Check each tier whose drafts are judged: all but the last of its list."""
-    confidence = cascade.confidence
+    confidence = route.confidence
     for where, names in _lists(route, path):
         for index, name in enumerate(names[:-1] if where[-1] == "tiers" else ()):
             spot = (*where, index)

@@ -1,0 +1,52 @@
+"""What is allowed in a policy, yet probably not what its author expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.kinds import LOGPROBS_BY_DEFAULT, REMOTE_PROVIDERS
+from policies.problems import KeyPath, spell
+from policies.schema import Model, Policy, Route
+
+
+def notes(policy: Policy) -> tuple[str, ...]:
+    """Return remarks on a sound policy, each with its key path."""
+    return (*_on_access(policy), *_on_models(policy), *_on_routes(policy))
+
+
+def _on_access(policy: Policy) -> Iterator[str]:
+    if not policy.access.keys and policy.access.anonymous == "never":
+        yield "access: nobody may call: every request gets 401 (add a key, or anonymous: loopback)"
+
+
+def _on_models(policy: Policy) -> Iterator[str]:
+    for name, model in policy.models.items():
+        if model.price == "unknown_is_free":
+            path = spell(("models", name, "price"))
+            yield f"{path}: what it costs counts as zero where the price table does not know it"
+
+
+def _on_routes(policy: Policy) -> Iterator[str]:
+    for name, route in policy.routes.items():
+        for path, tier in _judged(route, ("routes", name)):
+            if _says_nothing_of_logprobs(policy.models[tier]):
+                yield (
+                    f"{spell(path)}: log-probabilities are not asked of '{tier}', so each of its "
+                    f"drafts escalates (write logprobs: true if its server reports them)"
+                )
+
+
+def _judged(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each tier whose drafts are judged by their log-probabilities."""
+    if route.confidence.kind != "logprob":
+        return
+    lists: list[tuple[KeyPath, tuple[str, ...]]] = [((*path, "cascade", "tiers"), route.tiers)]
+    for at, rule in enumerate(route.rules):
+        lists.append(((*path, "rules", at, "tiers"), rule.tiers or ()))
+    for where, tiers in lists:
+        yield from (((*where, at), tier) for at, tier in enumerate(tiers[:-1]))
+
+
+def _says_nothing_of_logprobs(model: Model) -> bool:
+    is_quiet = model.provider in REMOTE_PROVIDERS - LOGPROBS_BY_DEFAULT
+    return is_quiet and model.logprobs is None

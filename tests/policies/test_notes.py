@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from gateway.providers.openai import FLAVOURS
+from policies.kinds import LOGPROBS_BY_DEFAULT, REMOTE_PROVIDERS
+from policies.notes import notes
+from tests.policies.support import SMALL, load, routes
+
+OPEN = "access: {anonymous: loopback}\n"
+
+
+def test_policy_that_nobody_may_use_is_remarked_on():
+    assert any(note.startswith("access: nobody may call") for note in notes(load(SMALL)))
+    assert not any(note.startswith("access") for note in notes(load(SMALL + OPEN)))
+
+
+def test_model_that_is_free_for_want_of_a_price_is_remarked_on():
+    (note,) = notes(load(SMALL + OPEN))
+
+    assert note.startswith("models.mini.price: what it costs counts as zero")
+
+
+def test_judged_tier_that_is_not_asked_for_log_probabilities_is_remarked_on():
+    text = routes(
+        "  a: {cascade: {tiers: [tiny, large, mini]}}\n"
+        "  b: {cascade: {tiers: [large, mini], confidence: {kind: agreement, with: tiny}}}\n"
+        "  c: {model: tiny, rules: [{when: {tag: x}, tiers: [large, mini]}]}\n"
+    )
+
+    found = [note for note in notes(load(text + OPEN)) if note.startswith("routes")]
+
+    assert [note.split(": ")[0] for note in found] == [
+        "routes.a.cascade.tiers[1]",
+        "routes.c.rules[0].tiers[0]",
+    ]
+    assert "write logprobs: true" in found[0]
+
+
+def test_kinds_and_flavours_agree_on_log_probabilities():
+    told = {name for name in REMOTE_PROVIDERS if FLAVOURS[name].logprobs}
+
+    assert told == LOGPROBS_BY_DEFAULT - {"local"}
