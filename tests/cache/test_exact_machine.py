@@ -153,10 +153,16 @@ class ExactCacheMachine(RuleBasedStateMachine):
             self._settle()
 
     @precondition(lambda self: self._leaders())
-    @rule(data=st.data(), order=st.sampled_from(["publish", "publish", "keep", "finish", "fail"]))
-    def order(self, data: st.DataObject, order: str) -> None:
+    @rule(
+        data=st.data(),
+        pieces=st.integers(0, 3),
+        end=st.sampled_from(["", "keep", "finish", "fail"]),
+    )
+    def order(self, data: st.DataObject, pieces: int, end: str) -> None:
         leader = data.draw(st.sampled_from(self._leaders()), label="leader")
-        leader.orders.put_nowait(order)
+        # Given together, they are carried out before any follower gets to run.
+        for order in ["publish"] * pieces + [end] * bool(end):
+            leader.orders.put_nowait(order)
         if data.draw(st.booleans(), label="lets run"):
             self._settle()
 
