@@ -47,6 +47,8 @@ class SseSplitter:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that are complete with these bytes. Raises SseError."""
+        if self._is_plain(chunk):
+            return [Event(chunk, chunk[6:-2])]
         if b"\r" in chunk or self._after_cr:
             chunk = self._with_lf(chunk)
         if b"\n" not in chunk:  # cannot end an event: joined only once something can
@@ -69,6 +71,18 @@ class SseSplitter:
         self._rest.clear()
         event = _event(rest.removeprefix(_BOM) if self._is_first else rest)
         return [] if event is None else [event]
+
+    def _is_plain(self, chunk: bytes) -> bool:
+        """Return whether this is just one event in the usual shape, as most chunks are."""
+        return (
+            chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n\n")
+            and chunk.count(b"\n") == 2
+            and b"\r" not in chunk
+            and not self._rest
+            and not self._after_cr
+            and len(chunk) <= MAX_EVENT
+        )
 
     def _with_lf(self, chunk: bytes) -> bytes:
         """Return the chunk with LF for every line end; a CRLF may be cut in two."""

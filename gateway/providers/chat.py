@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.errors import ProviderError, ProviderProtocolError
+from gateway.errors import ProviderError
 from gateway.providers.failures import MAX_ERROR_BODY, error_within, failure_of, read_error
 from gateway.providers.reply import Extras, ReplyReader
-from gateway.sse import Event, SseError, SseSplitter
+from gateway.sse import SseError, SseSplitter
 from gateway.upstream.types import Deadlines, Response, Transport
 from gateway.wire import Part, ProviderCall
 
@@ -63,14 +63,18 @@ class ChatClient:
             if (refusal := await self._refusal(response, reader)) is not None:
                 raise refusal
             splitter = SseSplitter()
-            while not reader.is_done and (chunk := await _next(response, reader)):
-                for event in _feed(splitter, reader, chunk):
-                    response.has_started = True
-                    if (part := reader.event(event)) is not None:
-                        yield part
-                response.is_ending = reader.is_finished
-            if (part := _last(splitter, reader)) is not None:
-                yield part
+            try:
+                is_open = True
+                while is_open:
+                    chunk = await response.next_chunk()
+                    for event in splitter.feed(chunk) if chunk else splitter.close():
+                        response.has_started = True
+                        if (part := reader.event(event)) is not None:
+                            yield part
+                            response.is_ending = reader.is_finished
+                    is_open = bool(chunk) and not reader.is_done
+            except (ProviderError, SseError) as exc:
+                reader.forgive(exc)
             reader.end()
             response.finish()
         finally:
@@ -113,32 +117,3 @@ def _deadlines(call: ProviderCall) -> Deadlines:
 def _expected(body: dict[str, Any]) -> int:
     count = body.get("n")
     return count if isinstance(count, int) and count > 0 else 1
-
-
-async def _next(response: Response, reader: ReplyReader) -> bytes:
-    """Return the next bytes; once every choice has finished, any end will do."""
-    try:
-        return await response.next_chunk()
-    except ProviderError:
-        if reader.is_finished:
-            return b""
-        raise
-
-
-def _feed(splitter: SseSplitter, reader: ReplyReader, chunk: bytes) -> list[Event]:
-    try:
-        return splitter.feed(chunk)
-    except SseError as exc:
-        raise reader.broken(str(exc)) from exc
-
-
-def _last(splitter: SseSplitter, reader: ReplyReader) -> Part | None:
-    """Return the event that came without its blank line; half a one matters only if needed."""
-    if reader.is_done:
-        return None
-    try:
-        return next((reader.event(event) for event in splitter.close()), None)
-    except ProviderProtocolError:
-        if reader.is_finished:
-            return None
-        raise

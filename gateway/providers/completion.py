@@ -84,7 +84,12 @@ class Completion(msgspec.Struct, gc=False):
     @property
     def has_error(self) -> bool:
         """Return whether this is an error in a reply's clothes."""
-        return bytes(self.error) != b"null"
+        return is_told(self.error)
+
+    @property
+    def has_usage(self) -> bool:
+        """Return whether usage is reported, be it plausible or not."""
+        return is_told(self.usage)
 
 
 _completion = msgspec.json.Decoder(Completion)
@@ -101,12 +106,16 @@ def parse_completion(data: bytes) -> Completion:
     return _completion.decode(data)
 
 
-def read_usage(raw: msgspec.Raw) -> Usage | None:
+def is_told(member: msgspec.Raw) -> bool:
+    """Return whether a member is there and not null."""
+    return member is not _NULL and bytes(member) != b"null"
+
+
+def read_usage(completion: Completion) -> Usage | None:
     """Return the reported usage; None where there is none, or none that can be true."""
-    data = bytes(raw)
-    if data == b"null":
+    if not completion.has_usage:
         return None
     try:
-        return usage_from_openai(msgspec.json.decode(data))
+        return usage_from_openai(msgspec.json.decode(completion.usage))
     except UsageError:
         return None

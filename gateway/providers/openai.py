@@ -63,6 +63,19 @@ class OpenAIDialect:
         return LogprobExtras(keep, max(_RIVALS, keep or 0) if self._has_logprobs else keep)
 
 
+def _secret_of(name: str, model: Model) -> str | None:
+    """Return the key as it goes into a header. Raises ValueError without quoting it."""
+    if model.api_key is None:
+        return None
+    secret = model.api_key.get_secret_value()
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ValueError(
+            f"models.{name}.api_key: expected printable ASCII without spaces, found other "
+            "characters; is there a line break at its end?"
+        )
+    return secret or None
+
+
 def _rivals_asked(body: Mapping[str, Any]) -> int | None:
     """Return the rivals that the client asked for; None if it wants no log-probabilities."""
     if not body.get("logprobs"):
@@ -89,8 +102,8 @@ class OpenAIProvider:
         """Return the provider of a policy's model; nothing is connected yet.
 
         `socket` is for engines of our own and not used here. Without `connect`,
-        proxies are taken from the environment. Raises ValueError for a base_url
-        or an authority that cannot be used.
+        proxies are taken from the environment. Raises ValueError for a base_url,
+        a key or an authority that cannot be used.
         """
         flavour = FLAVOURS.get(model.provider, Flavour())
         url = model.base_url or flavour.base_url
@@ -105,7 +118,7 @@ class OpenAIProvider:
                 transport,
                 OpenAIDialect(has_logprobs=has_logprobs),
                 path=urlsplit(url).path.rstrip("/") + "/chat/completions",
-                secret=model.api_key.get_secret_value() if model.api_key else None,
+                secret=_secret_of(name, model),
             )
         )
 

@@ -7,15 +7,13 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from gateway.errors import ProviderProtocolError
+from gateway.errors import ProviderError, ProviderProtocolError
 from gateway.money.usage import Usage
 from gateway.providers.completion import Choice, Completion, Message, parse_completion, read_usage
 from gateway.providers.failures import error_within
-from gateway.sse import Event
+from gateway.sse import Event, SseError
 from gateway.wire import Part
 from router.types import TokenStats
-
-_EMPTY = Message()
 
 
 class Taken(NamedTuple):
@@ -68,25 +66,25 @@ class ReplyReader:
     @property
     def is_finished(self) -> bool:
         """Return whether every choice has its finish_reason."""
-        return len(self._finished) >= self._expected and self._seen <= self._finished
+        finished = self._finished
+        return bool(finished) and len(finished) >= self._expected and self._seen <= finished
 
     def whole(self, body: bytes) -> Part:
         """Return a whole reply as one part. Raises ProviderProtocolError."""
         completion = self._parse(body)
         choices = completion.choices
-        if not choices or any(choice.message is None for choice in choices):
-            raise self._broken("expected at least one choice with a message, found none")
+        if not choices:
+            raise self.broken("expected at least one choice, found none")
+        text, calls = "", 0
+        for choice in choices:
+            if (message := choice.message) is None:
+                raise self.broken("expected a message in every choice, found none")
+            text += message.text
+            calls += _count_calls(message)
         data, stats = self._take(completion, body)
-        messages = [choice.message or _EMPTY for choice in choices]
-        return Part(
-            data,
-            "".join([message.text for message in messages]),
-            choices[0].finish_reason,
-            self._usage(completion),
-            stats,
-            completion.model,
-            sum(_count_calls(message) for message in messages),
-        )
+        finish = choices[0].finish_reason
+        usage = self._usage(completion)
+        return Part(data, text, finish, usage, stats, completion.model, calls)
 
     def event(self, event: Event) -> Part | None:
         """Return an event as a part; None for one that nobody needs.
@@ -103,23 +101,34 @@ class ReplyReader:
             raise error_within(data, self._model, self._secret)
         if not choices:
             return self._without_choices(completion, event)
-        if self._is_repeated(choices):
+        if self._finished and self._is_repeated(choices):
             return self._repeated(completion)
         text, finish, calls = self._note(choices)
-        left, stats = self._take(completion, data)
-        raw = event.raw if left is data else b"data: " + left + b"\n\n"
-        return Part(raw, text, finish, self._usage(completion), stats, completion.model, calls)
+        raw, stats = event.raw, None
+        if self._extras is not None:
+            left, stats = self._take(completion, data)
+            raw = raw if left is data else b"data: " + left + b"\n\n"
+        usage = self._usage(completion) if completion.has_usage else None
+        return Part(raw, text, finish, usage, stats, completion.model, calls)
 
     def end(self) -> None:
         """Check that the stream may end here. Raises ProviderProtocolError."""
         # Servers that ignore `n` say [DONE] after one choice; a cut stream says nothing.
         finished, seen = self._finished, self._seen
         if not finished or seen - finished or (len(finished) < self._expected and not self.is_done):
-            raise self._broken("the stream ended without a finish_reason")
+            raise self.broken("the stream ended without a finish_reason")
+
+    def forgive(self, exc: ProviderError | SseError) -> None:
+        """Raise what broke the stream, unless every choice had finished: then any end will do."""
+        if self.is_finished:
+            return
+        if isinstance(exc, SseError):
+            raise self.broken(str(exc)) from exc
+        raise exc
 
     def broken(self, what: str) -> ProviderProtocolError:
         """Return the failure of a reply that is none."""
-        return self._broken(what)
+        return ProviderProtocolError(f"model {self._model}: {what}")
 
     # Inside
 
@@ -127,7 +136,7 @@ class ReplyReader:
         try:
             completion = parse_completion(data)
         except (ValueError, RecursionError) as exc:
-            raise self._broken("expected a chat completion as JSON, found something else") from exc
+            raise self.broken("expected a chat completion as JSON, found something else") from exc
         if completion.has_error:
             raise error_within(data, self._model, self._secret)
         return completion
@@ -138,12 +147,12 @@ class ReplyReader:
         try:
             taken = self._extras.take(completion, data)
         except ValueError as exc:
-            raise self._broken("expected token statistics, found something else") from exc
+            raise self.broken("expected token statistics, found something else") from exc
         self._compute_s += taken.compute_s
         return taken.data, taken.stats
 
     def _usage(self, completion: Completion) -> Usage | None:
-        usage = read_usage(completion.usage)
+        usage = read_usage(completion)
         if usage is not None and self._compute_s:
             return replace(usage, compute_s=self._compute_s)
         return usage
@@ -152,16 +161,15 @@ class ReplyReader:
         """Return the event that carries only usage, or a preamble such as Azure's."""
         usage = self._usage(completion)
         if completion.choices is None and usage is None:
-            raise self._broken("expected an event with choices, found one without")
-        is_usage = bytes(completion.usage) != b"null"
+            raise self.broken("expected an event with choices, found one without")
         left, _ = self._take(completion, event.data)
         raw = event.raw if left is event.data else b"data: " + left + b"\n\n"
-        return Part(raw, usage=usage, model=completion.model, is_usage_only=is_usage)
+        return Part(raw, usage=usage, model=completion.model, is_usage_only=completion.has_usage)
 
     def _is_repeated(self, choices: list[Choice]) -> bool:
         """Return whether every choice here had been finished, and finishes again."""
         finished = self._finished
-        return bool(finished) and all(
+        return all(
             choice.finish_reason is not None and choice.index in finished for choice in choices
         )
 
@@ -177,8 +185,10 @@ class ReplyReader:
     def _note(self, choices: list[Choice]) -> tuple[str, str | None, int]:
         """Return text, finish_reason and tool calls begun; remember who has finished."""
         text, finish, calls = "", None, 0
+        seen = self._seen
         for choice in choices:
-            self._seen.add(choice.index)
+            if choice.index not in seen:
+                seen.add(choice.index)
             if choice.finish_reason is not None:
                 finish = choice.finish_reason
                 self._finished.add(choice.index)
@@ -198,9 +208,8 @@ class ReplyReader:
             self._calls |= places
         return begun
 
-    def _broken(self, what: str) -> ProviderProtocolError:
-        return ProviderProtocolError(f"model {self._model}: {what}")
-
 
 def _count_calls(message: Message) -> int:
+    if message.tool_calls is None and message.function_call is None:
+        return 0
     return len(message.tool_calls or ()) + (message.function_call is not None)

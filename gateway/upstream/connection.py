@@ -95,6 +95,7 @@ class Exchange(Timed):
         """Return the whole body. Raises ProviderError, also for more than `cap` bytes."""
         self._room = cap + 1  # one byte more shows that the cap is passed
         while not self.is_complete and self._error is None and self.size <= cap:
+            self.has_started = self.size > 0
             await self._wait()
         if self._error is not None:
             raise self._error

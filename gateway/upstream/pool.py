@@ -12,8 +12,11 @@ from gateway.upstream.head import HeadWriter
 from gateway.upstream.tls import context_for
 from gateway.upstream.types import Deadlines, Headers, Origin
 
-MAX_CONNECTIONS = 512
+MAX_CONNECTIONS = 4096
+"""One a call under way; what the process may really open is up to its file limit."""
+
 KEEP_IDLE_S = 30.0
+"""Below the idle limits of common proxies."""
 
 
 class Pool:

@@ -118,6 +118,7 @@ class ProxiedResponse(Timed):
         chunks: list[bytes] = []
         size = 0
         while chunk := await self._next():
+            self.has_started = True
             chunks.append(chunk)
             if (size := size + len(chunk)) > cap:
                 self.abort()

@@ -168,6 +168,14 @@ async def test_stream_that_stalls_times_out_as_idle(way):
         await upstream.until_gone()
 
 
+async def test_whole_answer_that_stalls_amid_its_body_times_out_as_idle(way):
+    async with ScriptedUpstream([[STREAM_HEAD, chunk(b"one"), Hold()]]) as upstream:
+        response = await post(await way.to(upstream), Deadlines(10, 20, 0.05, 30))
+        with pytest.raises(ProviderTimeout, match="idle"):
+            await response.read()
+        await upstream.until_gone()
+
+
 async def test_total_deadline_holds_whatever_the_others_say(way):
     async with ScriptedUpstream([[STREAM_HEAD, chunk(b"one"), Hold()]]) as upstream:
         response = await post(await way.to(upstream), Deadlines(10, 20, 20, 0.5))
@@ -242,6 +250,14 @@ async def test_headers_beyond_64_kib_are_refused(way, line):
         transport = await way.to(upstream)
         with pytest.raises(ProviderProtocolError):
             await post(transport)
+
+
+async def test_interim_answers_without_end_are_refused(way):
+    endless = [b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n" * 1000] * 100
+    async with ScriptedUpstream([[*endless, Hold()]]) as upstream:
+        transport = await way.to(upstream)
+        with pytest.raises((ProviderProtocolError, ProviderTimeout)):
+            await post(transport, Deadlines(10, 0.5, 0.5, 0.5))
 
 
 async def test_body_beyond_the_cap_is_refused_and_no_longer_received(way):

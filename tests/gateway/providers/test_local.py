@@ -187,12 +187,14 @@ async def test_engine_that_is_down_fails_at_once_and_serves_again_once_it_is_up(
 async def test_engine_that_dies_amid_its_answer_is_unavailable(tmp_path):
     hold = Hold()
     script = [STREAM_HEAD, chunk(token("a")), hold, RST]
-    async with engine(tmp_path, script) as (_, provider):
-        async with aclosing(provider.call(call(stream=True))) as parts:
+    async with (
+        engine(tmp_path, script) as (_, provider),
+        aclosing(provider.call(call(stream=True))) as parts,
+    ):
+        await anext(parts)
+        hold.release()
+        with pytest.raises((ProviderUnavailable, ProviderProtocolError)):
             await anext(parts)
-            hold.release()
-            with pytest.raises((ProviderUnavailable, ProviderProtocolError)):
-                await anext(parts)
 
 
 async def test_closing_the_call_leaves_the_engine(tmp_path):

@@ -217,13 +217,17 @@ async def test_stream_of_nothing_is_broken():
 
 @pytest.mark.parametrize("end", [[FIN], [RST], [b"zz\r\n", FIN]])
 async def test_stream_cut_amid_its_text_yields_what_came_and_then_fails(end):
-    script = [STREAM_HEAD, chunk(delta("one")), Hold(), *end]
-    async with ScriptedUpstream([script]) as upstream, provider_of(upstream) as provider:
-        async with aclosing(provider.call(call(stream=True))) as parts:
-            first = await anext(parts)
-            script[2].release()
-            with pytest.raises((ProviderProtocolError, ProviderUnavailable)):
-                await anext(parts)
+    hold = Hold()
+    script = [STREAM_HEAD, chunk(delta("one")), hold, *end]
+    async with (
+        ScriptedUpstream([script]) as upstream,
+        provider_of(upstream) as provider,
+        aclosing(provider.call(call(stream=True))) as parts,
+    ):
+        first = await anext(parts)
+        hold.release()
+        with pytest.raises((ProviderProtocolError, ProviderUnavailable)):
+            await anext(parts)
 
     assert first.text == "one"
 
@@ -396,6 +400,14 @@ def test_flavour_without_an_address_needs_one():
     with pytest.raises(ValueError, match=r"models\.x\.base_url"):
         OpenAIProvider.from_model("x", Model(provider="vllm"))
     assert OpenAIProvider.from_model("x", Model(provider="openai"))
+
+
+@pytest.mark.parametrize("key", ["sk-1\n", "sk 1", "sk-\u20ac", "sk-1\r\nx: y"])
+def test_key_that_fits_no_header_is_refused_without_being_shown(key):
+    with pytest.raises(ValueError, match=r"models\.x\.api_key") as caught:
+        OpenAIProvider.from_model("x", Model(provider="openai", api_key=key))
+
+    assert key not in str(caught.value)
 
 
 # Log-probabilities
