@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.house.source import ROOT
+from tests.house.source import ROOT, modules
 
 MODELS = {"pyarrow", "safetensors", "tokenizers", "torch", "transformers"}
 SERVING = {"alembic", "fastapi", "genai_prices", "httpx", "sqlalchemy", "uvicorn", "uvloop"}
@@ -28,6 +28,20 @@ READING = {"pydantic", "yaml"}
 )
 def test_import_pulls_in_nothing_heavy(module, unwanted):
     assert sorted(_loaded_by(module) & unwanted) == []
+
+
+def test_importing_leaves_no_thread_and_no_file_behind(tmp_path):
+    names = [module.name for module in modules() if "migrations" not in module.name]
+    told = (
+        f"import importlib, sys, threading; sys.path.insert(0, {str(ROOT)!r}); "
+        f"[importlib.import_module(name) for name in {names!r}]; "
+        "assert threading.active_count() == 1, threading.enumerate()"
+    )
+    command = [sys.executable, "-B", "-W", "error", "-c", told]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def _loaded_by(module: str) -> set[str]:
