@@ -91,14 +91,17 @@ class Seat(Generic[T]):
         """Give followers the next piece of the answer, one that will not be withdrawn."""
         self._seated().publish(item, self._cache.size_of(item))
 
-    def follow(self) -> AsyncIterator[T]:
+    def follow(self, *, whole: bool = False) -> AsyncIterator[T]:
         """Return the pieces of the leader's answer, from the first one on.
 
         Ends with the answer; or, when the leader is gone before this request
-        received anything, when it is its turn to lead (`was_promoted`). Raises
-        LeaderFailed.
+        received anything, when it is its turn to lead (`was_promoted`). A request
+        with no use for a part of an answer asks for it `whole`: it receives
+        nothing before the end. Raises LeaderFailed.
         """
-        return self._seated()
+        member = self._seated()
+        member.waits_for_all = whole
+        return member
 
     def keep(self, reply: CachedReply) -> None:
         """Store the answer, which is whole and accepted, unless it is larger than `max_entry`."""

@@ -39,7 +39,7 @@ class _Link(Generic[T]):
 class _Flight(Generic[T]):
     """An answer under way. `head` is None once newcomers can no longer be admitted."""
 
-    __slots__ = ("error", "failures", "followers", "has_begun", "has_crashed", "head", "is_over",
+    __slots__ = ("error", "failures", "followers", "has_begun", "has_landed", "head", "is_over",
                  "key", "room", "tail")  # fmt: skip
 
     def __init__(self, key: bytes, room: int, failures: int = 0) -> None:
@@ -51,7 +51,7 @@ class _Flight(Generic[T]):
         self.followers: dict[Member[T], None] = {}
         self.has_begun = False
         self.is_over = False
-        self.has_crashed = False
+        self.has_landed = False
         self.error: BaseException | None = None
 
     def wake(self) -> None:
@@ -76,8 +76,8 @@ class SingleFlight(Generic[T]):
         """
         flight = self._open.get(key)
         if flight is None:
-            return Member(self, self._start(key, room, 0), is_leader=True)
-        member = Member(self, flight, is_leader=False)
+            return Member(self, self._start(key, room, 0), room, is_leader=True)
+        member = Member(self, flight, room, is_leader=False)
         flight.followers[member] = None
         return member
 
@@ -94,13 +94,13 @@ class SingleFlight(Generic[T]):
     def land(self, flight: _Flight[T]) -> None:
         """End a flight whose answer is whole."""
         self.close(flight)
-        flight.is_over = True
+        flight.is_over = flight.has_landed = True
         flight.wake()
 
     def crash(self, flight: _Flight[T], room: int, error: BaseException | None) -> None:
         """End a flight whose leader is gone; those with nothing in hand start over."""
         self.close(flight)
-        flight.is_over = flight.has_crashed = True
+        flight.is_over = True
         flight.error = error
         failures = flight.failures + isinstance(error, Exception)
         if failures < self._max_failures:
@@ -119,20 +119,27 @@ class SingleFlight(Generic[T]):
 
 
 class Member(Generic[T]):
-    """One request's place in a flight; as an iterator, what its leader publishes."""
+    """One request's place in a flight; as an iterator, what its leader publishes.
+
+    With `waits_for_all` nothing is read before the flight has landed: whoever
+    can only use a whole answer then loses nothing when the leader fails amid it.
+    """
 
     __slots__ = ("_cursor", "_flight", "_flights", "_room", "_waiter", "has_received", "is_leader",
-                 "was_promoted")  # fmt: skip
+                 "waits_for_all", "was_promoted")  # fmt: skip
 
-    def __init__(self, flights: SingleFlight[T], flight: _Flight[T], *, is_leader: bool) -> None:
+    def __init__(
+        self, flights: SingleFlight[T], flight: _Flight[T], room: int, *, is_leader: bool
+    ) -> None:
         self._flights = flights
         self._flight = flight
-        self._room = flight.room
+        self._room = room
         self._cursor = None if is_leader else flight.head
         self._waiter: asyncio.Future[None] | None = None
         self.is_leader = is_leader
         self.was_promoted = False
         self.has_received = False
+        self.waits_for_all = False
 
     @property
     def has_followers(self) -> bool:
@@ -179,6 +186,7 @@ class Member(Generic[T]):
     def promote(self, flight: _Flight[T]) -> None:
         """Lead this flight from now on."""
         self._flight = flight
+        self._cursor = None
         self.is_leader = self.was_promoted = True
         self.wake()
 
@@ -210,12 +218,14 @@ class Member(Generic[T]):
         link = self._cursor
         if self.is_leader or link is None:
             raise StopAsyncIteration
-        if link.next is not None:
+        flight = self._flight
+        if link.next is not None and (flight.has_landed or not self.waits_for_all):
             self._cursor = link.next
             self.has_received = True
             return (link.item,)
-        if not self._flight.is_over:
+        if not flight.is_over:
             return None
-        if self._flight.has_crashed:
-            raise LeaderFailed(self._flight.error) from self._flight.error
+        if not flight.has_landed:
+            # Not chained: the error belongs to its leader, and all followers share it.
+            raise LeaderFailed(flight.error)
         raise StopAsyncIteration

@@ -144,6 +144,21 @@ async def test_a_follower_amid_the_answer_learns_what_the_leader_failed_of(
     assert taken(cache).hit is None
 
 
+async def test_one_that_needs_the_whole_answer_leads_after_a_failure_amid_it(
+    cache: ExactCache[bytes],
+) -> None:
+    leader = taken(cache).__enter__()
+    with taken(cache) as follower:
+        pieces = asyncio.ensure_future(anext(follower.follow(whole=True), None))
+        await asyncio.sleep(0)
+        leader.publish(b"a")
+        await asyncio.sleep(0)
+        leave(leader, ConnectionError("reset"))
+
+        assert await pieces is None
+        assert follower.was_promoted
+
+
 def test_a_reply_larger_than_an_entry_may_be_is_not_kept(cache: ExactCache[bytes]) -> None:
     with taken(cache, max_entry=1000) as seat:
         seat.publish(b"a")

@@ -48,6 +48,7 @@ class Actor:
     tenant: str
     prompt: str
     is_slow: bool
+    is_whole: bool
     orders: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     published: list[Piece] = field(default_factory=list)
@@ -98,7 +99,7 @@ class ExactCacheMachine(RuleBasedStateMachine):
             actor.outcome = "hit"
             return
         if seat.is_follower:
-            async for piece in seat.follow():
+            async for piece in seat.follow(whole=actor.is_whole):
                 actor.received.append(piece)
                 if actor.is_slow:
                     await actor.reads.acquire()
@@ -140,13 +141,13 @@ class ExactCacheMachine(RuleBasedStateMachine):
     @rule(
         tenant=st.sampled_from(TENANTS),
         prompt=st.sampled_from(PROMPTS),
-        is_slow=st.booleans(),
+        kind=st.sampled_from(["prompt", "slow", "whole"]),
         count=st.integers(1, 4),
         lets_run=st.booleans(),
     )
-    def arrive(self, tenant: str, prompt: str, is_slow: bool, count: int, lets_run: bool) -> None:
+    def arrive(self, tenant: str, prompt: str, kind: str, count: int, lets_run: bool) -> None:
         for _ in range(count):
-            actor = Actor(len(self.actors), tenant, prompt, is_slow)
+            actor = Actor(len(self.actors), tenant, prompt, kind == "slow", kind == "whole")
             actor.task = self.loop.create_task(self._request(actor))
             self.actors.append(actor)
         if lets_run:
@@ -212,6 +213,8 @@ class ExactCacheMachine(RuleBasedStateMachine):
         for actor in getattr(self, "actors", ()):
             if actor.outcome == "failed with its leader" and not actor.received:
                 assert self.errors >= 3
+            if actor.is_whole and actor.received:
+                assert actor.outcome in ("followed", "left")
 
     def teardown(self) -> None:
         if not hasattr(self, "actors"):
