@@ -63,9 +63,11 @@ def estimate_usage(
     """
     asked = _prompt(prompt)
     given = _completion(completion, _limit(prompt, max_output), is_complete=is_complete)
+    # A call of which nothing came back may not have been begun.
+    has_begun = is_complete or bool(completion)
     return Bounded(
         usage=_usage(asked.guess, given.guess, elapsed_s),
-        lower=_usage(asked.least, given.least, 0.0),
+        lower=_usage(asked.least if has_begun else 0, given.least, 0.0),
         upper=_usage(asked.most, given.most, elapsed_s),
     )
 

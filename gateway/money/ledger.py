@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -195,7 +195,8 @@ class Ledger:
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
-            self._store.open()
+            with _as_ledger_errors():
+                self._store.open()
         except LedgerError as exc:
             self._call(_fail, opened, exc)
             return
@@ -261,17 +262,12 @@ class Ledger:
             self._commit([job])
 
     def _commit(self, batch: list[_Job]) -> None:
-        try:
+        with _as_ledger_errors():
             self._store.commit(
                 [entry for job in batch for entry in job.entries],
                 [attempt for job in batch for attempt in job.attempts],
                 [up for job in batch for up in job.uptimes],
             )
-        except LedgerError:
-            raise
-        except Exception as exc:
-            # Whatever a store raises, those who wait must hear of it, and the thread live on.
-            raise LedgerError(f"the ledger's store failed: {exc!r}") from exc
 
     def _keep(self, batch: list[_Job], fault: LedgerError) -> None:
         self._fault = fault
@@ -291,6 +287,17 @@ def ledger_at(url: str) -> Ledger:
 
     place = locate(url)
     return Ledger(SqliteStore(place.path, synchronous=place.synchronous))
+
+
+@contextlib.contextmanager
+def _as_ledger_errors() -> Iterator[None]:
+    """Whatever a store raises, those who wait must hear of it, and the thread live on."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except Exception as exc:
+        raise LedgerError(f"the ledger's store failed: {exc!r}") from exc
 
 
 def _settle(batch: list[_Job]) -> None:

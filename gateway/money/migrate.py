@@ -17,17 +17,17 @@ KNOWN = frozenset({HEAD})
 """Every revision that a migration leads on from; anything else is newer than this version."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK_S = 60
 
 
-def migrate_sqlite(path: Path) -> None:
+def migrate_sqlite(path: Path, *, wait_s: float = 60.0) -> None:
     """Create or upgrade the ledger at `path`.
 
-    Raises LedgerRefused for a newer schema and for a database that is no
-    ledger, LedgerError where it cannot be opened or written.
+    `wait_s` is how long to wait for another process' lock. Raises LedgerRefused
+    for a newer schema and for a database that is no ledger, LedgerError where
+    it cannot be opened or written.
     """
     try:
-        found = _revision(path)
+        found = _revision(path, wait_s)
         if found == HEAD:
             return
         if found is not None and found not in KNOWN:
@@ -35,13 +35,13 @@ def migrate_sqlite(path: Path) -> None:
                 f"ledger {path}: its schema {found!r} is newer than this version knows ({HEAD!r}); "
                 "upgrade frugal-gateway, or name another file under storage.ledger"
             )
-        _upgrade(path)
+        _upgrade(path, wait_s)
     except sqlite3.Error as exc:
         raise LedgerError(f"ledger {path}: {exc}; check the path, its rights and its disk") from exc
 
 
-def _revision(path: Path) -> str | None:
-    connection = sqlite3.connect(path, timeout=_LOCK_S)
+def _revision(path: Path, wait_s: float) -> str | None:
+    connection = sqlite3.connect(path, timeout=wait_s)
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         if "alembic_version" not in tables:
@@ -57,17 +57,18 @@ def _revision(path: Path) -> str | None:
         connection.close()
 
 
-def _upgrade(path: Path) -> None:
+def _upgrade(path: Path, wait_s: float) -> None:
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import URL, create_engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
+    options = {"timeout": wait_s, "isolation_level": None}
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     engine = create_engine(
-        URL.create("sqlite", database=str(path)), poolclass=NullPool, connect_args=_CONNECT
+        URL.create("sqlite", database=str(path)), poolclass=NullPool, connect_args=options
     )
     try:
         with engine.connect() as connection:
@@ -80,6 +81,3 @@ def _upgrade(path: Path) -> None:
         raise LedgerError(f"ledger {path}: its schema could not be made: {exc.orig}") from exc
     finally:
         engine.dispose()
-
-
-_CONNECT = {"timeout": _LOCK_S, "isolation_level": None}

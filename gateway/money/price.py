@@ -15,7 +15,7 @@ _MICROS_PER_HOUR = Decimal(3_600_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars per token by bucket, per machine-hour, and who says so since when.
+    """Dollars per token by bucket, per machine-hour and per call, and who says so since when.
 
     `tiers` are whole prices that hold for every token of a request whose prompt
     is longer than their threshold, in ascending order. `is_unknown` marks a
@@ -31,6 +31,7 @@ class Price:
     audio_output: Decimal = _ZERO
     image: Decimal = _ZERO
     machine_hour_usd: Decimal = _ZERO
+    per_call: Decimal = _ZERO
     tiers: tuple[tuple[int, Price], ...] = ()
     source: str = "policy"
     dated: date | None = None
@@ -69,6 +70,8 @@ def cost(usage: Usage, price: Price) -> Decimal:
     if usage.compute_s and price.machine_hour_usd:
         micros = round(usage.compute_s * 1_000_000)
         total += price.machine_hour_usd * micros / _MICROS_PER_HOUR
+    if price.per_call and usage.total:
+        total += price.per_call
     return total
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gateway.money.price import Price
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice
+    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 _PER_TOKEN = Decimal(1).scaleb(-6)
 _UNPRICED = ("local", "recorded")
@@ -123,6 +123,7 @@ def _flat(listed: ModelPrice, above: int | None, source: str, dated: date | None
         audio=amount("audio"),
         audio_output=amount("audio_output"),
         image=amount("image"),
+        per_call=_flat_amount(listed.requests_kcount) / 1000,
         source=source,
         dated=dated,
     )
@@ -134,6 +135,12 @@ def _amount(listed: ModelPrice, names: tuple[str, ...], above: int | None) -> De
         return amount * _PER_TOKEN
     reached = [t.price for t in amount.tiers if above is not None and t.start <= above]
     return Decimal(reached[-1] if reached else amount.base) * _PER_TOKEN
+
+
+def _flat_amount(amount: Decimal | TieredPrices | None) -> Decimal:
+    if amount is None:
+        return Decimal(0)
+    return amount if isinstance(amount, Decimal) else amount.base
 
 
 def _next_change(info: ModelInfo, at: datetime) -> datetime | None:

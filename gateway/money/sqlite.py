@@ -23,6 +23,8 @@ from gateway.money.records import AttemptRecord, EntryRecord, UptimeRecord
 Row = tuple[str | int | float | None, ...]
 Synchronous = Literal["normal", "full"]
 
+_LOG_BYTES = 64 * 1024 * 1024
+
 _USAGE = (
     "input", "cached_input", "cache_write", "output", "reasoning",
     "audio", "audio_output", "image", "compute_us",
@@ -67,6 +69,7 @@ _INSERT_UPTIME = _insert(
 _PROBE = "UPDATE alembic_version SET version_num = version_num"
 
 _BAD_VALUE = (
+    AttributeError,
     OverflowError,
     UnicodeEncodeError,
     TypeError,
@@ -94,12 +97,7 @@ class SqliteStore:
 
     def open(self) -> None:
         """Migrate and connect. Raises LedgerError."""
-        migrate_sqlite(self._path)
-        try:
-            self._connection = self._connect()
-            self._file = _identity(self._path)
-        except (sqlite3.Error, OSError) as exc:
-            raise LedgerError(f"ledger {self._path}: cannot be opened: {exc}") from exc
+        self._open(wait_s=60.0)
 
     def commit(
         self,
@@ -130,6 +128,14 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
+    def _open(self, wait_s: float) -> None:
+        migrate_sqlite(self._path, wait_s=wait_s)
+        try:
+            self._connection = self._connect()
+            self._file = _identity(self._path)
+        except (sqlite3.Error, OSError) as exc:
+            raise LedgerError(f"ledger {self._path}: cannot be opened: {exc}") from exc
+
     def _commit(
         self,
         entries: Sequence[EntryRecord],
@@ -153,7 +159,7 @@ class SqliteStore:
         if self._connection is not None and _identity(self._path) != self._file:
             self.close()
         if self._connection is None:
-            self.open()
+            self._open(wait_s=self._busy_s)
         assert self._connection is not None
         return self._connection
 
@@ -161,6 +167,8 @@ class SqliteStore:
         connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
         _use_wal(connection, time.monotonic() + self._busy_s)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        # What a long reader made the log grow by is given back to the disk.
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         return connection
 
     def _roll_back(self) -> None:

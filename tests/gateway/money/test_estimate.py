@@ -113,7 +113,7 @@ def test_images_are_bounded_although_only_their_address_is_sent():
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
     ]
-    bounded = estimate_usage({"messages": [{"role": "user", "content": parts}]}, "")
+    bounded = estimate_usage({"messages": [{"role": "user", "content": parts}]}, "A")
 
     assert bounded.lower.input == 1
     assert bounded.upper.input > 36_835  # a high-detail image on the dearest known scale
@@ -122,7 +122,7 @@ def test_images_are_bounded_although_only_their_address_is_sent():
 def test_what_the_assistant_said_before_proves_no_lower_bound():
     said = [{"role": "assistant", "content": "long " * 1_000, "tool_calls": [{"id": "c"}]}]
 
-    assert estimate_usage({"messages": said}, "").lower.input == 0
+    assert estimate_usage({"messages": said}, "A").lower.input == 0
 
 
 @pytest.mark.parametrize("body", [{}, {"messages": "no"}, {"messages": [1, None]}])
@@ -136,6 +136,11 @@ def test_lone_surrogates_do_not_stop_the_count():
 
 def test_bytes_are_counted_as_their_text():
     assert estimate_usage("Grüße".encode(), "") == estimate_usage("Grüße", "")
+
+
+def test_a_call_of_which_nothing_came_back_may_have_cost_nothing():
+    assert estimate_usage("Hi", "").lower.total == 0
+    assert estimate_usage("Hi", "", is_complete=True).lower.input == 1
 
 
 def test_machine_time_is_bounded_by_the_time_that_passed():

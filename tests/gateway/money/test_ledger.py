@@ -83,6 +83,13 @@ class GatedStore(SqliteStore):
         super().commit(entries, attempts, uptimes)
 
 
+class UnopenableStore(SqliteStore):
+    """Has a fault of its own at the start."""
+
+    def open(self):
+        raise ZeroDivisionError("a bug")
+
+
 class BrokenStore(SqliteStore):
     """Has a fault of its own, once."""
 
@@ -280,6 +287,15 @@ async def test_a_record_that_cannot_be_stored_fails_alone(path):
     assert _ids(path) == ["a", "c"]
 
 
+async def test_a_record_of_the_wrong_shape_fails_alone(path):
+    async with Ledger(SqliteStore(path)) as ledger:
+        with pytest.raises(UnwritableRecord):
+            await ledger.write(entry("a", usage=None))
+        await ledger.write(entry("b"))
+
+    assert _ids(path) == ["b"]
+
+
 async def test_text_that_is_not_unicode_is_mended_rather_than_lost(path):
     async with Ledger(SqliteStore(path)) as ledger:
         await ledger.write(
@@ -338,6 +354,11 @@ async def test_a_fault_in_the_store_reaches_its_waiters_and_does_not_end_the_led
         await ledger.write(entry("b"))
 
     assert _ids(path) == ["a", "b"]
+
+
+async def test_a_fault_in_the_store_at_the_start_is_an_error_and_no_silence(path):
+    with pytest.raises(LedgerError, match="a bug"):
+        await Ledger(UnopenableStore(path)).start()
 
 
 async def test_uptime_grows_and_keeps_its_beginning(path):

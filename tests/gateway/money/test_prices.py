@@ -143,6 +143,13 @@ def test_audio_has_its_listed_price():
     assert price.audio_output > price.output
 
 
+def test_a_price_per_call_is_charged_once_for_a_call_that_used_anything():
+    price = _price({"provider": "perplexity", "model": "sonar"})
+
+    assert cost(Usage(), price) == 0
+    assert cost(Usage(input=1), price) == price.input + Decimal("0.012")
+
+
 def test_the_upstreams_address_names_the_seller():
     at_groq = {
         "provider": "openai",
