@@ -1,0 +1,241 @@
+"""A gateway to talk to: in this process over real sockets, or as the command `frugal serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from gateway.app import create_app
+from gateway.cli.serve import listen
+from gateway.entry import Clock
+from gateway.money.reports import request_rows
+from gateway.settings import Settings
+from gateway.wire import Provider
+from policies.loader import parse_policy
+
+READY_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The ledger of one gateway, read from outside."""
+
+    path: Path
+
+    @property
+    def url(self) -> str:
+        """Return what `--ledger` takes."""
+        return f"sqlite:///{self.path}"
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return one row a request, oldest first."""
+        return request_rows(self.url)[::-1]
+
+    def entry(self) -> dict[str, Any]:
+        """Return the only row."""
+        (row,) = self.entries()
+        return row
+
+    def lines(self, request_id: str) -> list[dict[str, Any]]:
+        """Return the attempts of one request, in order."""
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            connection.row_factory = sqlite3.Row
+            query = "SELECT * FROM attempt WHERE request_id = ? ORDER BY seq"
+            return [dict(row) for row in connection.execute(query, (request_id,))]
+
+    async def until(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many requests are in the ledger, and return them."""
+        async with asyncio.timeout(20):
+            while len(rows := self.entries()) < count:
+                await asyncio.sleep(0.01)
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway in this process, and a client of it."""
+
+    port: int
+    client: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    books: Books
+
+    @property
+    def url(self) -> str:
+        """Return the address, without /v1."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def chat(
+        self, prompt: str = "hi", *, headers: Mapping[str, str] | None = None, **members: Any
+    ) -> httpx.Response:
+        """Ask and return the answer; a stream is read to its end."""
+        return await self.client.post(
+            "/v1/chat/completions", json=asking(prompt, **members), headers=headers
+        )
+
+
+def asking(prompt: str = "hi", model: str = "auto", **members: Any) -> dict[str, Any]:
+    """Return a request's body."""
+    return {"model": model, "messages": [{"role": "user", "content": prompt}], **members}
+
+
+def events_of(response: httpx.Response | str) -> list[Any]:
+    """Return the events of a stream as parsed JSON, and `[DONE]` as that text."""
+    text = response if isinstance(response, str) else response.text
+    payloads = [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+    return [p if p == "[DONE]" else json.loads(p) for p in payloads]
+
+
+def text_of(events: list[Any]) -> str:
+    """Return what the first choice of a stream says."""
+    deltas = [c["delta"] for e in events if e != "[DONE]" for c in e.get("choices", ())]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    policy: str,
+    folder: Path,
+    *,
+    providers: Mapping[str, Provider] | None = None,
+    clock: Clock | None = None,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Gateway]:
+    """Serve a policy's text on a free port of loopback, with the ledger in `folder`."""
+    books = Books(folder / "ledger.db")
+    checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
+    apps = create_app(Settings(ledger=books.url), checked, providers=providers, clock=clock)
+    config = uvicorn.Config(apps.public, http="httptools", lifespan="on", log_config=None)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    sock = listen("127.0.0.1", 0)
+    await server.startup(sockets=[sock])
+    assert server.started, "the gateway did not start"
+    port: int = sock.getsockname()[1]
+    try:
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(apps.admin), base_url="http://127.0.0.1"
+            ) as admin,
+        ):
+            yield Gateway(port, client, admin, books)
+    finally:
+        await server.shutdown(sockets=[sock])
+
+
+# As the command runs it
+
+
+@dataclass(slots=True)
+class Served:
+    """A running `frugal serve`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    admin_url: str
+    books: Books
+    log: Path
+    _free_lines: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """Return the public port."""
+        return int(self.url.rpartition(":")[2])
+
+    def said(self) -> str:
+        """Return what it has logged so far."""
+        return self.log.read_text()
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Return a client of the public port."""
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=30, **options)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=40)
+
+
+def frugal(*arguments: str) -> list[str]:
+    """Return the command line of `frugal`."""
+    return [sys.executable, "-m", "gateway.cli.main", *arguments]
+
+
+@contextlib.contextmanager
+def frugal_serve(
+    policy: str, folder: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[Served]:
+    """Run `frugal serve` on free ports; yield it once it takes requests."""
+    path = folder / "policy.yaml"
+    path.write_text(policy)
+    books, log = Books(folder / "ledger.db"), folder / "serve.log"
+    options = ("--port", "0", "--admin-port", "0", "--ledger", books.url, *arguments)
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            frugal("serve", str(path), *options),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env={**os.environ, **(env or {})},
+            cwd=folder,
+        )
+    try:
+        url, admin_url = _addresses(process, log)
+        _until_ready(process, url, log)
+        yield Served(process, url, admin_url, books, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+        if process.poll() is None:
+            process.kill()
+            process.wait(timeout=20)
+
+
+def _addresses(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
+    for _ in _looks(process, log):
+        for line in log.read_text().splitlines():
+            if "listens on " in line:
+                said = line.partition("listens on ")[2]
+                url, _, admin = said.partition(" (admin: ")
+                return url, admin.rstrip(")")
+    raise AssertionError(f"it never said where it listens: {log.read_text()}")
+
+
+def _until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in _looks(process, log):
+        try:
+            with opener.open(f"{url}/health/ready", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            continue
+    raise AssertionError(f"it was not ready in time: {log.read_text()}")
+
+
+def _looks(process: subprocess.Popen[bytes], log: Path) -> Iterator[None]:
+    """Come round until the time is up; a process that ended is an error at once."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        yield
+        assert process.poll() is None, f"it ended with {process.returncode}: {log.read_text()}"
+        time.sleep(0.02)
