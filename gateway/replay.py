@@ -17,9 +17,10 @@ Json = dict[str, Any]
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
+_ABSENT = object()
 # What every chunk repeats, and what a chunk alone has.
 _EVERY_CHUNK = ("id", "created", "model", "service_tier", "system_fingerprint")
-_CHUNK_ONLY = frozenset(("choices", "object", "usage", "obfuscation"))
+_CHUNK_ONLY = frozenset(("choices", "object", "obfuscation"))
 # Texts that name something: repeated by some servers, so never joined.
 _NAMES = frozenset(("id", "type", "role", "name", "format", "signature"))
 _SPOKEN = ("content", "refusal")
@@ -39,7 +40,7 @@ def unfold(body: bytes, include_usage: bool) -> list[bytes]:
     head = {name: reply[name] for name in _EVERY_CHUNK if name in reply}
     head["object"] = "chat.completion.chunk"
     quiet = {**head, "usage": None} if usage is not None else head
-    first = {k: v for k, v in reply.items() if k not in _CHUNK_ONLY} | quiet
+    first = {k: v for k, v in reply.items() if k not in _CHUNK_ONLY and k != "usage"} | quiet
     chunks: list[Json] = []
     for choice in reply["choices"]:
         chunks += ({**(quiet if chunks else first), "choices": [c]} for c in _told(choice))
@@ -111,18 +112,19 @@ def fold(events: Sequence[bytes]) -> bytes:
     """
     reply: Json = {"object": "chat.completion"}
     choices: dict[int, Json] = {}
-    usage: Json = {}
     for chunk in _chunks(events):
         for name, value in chunk.items():
-            if name == "usage":
-                _settle(usage, name, value)
-            elif name not in _CHUNK_ONLY:
+            if name not in _CHUNK_ONLY and reply.get(name, _ABSENT) != value:
                 _settle(reply, name, value)
-        for choice in chunk["choices"]:
-            _add_choice(choices.setdefault(choice.get("index", 0), {"message": {}}), choice)
+        for told in chunk["choices"]:
+            index = told.get("index", 0)
+            if index not in choices:
+                choices[index] = {"message": {}}
+            _add_choice(choices[index], told)
+    usage = reply.pop("usage", None)
     reply["choices"] = [_closed(index, choices[index]) for index in sorted(choices)]
-    if usage.get("usage") is not None:
-        reply |= usage
+    if usage is not None:
+        reply["usage"] = usage
     return _encode(reply)
 
 
@@ -134,8 +136,7 @@ def _chunks(events: Sequence[bytes]) -> list[Json]:
 
 
 def _chunk(event: bytes) -> Json | None:
-    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-    data = b"\n".join(lines)
+    data = _data(event)
     if not data or data == b"[DONE]":
         return None
     chunk: Json = _decode(data)
@@ -143,6 +144,14 @@ def _chunk(event: bytes) -> Json | None:
     if not is_chunk or chunk.get("error"):
         raise ValueError(f"expected a chunk of a chat completion, found {data[:200]!r}")
     return chunk
+
+
+def _data(event: bytes) -> bytes:
+    """Return what the data lines of an event say; nearly always it is one line and no more."""
+    line, _, rest = event.partition(b"\n")
+    if line.startswith(b"data:") and rest == b"\n":
+        return line[5:].strip()
+    return b"\n".join(one[5:].strip() for one in event.splitlines() if one.startswith(b"data:"))
 
 
 def _settle(target: Json, name: str, value: Any) -> None:
@@ -155,6 +164,8 @@ def _add_choice(choice: Json, told: Json) -> None:
     for name, value in told.items():
         if name == "delta":
             _add_delta(choice["message"], value or {})
+        elif value is None and name in choice:
+            continue
         elif name == "logprobs" or isinstance(value, list):
             _merge_member(choice, name, value)
         elif name != "index":
