@@ -79,14 +79,31 @@ def _ledger_url(policy: Path | None, ledger: str | None) -> str:
         raise Misused("expected --policy or --ledger, found both; leave one out")
     if policy is None:
         return ledger or "sqlite:///frugal.db"
-    from policies.loader import PolicyError, load_policy
+    from policies.loader import PolicyError
 
     try:
-        return load_policy(policy, os.environ).storage.ledger
+        return _ledger_of(policy)
     except OSError as exc:
         raise Misused(f"cannot read {policy}: {exc.strerror or exc}") from exc
-    except PolicyError as exc:
+    except (PolicyError, UnicodeDecodeError) as exc:
         raise Misused(str(exc)) from exc
+
+
+def _ledger_of(path: Path) -> str:
+    """Read `storage.ledger` alone: finance needs none of the secrets that serving does."""
+    from policies.document import read_document
+    from policies.loader import MAX_FILE, PolicyError
+    from policies.schema import Storage
+
+    with path.open(encoding="utf-8-sig") as file:
+        document = read_document(file.read(MAX_FILE), name=str(path), env=os.environ)
+    where = ("storage", "ledger")
+    url = document.at(where)
+    if faults := [each for each in document.problems if each.path in ("", ".".join(where))]:
+        raise PolicyError(faults)
+    if url is not None and not isinstance(url, str):
+        raise Misused(f"{path}: storage.ledger: expected text, found {document.found(where)}")
+    return url or Storage().ledger
 
 
 def _show_requests(url: str, since: str | None, limit: int | None, *, as_json: bool) -> None:

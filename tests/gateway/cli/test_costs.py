@@ -95,6 +95,39 @@ def test_a_policy_names_its_ledger(url, tmp_path):
     assert len(json.loads(_run("--policy", str(policy), "--by", "request", "--json").stdout)) == 2
 
 
+def test_a_policys_secrets_need_not_be_set_to_read_its_ledger(url, tmp_path):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(url=url) + "access: {keys: [{name: a, key: '${NOT_SET_7}'}]}")
+
+    assert _run("--policy", str(policy)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("storage: {ledger: '${NOT_SET_7}'}", "NOT_SET_7 is not set"),
+        ("storage: {ledger: 7}", "storage.ledger: expected text"),
+        ("storage: [", "policy.yaml:1:"),
+        ("storage: {ledger: 'mysql://x'}", "expected a ledger such as"),
+    ],
+)
+def test_a_policy_that_names_no_ledger_rightly_is_misuse(tmp_path, text, said):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+    done = _run("--policy", str(policy))
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_a_policy_without_storage_has_the_usual_ledger(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.yaml").write_text("version: 1")
+    done = _run("--policy", "policy.yaml")
+
+    assert (done.exit_code, "ledger frugal.db: no such file" in done.stderr) == (1, True)
+
+
 def test_a_ledger_without_matching_requests_prints_an_empty_list(url):
     assert _run("--ledger", url, "--by", "request", "--json", "--since", "2099-01-01").stdout == (
         "[]\n"
