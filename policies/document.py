@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.problems import KeyPath, PolicyError, Problem, spell
+from policies.problems import KeyPath, PolicyError, Problem, shortened, spell
 from policies.tree import MAX_DEPTH, MAX_NODES, Items, Leaf, Mark, Node, Table, read_tree
 
 SECRET_KEYS = frozenset({"api_key", "key"})
@@ -69,10 +69,10 @@ class Document:
         if isinstance(value, dict | list):
             return "a mapping" if isinstance(value, dict) else "a list"
         if spot and spot.written:
-            return repr(spot.written)
+            return repr(shortened(spot.written))
         if path and path[-1] in SECRET_KEYS:
             return "text" if isinstance(value, str) else "a number"
-        return repr(value if not isinstance(value, str) or len(value) < 80 else value[:77] + "...")
+        return repr(shortened(value) if isinstance(value, str) else value)
 
     def at(self, path: KeyPath) -> object:
         """Return the value at a path, None where there is none."""

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from policies.document import Document, child
-from policies.problems import KeyPath
+from policies.problems import KeyPath, shortened
 from policies.schema import Policy
 
+_LOOKED_AT = 200  # names; comparing words is slow, and a file may hold thousands
 _NAME = "letters, digits and . _ : / @ - (a letter or digit first, at most 128)"
 _EXPECTED = {
     "bool": "true or false",
@@ -56,7 +57,7 @@ def path_in(data: object, loc: tuple[str | int, ...]) -> KeyPath:
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
     """Return a hint that names the closest known word, None where none is close."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    close = get_close_matches(word, known[:_LOOKED_AT], n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else None
 
 
@@ -73,7 +74,7 @@ def _explain_unknown(path: KeyPath, document: Document) -> None:
     homes = [name for name, held in known.items() if key in _keys_within(held)]
     hint = f"it belongs under '{homes[0]}'" if homes else nearest(key, list(known))
     hint = hint or "known here: " + ", ".join(known)
-    document.settle(path, f"unknown key '{key}'", hint, at_key=True)
+    document.settle(path, f"unknown key '{shortened(key)}'", hint, at_key=True)
 
 
 def _keys_within(annotation: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 KeyPath = tuple[str | int, ...]
 """The keys and list positions that lead to a value, from the top of the file."""
 
+_LONGEST = 80
 _PLAIN_KEY = re.compile(r"[\w@:/-]+")
 
 
@@ -38,6 +39,11 @@ class PolicyError(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+def shortened(text: str) -> str:
+    """Cut a text to what fits in a message."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
 def spell(path: KeyPath) -> str:
     """Write a path as people read it: `routes.auto.cascade.tiers[1]`."""
     text = ""
@@ -45,5 +51,6 @@ def spell(path: KeyPath) -> str:
         if isinstance(key, int):
             text += f"[{key}]"
         else:
-            text += ("." if text else "") + (key if _PLAIN_KEY.fullmatch(key) else f'"{key}"')
+            shown = shortened(key)
+            text += ("." if text else "") + (shown if _PLAIN_KEY.fullmatch(key) else f'"{shown}"')
     return text

@@ -90,8 +90,8 @@ class Key(Section):
     name: Name
     key: Secret
     tenant: Name = "default"
-    scopes: tuple[Name, ...] = ()
-    tags: tuple[Name, ...] = ()
+    scopes: tuple[Name, ...] = Field((), max_length=64)
+    tags: tuple[Name, ...] = Field((), max_length=64)
 
 
 class Access(Section):
@@ -284,8 +284,8 @@ class Route(Section):
     cascade: Cascade | None = None
     cache: Cache = Cache()
     timeouts: Timeouts = Timeouts()
-    fallback: tuple[Name, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    fallback: tuple[Name, ...] = Field((), max_length=16)
+    rules: tuple[Rule, ...] = Field((), max_length=256)
 
     @model_validator(mode="after")
     def _has_one_answerer(self) -> Route:

@@ -169,7 +169,7 @@ class _Reader:
         return Table(_mark(start), entries)
 
     def _key(self, event: Any, path: KeyPath) -> str | None:
-        node = self._node(event, path)
+        node = self._node(event, (*path, "?"))  # a key may nest, too
         if isinstance(node, Leaf) and isinstance(node.value, str):
             return node.value
         if isinstance(node, Leaf):

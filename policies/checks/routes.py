@@ -68,10 +68,12 @@ def _check_name(path: KeyPath, name: str, outline: Outline, document: Document) 
 
 
 def _check_distinct(path: KeyPath, names: tuple[str, ...], document: Document) -> None:
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             found = document.found((*path, index))
             document.report((*path, index), f"{found} stands twice in this list")
+        seen.add(name)
 
 
 def _check_fallback(route: Route, path: KeyPath, document: Document) -> None:

@@ -52,6 +52,8 @@ DEMO = (Path(__file__).parents[2] / "policies" / "demo.yaml").read_text(encoding
             routes("  r: {model: tiny, rules: [{when: {tag: x}, model: tiny, tiers: [mini]}]}"),
             "not both",
         ),
+        (SMALL + "a" * 500 + ": 1", f"{'a' * 77}...: unknown key '{'a' * 77}...'"),
+        (SMALL + f"server: {{port: {'a' * 500}}}", f"found '{'a' * 77}...'"),
         ("- a list", "1:1: expected a mapping (version: 1, ...), found a list"),
         ("just text", "expected a mapping (version: 1, ...), found 'just text'"),
     ],

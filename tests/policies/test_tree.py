@@ -99,6 +99,8 @@ def test_anchors_and_merges_are_followed():
         ("a: 1\nb: \x1b[2J", "p.yaml:2:4: expected printable characters, found U+001B"),
         ("a: \ud800", "found U+D800"),
         ("[" * 5000, f"nested more than {MAX_DEPTH} levels deep"),
+        ("{" * 5000, f"nested more than {MAX_DEPTH} levels deep"),
+        ("? " * 5000 + "x", f"nested more than {MAX_DEPTH} levels deep"),
         ("- " * 5000 + "x", f"nested more than {MAX_DEPTH} levels deep"),
     ],
 )
