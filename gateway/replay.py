@@ -36,6 +36,13 @@ def unfold(body: bytes, include_usage: bool) -> list[bytes]:
     reply = _decode(body)
     if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
         raise ValueError("expected a chat completion with choices")
+    try:
+        return [b"data: " + _encode(chunk) + b"\n\n" for chunk in _unfolded(reply, include_usage)]
+    except (AttributeError, TypeError) as exc:
+        raise ValueError("expected choices with messages, found something else") from exc
+
+
+def _unfolded(reply: Json, include_usage: bool) -> list[Json]:
     usage = reply.get("usage") if include_usage else None
     head = {name: reply[name] for name in _EVERY_CHUNK if name in reply}
     head["object"] = "chat.completion.chunk"
@@ -46,7 +53,7 @@ def unfold(body: bytes, include_usage: bool) -> list[bytes]:
         chunks += ({**(quiet if chunks else first), "choices": [c]} for c in _told(choice))
     if usage is not None:
         chunks.append({**head, "choices": [], "usage": usage})
-    return [b"data: " + _encode(chunk) + b"\n\n" for chunk in chunks]
+    return chunks
 
 
 def _told(choice: Json) -> Iterator[Json]:
@@ -110,9 +117,17 @@ def fold(events: Sequence[bytes]) -> bytes:
     else the last word counts. Raises ValueError for an event that is no chunk,
     such as an error.
     """
+    chunks = _chunks(events)
+    try:
+        return _encode(_folded(chunks))
+    except (AttributeError, TypeError) as exc:
+        raise ValueError("expected choices with deltas, found something else") from exc
+
+
+def _folded(chunks: Sequence[Json]) -> Json:
     reply: Json = {"object": "chat.completion"}
     choices: dict[int, Json] = {}
-    for chunk in _chunks(events):
+    for chunk in chunks:
         for name, value in chunk.items():
             if name not in _CHUNK_ONLY and reply.get(name, _ABSENT) != value:
                 _settle(reply, name, value)
@@ -125,7 +140,7 @@ def fold(events: Sequence[bytes]) -> bytes:
     reply["choices"] = [_closed(index, choices[index]) for index in sorted(choices)]
     if usage is not None:
         reply["usage"] = usage
-    return _encode(reply)
+    return reply
 
 
 def _chunks(events: Sequence[bytes]) -> list[Json]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -361,6 +361,28 @@ def test_what_is_no_answer_is_never_folded_into_one(event: bytes) -> None:
 def test_what_is_no_answer_is_never_unfolded(body: bytes) -> None:
     with pytest.raises(ValueError, match="expected a chat completion"):
         unfold(body, include_usage=False)
+
+
+odd = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["index", "delta", "message", "content", "tool_calls", "function",
+                         "arguments", "logprobs", "finish_reason", "choices", "id"]),
+        inner, max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.lists(odd, max_size=3), st.lists(odd, max_size=3))
+def test_choices_of_any_shape_are_told_or_refused_but_break_nothing(
+    some: list[Any], more: list[Any]
+) -> None:
+    with suppress(ValueError):
+        fold([event_of({"choices": some}), event_of({"choices": more})])
+    with suppress(ValueError):
+        unfold(body_of({"choices": some}), include_usage=True)
 
 
 @contextmanager
