@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,6 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from gateway.money.estimate import IN_FLIGHT, REQUEST_OVERHEAD, estimate_usage, guess_tokens
+from gateway.money.price import Price, cost
 
 CORPUS = [
     "The bill of a language model is counted in tokens, and tokens are made of bytes.",
@@ -74,6 +76,15 @@ def test_the_guess_lies_between_its_bounds(prompt, completion, limit, done):
 
     assert bounded.lower.input <= bounded.usage.input <= bounded.upper.input
     assert bounded.lower.output <= bounded.usage.output <= bounded.upper.output
+
+
+@given(prompt=texts, completion=texts, hourly=st.booleans(), done=st.booleans())
+def test_so_does_what_it_costs(prompt, completion, hourly, done):
+    rates = {"machine_hour_usd": Decimal("0.4")} if hourly else {"input": Decimal(1), "output": 2}
+    price = Price(**{name: Decimal(rate) for name, rate in rates.items()})
+    own = estimate_usage(prompt, completion, is_complete=done, elapsed_s=0.5)
+
+    assert cost(own.lower, price) <= cost(own.usage, price) <= cost(own.upper, price)
 
 
 def test_all_counts_of_ours_are_marked_estimated():
