@@ -37,8 +37,8 @@ in its place.
   months and courtesies are short lists of facts, trained whole and not part of the figures.
   Working shown in one family may contain a sum that is held out as a question of another.
 - **Recipe**: Muon on the layers' matrices, AdamW on the rest, peak rate $peak_rate,
-  $tokens_per_batch tokens a batch, loss on replies only, easy levels first; the schedules follow
-  the share of the time that has passed, so a run repeats in kind, not bit by bit. Seed $seed,
+  $tokens_per_batch tokens a batch, loss on replies only, easy levels first (`recipes.py`); the
+  schedules follow the share of the time that has passed, so a run repeats in kind, not bit by bit. Seed $seed,
   one CPU thread, $minutes minutes, $steps steps, $tokens tokens, torch $torch.
 - **Command**: `python -m local_engine.demo.train --size $size --minutes $minutes_asked --out DIR`
 

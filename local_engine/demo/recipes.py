@@ -24,6 +24,7 @@ class Recipe:
     warm_up: float = 0.02
     last_rate: float = 0.02
     tokens: int = 2048
+    length_power: float = 0.0
 
     def shape(self, vocabulary: int) -> Shape:
         """Return the network's sizes for a vocabulary."""
@@ -64,6 +65,6 @@ RECIPES = {
         feed_forward=512,
         style=Style(is_worked=True, last_levels=(0.34, 0.28, 0.22, 0.16)),
         peak_rate=3e-3,
-        tokens=3072,
+        length_power=0.5,
     ),
 }

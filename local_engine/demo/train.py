@@ -78,7 +78,7 @@ class Trainer:
     def step(self, batch: Batch, progress: float) -> float:
         """Learn from one batch and return its loss, the mean over reply tokens in nats."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = reply_loss(self.network, batch)
+            loss = reply_loss(self.network, batch, self.recipe.length_power)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         rate = self.recipe.peak_rate * self.recipe.rate_factor(progress, self.start)
@@ -90,12 +90,19 @@ class Trainer:
         return loss.item()
 
 
-def reply_loss(network: Llama, batch: Batch) -> Tensor:
-    """Return the cross-entropy of reply tokens; scores are computed for those alone."""
+def reply_loss(network: Llama, batch: Batch, length_power: float = 0.0) -> Tensor:
+    """Return the cross-entropy of reply tokens, in nats; scores are computed for those alone.
+
+    A token weighs the row's number of reply tokens to the power of minus `length_power`, so that
+    short answers are not drowned by long working.
+    """
     is_target = batch.targets >= 0
     hidden, _ = network.hidden(batch.inputs)
     logits = network.logits(hidden[is_target])
-    return functional.cross_entropy(logits.float(), batch.targets[is_target])
+    losses = functional.cross_entropy(logits.float(), batch.targets[is_target], reduction="none")
+    lengths = is_target.sum(1, keepdim=True).expand_as(is_target)[is_target]
+    weights = lengths.float() ** -length_power
+    return (losses * weights).sum() / weights.sum()
 
 
 @dataclass(slots=True)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from local_engine.demo.batches import Style, batches, chat_text
+from local_engine.demo.batches import Batch, Style, batches, chat_text
 from local_engine.demo.evaluate import Reply, auroc, auroc_within, interval, replies, report
 from local_engine.demo.export import load_checkpoint, save_checkpoint
 from local_engine.demo.network import Llama, Shape, initialise
 from local_engine.demo.recipes import RECIPES, Recipe
 from local_engine.demo.tasks import Question, held_out, training_question
 from local_engine.demo.tokenizer_training import END, SPECIAL_TOKENS, train_tokenizer
-from local_engine.demo.train import Clock, Start, Trainer, train
+from local_engine.demo.train import Clock, Start, Trainer, reply_loss, train
 
 STYLE = Style(is_worked=True)
 RECIPE = Recipe(
@@ -88,6 +88,16 @@ def test_twenty_steps_lower_the_loss(tokenizer: Tokenizer, network: Llama) -> No
     trainer = Trainer(network, RECIPE)
     losses = [trainer.step(batch, progress=0.5) for batch in _batches(tokenizer, 20)]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+def test_a_power_of_one_weighs_every_row_alike(tokenizer: Tokenizer, network: Llama) -> None:
+    batch = _batches(tokenizer, 1)[0]
+    rows = [
+        reply_loss(network, Batch(batch.inputs[row : row + 1], batch.targets[row : row + 1]))
+        for row in range(len(batch.inputs))
+    ]
+    whole = reply_loss(network, batch, length_power=1.0)
+    torch.testing.assert_close(whole, torch.stack(rows).mean())
 
 
 def test_padding_does_not_change_what_a_row_predicts(network: Llama) -> None:
