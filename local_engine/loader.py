@@ -23,13 +23,17 @@ from local_engine.weights import open_weights
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A decoder, ready, with everything its requests need."""
+    """A decoder, ready, with everything its requests need.
+
+    `max_tokens` is the author's advice for requests that name no limit.
+    """
 
     decoder: Decoder
     tokenizer: Tokenizer
     template: ChatTemplate | None
     end_ids: frozenset[int]
     sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
     load_s: float = 0.0
 
     @property
@@ -78,6 +82,7 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
         template,
         _end_ids(directory, generation, tokenizer),
         _default_sampling(generation),
+        _default_limit(generation),
         time.perf_counter() - started,
     )
 
@@ -131,6 +136,11 @@ def _end_ids(
     token = _special_tokens(_read_optional(directory / "tokenizer_config.json")).get("eos_token")
     found_id = tokenizer.token_id(token) if token else None
     return frozenset() if found_id is None else frozenset({found_id})
+
+
+def _default_limit(generation: Mapping[str, Any]) -> int | None:
+    value = generation.get("max_new_tokens")
+    return value if type(value) is int and value > 0 else None
 
 
 def _default_sampling(generation: Mapping[str, Any]) -> Sampling:

@@ -80,6 +80,8 @@ def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) 
     limit = fields.optional_integer("max_completion_tokens", 1, 1 << 30)
     if limit is None:
         limit = fields.optional_integer("max_tokens", 1, 1 << 30)
+    if limit is None:
+        limit = served.model.max_tokens
     logprobs = top if has_logprobs else None
     return _ask("chat", fields, served, id, [tokens], limit=limit, logprobs=logprobs)
 
@@ -240,10 +242,19 @@ def _logit_bias(fields: _Body) -> dict[int, float]:
     found = fields.mapping("logit_bias")
     if len(found) > _MAX_BIASES:
         raise InvalidRequest(f"logit_bias may hold {_MAX_BIASES} tokens at most.", "logit_bias")
-    bias = _Body(found)
-    if not all(key.isascii() and key.isdigit() and len(key) < 10 for key in found):
-        raise InvalidRequest("logit_bias must map token ids to numbers.", "logit_bias")
-    return {int(key): bias.number(key, -100.0, 100.0, 0.0) for key in found}
+    is_sound = all(
+        key.isascii()
+        and key.isdigit()
+        and len(key) < 10
+        and type(value) in (int, float)
+        and -100.0 <= value <= 100.0
+        for key, value in found.items()
+    )
+    if not is_sound:
+        raise InvalidRequest(
+            "logit_bias must map token ids to numbers from -100 to 100.", "logit_bias"
+        )
+    return {int(key): float(value) for key, value in found.items()}
 
 
 def _stops(fields: _Body) -> tuple[str, ...]:

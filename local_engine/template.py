@@ -27,7 +27,7 @@ from local_engine.errors import InvalidRequest
 
 _SOURCE_CHARS = 256 << 10
 _VALUE_SIZE = 8 << 20
-_STEPS = 200_000
+_STEPS = 50_000
 _NUMBER = 1_000_000
 _WIDE_FORMAT = re.compile(r"\d{5,}|\*|\{[^}]*\{")
 # One string each, for forty quoted words are hard to read.
@@ -195,7 +195,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         # Named as in the base class, so that a template's keyword arguments cannot collide.
-        owner = getattr(__obj, "__self__", None)
+        # The sandbox itself wraps `format`; what it wraps is the string's own method.
+        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str):
             _check_growth(__obj.__name__, (owner, *args, *kwargs.values()))
         return super().call(__context, __obj, *args, **kwargs)

@@ -51,7 +51,7 @@ class Tokenizer:
         """Tokenize, optionally with the begin token that the tokenizer would add."""
         try:
             return tuple(self._core.encode(text, add_special_tokens=add_special).ids)
-        except UnicodeEncodeError as exc:
+        except (UnicodeEncodeError, TypeError) as exc:  # the library's word for a surrogate
             raise InvalidRequest(
                 "The text holds a lone surrogate, which is no character; send valid Unicode."
             ) from exc

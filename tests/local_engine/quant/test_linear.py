@@ -1,0 +1,134 @@
+"""Quantized products against fp32, alone and in a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from local_engine.checkpoint import find_checkpoint
+from local_engine.engine import Engine
+from local_engine.loader import LoadedModel, LoadOptions, load_model
+from local_engine.quant import (
+    Int8Head,
+    Int8Linear,
+    PlainLinear,
+    make_head,
+    make_linear,
+)
+from tests.local_engine.support import ask, prompt_of, run
+
+INT8 = LoadOptions("int8", device=torch.device("cpu"))
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logprobs_of(model: LoadedModel, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+    """Return the log-probabilities after each prompt."""
+    from local_engine.batch import Batch, Segment
+    from local_engine.kv import KvCache
+
+    rows = []
+    for prompt in prompts:
+        cache = KvCache(model.config, 1, 64, model.decoder.dtype, model.decoder.device)
+        batch = Batch.of([Segment(0, 0, prompt)], model.decoder.device)
+        rows.append(model.decoder.forward(batch, cache, batch.last)[0].log_softmax(-1))
+    return torch.stack(rows)
+
+
+def test_rounding_to_int8_stays_within_half_a_step() -> None:
+    weight = random(48, 64)
+    quantized = Int8Linear(weight)
+
+    error = (quantized.weight.float() * quantized.scale.float()[:, None] - weight).abs()
+
+    # The scale itself is bf16, so the largest value may be cut by 2^-9 of it.
+    bound = quantized.scale.float() * 0.5 + weight.abs().amax(1) * 2**-8
+    assert bool((error.amax(1) <= bound).all())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 100])
+def test_int8_products_are_close_for_few_rows_and_for_many(rows: int) -> None:
+    weight, bias, x = random(96, 64), random(96, seed=1), random(rows, 64, seed=2)
+    wanted = x @ weight.T + bias
+
+    found = make_linear(weight, bias, "int8")(x)
+
+    assert found.dtype == x.dtype
+    assert ((found - wanted).norm() / wanted.norm()).item() < 0.015
+
+
+def test_channels_of_zeros_stay_zero() -> None:
+    weight = random(32, 64)
+    weight[5] = 0.0
+
+    found = Int8Linear(weight)(random(2, 64))
+
+    assert not found[:, 5].any()
+    assert bool(torch.isfinite(found).all())
+
+
+def test_largest_outputs_of_the_head_are_exact_in_its_weights() -> None:
+    weight, x = random(500, 64) * 3, random(4, 64, seed=3)
+    head = make_head(weight, "int8")
+    assert isinstance(head, Int8Head)
+    wanted = x @ (head.weight.float() * head.scale.float()[:, None]).T
+
+    found = head(x)
+
+    best = wanted.topk(20).indices
+    assert torch.allclose(found.gather(1, best), wanted.gather(1, best), atol=1e-4)
+    assert (found - wanted).abs().max() < 0.01 * wanted.abs().max()
+
+
+def test_unquantized_products_are_the_plain_ones() -> None:
+    weight, x = random(8, 4), random(3, 4)
+
+    assert isinstance(make_head(weight, "none"), PlainLinear)
+    assert torch.equal(make_linear(weight, None, "none")(x), x @ weight.T)
+    assert make_linear(weight, None, "none").nbytes == 8 * 4 * 4
+    assert make_linear(weight, None, "int8").nbytes == 8 * 4 + 8 * 2
+
+
+def test_without_the_kernel_the_result_is_the_same() -> None:
+    layer, x = Int8Linear(random(96, 64)), random(4, 64, seed=5)
+    with_kernel = layer(x)
+    layer._has_kernel = False
+
+    assert torch.allclose(layer(x), with_kernel, rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_int8_model_is_close_to_fp32(
+    kind: str, checkpoint: Callable[[str], Path], loaded: Callable[[str], LoadedModel]
+) -> None:
+    prompts = [prompt_of(n, 12) for n in range(20)]
+    exact = logprobs_of(loaded(kind), prompts)
+    rounded = logprobs_of(load_model(checkpoint(kind), INT8), prompts)
+
+    divergence = (exact.exp() * (exact - rounded)).sum(-1)
+    assert 0 <= divergence.mean().item() < 0.01
+    assert (exact.argmax(-1) == rounded.argmax(-1)).float().mean().item() >= 0.8
+
+
+async def test_shipped_model_answers_alike_in_int8() -> None:
+    path = find_checkpoint("demo/tiny")
+    replies = []
+    for options in (LoadOptions(device=torch.device("cpu")), INT8):
+        model = load_model(path, options)
+        async with Engine(model) as engine:
+            texts = []
+            for n in range(10, 30):
+                prompt = model.tokenizer.encode(
+                    f"<|user|>What is {n} + 7?<|end|><|assistant|>", add_special=False
+                )
+                tokens, _ = await run(engine, ask(str(n), prompt, 12, ignore_end=False))
+                texts.append("".join(t.text for t in tokens))
+            replies.append(texts)
+
+    agreeing = sum(a == b for a, b in zip(*replies, strict=True))
+    assert agreeing >= 17
