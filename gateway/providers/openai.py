@@ -63,6 +63,13 @@ class OpenAIDialect:
         return LogprobExtras(keep, max(_RIVALS, keep or 0) if self._has_logprobs else keep)
 
 
+def _path_of(url: str) -> str:
+    """Return the endpoint below a base URL, whose query (an API version) stays."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/") + "/chat/completions"
+    return f"{path}?{parts.query}" if parts.query else path
+
+
 def _secret_of(name: str, model: Model) -> str | None:
     """Return the key as it goes into a header. Raises ValueError without quoting it."""
     if model.api_key is None:
@@ -117,7 +124,7 @@ class OpenAIProvider:
                 name,
                 transport,
                 OpenAIDialect(has_logprobs=has_logprobs),
-                path=urlsplit(url).path.rstrip("/") + "/chat/completions",
+                path=_path_of(url),
                 secret=_secret_of(name, model),
             )
         )

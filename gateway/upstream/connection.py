@@ -19,12 +19,11 @@ from gateway.errors import (
 )
 from gateway.upstream.deadlines import Timed
 from gateway.upstream.encoding import Decoder, decoder_for
-from gateway.upstream.types import ENDING_S, MAX_BODY, MAX_HEAD, Deadlines
+from gateway.upstream.types import DRAIN_BYTES, ENDING_S, MAX_BODY, MAX_HEAD, Deadlines
 
 HIGH_WATER = 256 * 1024
 """Unread bytes of a reply at which its upstream is no longer read."""
 
-_DRAIN_BYTES = 64 * 1024
 _NEVER = math.inf
 
 
@@ -137,7 +136,7 @@ class Exchange(Timed):
             connection, self._connection = self._connection, None
             self._is_unread = True
             self._chunks.clear()
-            self.size, self._room = 0, _DRAIN_BYTES
+            self.size, self._room = 0, DRAIN_BYTES
             connection.arm(connection.now() + ENDING_S)
             connection.resume()
 

@@ -31,7 +31,8 @@ class HeadWriter:
         return f"{opening}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
     def _open(self, path: str) -> str:
-        if not path.startswith("/") or not path.isprintable() or " " in path:
+        is_plain = path.isascii() and path.isprintable() and " " not in path
+        if not path.startswith("/") or not is_plain:
             raise ValueError(f"expected a path such as /v1/chat/completions, found {path!r}")
         lines = (("host", self._authority), *STANDARD_HEADERS)
         opening = f"POST {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines)

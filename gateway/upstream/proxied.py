@@ -7,7 +7,9 @@ suite of tests runs over both.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import Any
 
 import httpx
 
@@ -22,13 +24,19 @@ from gateway.upstream.encoding import Decoder, decoder_for
 from gateway.upstream.head import STANDARD_HEADERS
 from gateway.upstream.pool import KEEP_IDLE_S, MAX_CONNECTIONS
 from gateway.upstream.tls import context_for
-from gateway.upstream.types import MAX_BODY, MAX_HEAD, Deadlines, Headers, Origin
+from gateway.upstream.types import DRAIN_BYTES, MAX_BODY, MAX_HEAD, Deadlines, Headers, Origin
 
 
 class Proxied:
     """Posts through a forward proxy; satisfies `Transport`."""
 
     def __init__(self, origin: Origin, proxy: str) -> None:
+        if not proxy.startswith(("http://", "https://")):
+            scheme = proxy.partition(":")[0]
+            raise ValueError(
+                f"{origin.label}: expected an http or https proxy in the environment, found "
+                f"{scheme}; name the host in NO_PROXY or set another proxy"
+            )
         self._label = origin.label
         self._closing: set[asyncio.Task[None]] = set()
         self._client = httpx.AsyncClient(
@@ -66,14 +74,19 @@ class Proxied:
             raise
         return response
 
+    @property
+    def closing(self) -> int:
+        """Return how many answers are being closed for readers that have left."""
+        return len(self._closing)
+
     async def aclose(self) -> None:
         """Close every connection."""
         await asyncio.gather(*self._closing)
         await self._client.aclose()
 
-    def close_later(self, answer: httpx.Response) -> None:
-        """Close an answer whose reader cannot wait for it."""
-        task = asyncio.ensure_future(answer.aclose())
+    def later(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Close an answer whose reader does not wait for it."""
+        task = asyncio.ensure_future(closing)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -141,9 +154,20 @@ class ProxiedResponse(Timed):
         """Close the connection unless the answer is complete."""
         if not self._is_over:
             self._is_over = True
-            self._owner.close_later(self._answer)
+            self._owner.later(self._answer.aclose())
 
-    finish = abort  # what remains is not worth a task that reads it
+    def finish(self) -> None:
+        """Let the rest arrive unread, so that the connection may serve again."""
+        if not self._is_over:
+            self._is_over = self.is_ending = True
+            self._owner.later(self._drain())
+
+    async def _drain(self) -> None:
+        room = DRAIN_BYTES
+        with suppress(ProviderError):
+            while room > 0 and (chunk := await self._next()):
+                room -= len(chunk)
+        await self._answer.aclose()
 
     async def _next(self) -> bytes:
         loop = asyncio.get_running_loop()

@@ -16,6 +16,9 @@ MAX_HEAD = 64 * 1024
 MAX_BODY = 32 * 1024 * 1024
 """Decoded bytes of a whole reply."""
 
+DRAIN_BYTES = 64 * 1024
+"""Unwanted bytes that are read to keep a connection; beyond, a new one is cheaper."""
+
 ENDING_S = 2.0
 """How long an upstream whose reply is complete may take to say so."""
 
@@ -53,7 +56,8 @@ class Origin:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise ValueError(f"expected http(s)://host[:port][/path], found {url!r}")
         is_tls = parts.scheme == "https"
-        return cls(parts.hostname, parts.port or (443 if is_tls else 80), is_tls, ca_file)
+        host = parts.hostname.encode("idna").decode()
+        return cls(host, parts.port or (443 if is_tls else 80), is_tls, ca_file)
 
     @classmethod
     def of_socket(cls, path: Path) -> Origin:

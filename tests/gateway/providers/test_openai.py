@@ -390,6 +390,24 @@ async def test_closing_the_call_leaves_the_upstream():
         await upstream.until_gone()
 
 
+@pytest.mark.parametrize(
+    ("tail", "path"),
+    [
+        ("/", "/v1/chat/completions"),
+        ("?api-version=1", "/v1/chat/completions?api-version=1"),
+        ("/openai/deployments/x/", "/v1/openai/deployments/x/chat/completions"),
+    ],
+)
+async def test_endpoint_lies_below_the_base_url(tail, path):
+    async with ScriptedUpstream([[answer(completion())]]) as upstream:
+        model = Model(provider="openai", base_url=upstream.url + tail)
+        provider = OpenAIProvider.from_model("m", model)
+        await collect(provider, call())
+        await provider.aclose()
+
+        assert upstream.requests[0].path == path
+
+
 async def test_unreachable_upstream_is_unavailable():
     model = Model(provider="vllm", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ProviderUnavailable, match=r"127\.0\.0\.1:9"):

@@ -57,6 +57,13 @@ async def test_way_is_direct_without_a_proxy_and_through_it_with_one():
     assert isinstance(proxied, Proxied)
 
 
+def test_proxy_of_another_kind_is_refused_without_its_password():
+    with pytest.raises(ValueError, match="socks5") as caught:
+        open_transport(HTTPS, {"ALL_PROXY": "socks5://user:planted@p:1"})
+
+    assert "planted" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "authority"),
     [
@@ -66,6 +73,7 @@ async def test_way_is_direct_without_a_proxy_and_through_it_with_one():
         ("https://h:80", "h:80"),
         ("http://[::1]:9/v1", "[::1]:9"),
         ("http://H.Example:8000", "h.example:8000"),
+        ("http://b\u00fccher.example", "xn--bcher-kva.example"),
     ],
 )
 def test_origin_of_a_url_is_named_as_in_the_host_header(url, authority):
