@@ -40,7 +40,7 @@ def explain(error: ValidationError, document: Document) -> None:
             document.report(path, f"the key '{detail['loc'][-1]}' is missing")
         else:
             message, hint = _wording(detail, path, document)
-            is_key = detail["loc"][-1] == "[key]"
+            is_key = detail["loc"][-1:] == ("[key]",)
             document.settle(path, message, hint, at_key=is_key)
 
 
@@ -94,7 +94,7 @@ def _wording(detail: ErrorDetails, path: KeyPath, document: Document) -> tuple[s
         hint = nearest(value, known) if isinstance(value, str) else None
         return f"expected {words}, found {found}", hint
     if kind == "string_pattern_mismatch":
-        what = f"the name {str(path[-1])!r}" if detail["loc"][-1] == "[key]" else found
+        what = f"the name {str(path[-1])!r}" if detail["loc"][-1:] == ("[key]",) else found
         return f"expected {_NAME}, found {what}", None
     if bound := _bound(kind, context):
         return f"expected {bound}, found {found}", None

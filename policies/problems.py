@@ -27,7 +27,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         what = f"{self.path}: {self.message}" if self.path else self.message
-        return f"{place}: {what}" + (f" ({self.hint})" if self.hint else "")
+        return _printable(f"{place}: {what}" + (f" ({self.hint})" if self.hint else ""))
 
 
 class PolicyError(ValueError):
@@ -42,6 +42,11 @@ class PolicyError(ValueError):
 def shortened(text: str) -> str:
     """Cut a text to what fits in a message."""
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    """Escape what a file could use to play with a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def spell(path: KeyPath) -> str:

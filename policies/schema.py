@@ -9,60 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    PlainSerializer,
-    SecretStr,
     Tag,
-    ValidationInfo,
     model_validator,
 )
 
-from policies.units import not_a_bool, parse_bytes, parse_duration
-
-DurationText = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)$")]
-BytesText = Annotated[str, Field(pattern=r"^[0-9]+\s*(B|KB|MB|GB|KiB|MiB)$")]
-
-
-def _in_folder(path: Path, info: ValidationInfo) -> Path:
-    """Take a relative path from the policy's folder, where one is known."""
-    folder = (info.context or {}).get("folder")
-    return path if folder is None else Path(folder, path.expanduser())
-
-
-def _checkpoint(name: str, info: ValidationInfo) -> str:
-    """Read what looks like a path, or is one, as a path; leave shipped and hub names alone."""
-    folder = (info.context or {}).get("folder")
-    if folder is None or name.startswith("demo/"):
-        return name
-    path = Path(folder, Path(name).expanduser())
-    return str(path) if name.startswith((".", "/", "~")) or path.exists() else name
-
-
-_Duration = BeforeValidator(parse_duration, json_schema_input_type=float | DurationText)
-Duration = Annotated[float, Field(gt=0), _Duration]
-DurationOrZero = Annotated[float, Field(ge=0), _Duration]
-Bytes = Annotated[
-    int, Field(gt=0), BeforeValidator(parse_bytes, json_schema_input_type=int | BytesText)
-]
-Whole = Annotated[int, BeforeValidator(not_a_bool, json_schema_input_type=int)]
-Real = Annotated[float, BeforeValidator(not_a_bool, json_schema_input_type=float)]
-Probability = Annotated[Real, Field(ge=0, le=1)]
-Usd = Annotated[
-    Decimal, Field(ge=0, le=1_000_000), BeforeValidator(not_a_bool, json_schema_input_type=float)
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
-Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")]
-FilePath = Annotated[Path, AfterValidator(_in_folder)]
+from policies.scalars import (
+    Bytes,
+    Checkpoint,
+    Duration,
+    DurationOrZero,
+    FilePath,
+    Name,
+    Probability,
+    Real,
+    Secret,
+    Usd,
+    Whole,
+)
 
 
 class Section(BaseModel):
@@ -156,7 +127,7 @@ class Model(Section):
     json_schema: bool | None = None
     logprobs: bool | None = None
     # provider: local
-    checkpoint: Annotated[str, AfterValidator(_checkpoint)] | None = None
+    checkpoint: Checkpoint | None = None
     quantization: Literal["none", "int8"] = "none"
     threads: Whole = Field(1, ge=1, le=256)
     max_batch: Whole = Field(8, ge=1, le=512)

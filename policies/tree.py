@@ -24,6 +24,7 @@ MAX_NODES = 50_000
 _CORE = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_CORE + name for name in ("bool", "float", "int", "null"))
 _SCALAR_TAGS = _PLAIN_TAGS | {"!", _CORE + "str"}
+_NO_CHARACTER = re.compile("[\x00\ud800-\udfff]")
 _NULL = re.compile(r"|~|null|Null|NULL")
 _TRUE = re.compile(r"true|True|TRUE|yes|Yes|YES|on|On|ON")
 _FALSE = re.compile(r"false|False|FALSE|no|No|NO|off|Off|OFF")
@@ -142,7 +143,14 @@ class _Reader:
     def _leaf(self, event: Any, path: KeyPath) -> Leaf:
         self._check_tag(event, path, _SCALAR_TAGS)
         is_plain = event.tag in _PLAIN_TAGS or (event.tag is None and event.implicit[0])
-        return Leaf(_mark(event), plain_value(event.value) if is_plain else event.value)
+        if is_plain:
+            return Leaf(_mark(event), plain_value(event.value))
+        text = _NO_CHARACTER.sub("", event.value)
+        if text != event.value:
+            self._note(
+                event, path, "expected characters, found the escape of none (NUL, surrogate)"
+            )
+        return Leaf(_mark(event), text)
 
     def _items(self, start: Any, path: KeyPath) -> Items:
         nodes: list[Node] = []

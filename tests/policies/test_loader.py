@@ -54,6 +54,9 @@ DEMO = (Path(__file__).parents[2] / "policies" / "demo.yaml").read_text(encoding
         ),
         (SMALL + "a" * 500 + ": 1", f"{'a' * 77}...: unknown key '{'a' * 77}...'"),
         (SMALL + f"server: {{port: {'a' * 500}}}", f"found '{'a' * 77}...'"),
+        (SMALL + r'"\e[2J\u202e": 1', r"unknown key '\x1b[2J\u202e'"),
+        (SMALL + r'server: {host: "a\0b"}', "7:16: server.host: expected characters, found the"),
+        (SMALL + r'"\ud800": 1', "expected characters, found the escape of none"),
         ("- a list", "1:1: expected a mapping (version: 1, ...), found a list"),
         ("just text", "expected a mapping (version: 1, ...), found 'just text'"),
     ],
@@ -154,6 +157,12 @@ def test_file_is_read_with_its_folder_as_the_start_of_paths(tmp_path):
     found = [models[name].checkpoint for name in "abcd"]
     assert found == [str(tmp_path / "weights")] * 2 + ["org/name", "demo/tiny"]
     assert models["e"].tls.ca_file == tmp_path / "ca.pem"
+
+
+def test_home_of_an_unknown_user_is_refused(tmp_path):
+    text = SMALL.replace("demo/tiny", "~no-such-user-here/x")
+
+    assert "the home folder of an unknown user" in told(text, folder=tmp_path)[0]
 
 
 def test_byte_order_mark_is_allowed(tmp_path):

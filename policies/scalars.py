@@ -1,0 +1,58 @@
+"""The values of a policy that are more than text and numbers: units, names, secrets, paths."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationInfo,
+)
+
+from policies.units import not_a_bool, parse_bytes, parse_duration
+
+DurationText = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)$")]
+BytesText = Annotated[str, Field(pattern=r"^[0-9]+\s*(B|KB|MB|GB|KiB|MiB)$")]
+
+
+def _in_folder(path: Path, info: ValidationInfo) -> Path:
+    """Take a relative path from the policy's folder, where one is known."""
+    folder = (info.context or {}).get("folder")
+    if folder is None:
+        return path
+    try:
+        return Path(folder, path.expanduser())
+    except RuntimeError as exc:
+        raise ValueError("expected a path, found the home folder of an unknown user") from exc
+
+
+def _checkpoint(name: str, info: ValidationInfo) -> str:
+    """Read what looks like a path, or is one, as a path; leave shipped and hub names alone."""
+    if name.startswith("demo/") or not (info.context or {}).get("folder"):
+        return name
+    path = _in_folder(Path(name), info)
+    return str(path) if name.startswith((".", "/", "~")) or path.exists() else name
+
+
+_Duration = BeforeValidator(parse_duration, json_schema_input_type=float | DurationText)
+Duration = Annotated[float, Field(gt=0), _Duration]
+DurationOrZero = Annotated[float, Field(ge=0), _Duration]
+Bytes = Annotated[
+    int, Field(gt=0), BeforeValidator(parse_bytes, json_schema_input_type=int | BytesText)
+]
+Whole = Annotated[int, BeforeValidator(not_a_bool, json_schema_input_type=int)]
+Real = Annotated[float, BeforeValidator(not_a_bool, json_schema_input_type=float)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+Usd = Annotated[
+    Decimal, Field(ge=0, le=1_000_000), BeforeValidator(not_a_bool, json_schema_input_type=float)
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")]
+FilePath = Annotated[Path, AfterValidator(_in_folder)]
+Checkpoint = Annotated[str, AfterValidator(_checkpoint)]
