@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.cli.serve import listen
+from gateway.edge import App, Message, Receive, Scope, Send
 from gateway.entry import Clock
 from gateway.money.reports import request_rows
 from gateway.settings import Settings
@@ -62,9 +63,48 @@ class Books:
     async def until(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many requests are in the ledger, and return them."""
         async with asyncio.timeout(20):
-            while len(rows := self.entries()) < count:
+            while len(rows := self.entries()) < count:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.01)
         return rows
+
+
+class Watched:
+    """An application, and how many of its requests wait for an answer or have lost their client.
+
+    A request is under way once its body was read and the application waits for more.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.under_way = 0
+        self.gone = 0
+        self._app = app
+        self._news = asyncio.Condition()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        has_body = False
+
+        async def receive_watched() -> Message:
+            nonlocal has_body
+            if has_body:
+                await self._count("under_way", 1)
+            message = await receive()
+            has_body = has_body or message["type"] == "http.request"
+            if message["type"] == "http.disconnect":
+                await self._count("gone", 1)
+            return message
+
+        await self._app(scope, receive_watched, send)
+
+    async def until(self, name: str, count: int) -> None:
+        """Wait until a count is reached."""
+        async with self._news, asyncio.timeout(20):
+            await self._news.wait_for(lambda: getattr(self, name) >= count)
+
+    async def _count(self, name: str, more: int) -> None:
+        async with self._news:
+            setattr(self, name, getattr(self, name) + more)
+            self._news.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +115,7 @@ class Gateway:
     client: httpx.AsyncClient
     admin: httpx.AsyncClient
     books: Books
+    watched: Watched
 
     @property
     def url(self) -> str:
@@ -88,6 +129,14 @@ class Gateway:
         return await self.client.post(
             "/v1/chat/completions", json=asking(prompt, **members), headers=headers
         )
+
+    async def until_under_way(self, count: int) -> None:
+        """Wait until so many requests have been taken in and wait for their answers."""
+        await self.watched.until("under_way", count)
+
+    async def until_gone(self, count: int) -> None:
+        """Wait until the gateway has noticed that so many clients have left."""
+        await self.watched.until("gone", count)
 
 
 def asking(prompt: str = "hi", model: str = "auto", **members: Any) -> dict[str, Any]:
@@ -121,7 +170,8 @@ async def serving(
     books = Books(folder / "ledger.db")
     checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
     apps = create_app(Settings(ledger=books.url), checked, providers=providers, clock=clock)
-    config = uvicorn.Config(apps.public, http="httptools", lifespan="on", log_config=None)
+    watched = Watched(apps.public)
+    config = uvicorn.Config(watched, http="httptools", lifespan="on", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -131,12 +181,14 @@ async def serving(
     port: int = sock.getsockname()[1]
     try:
         async with (
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", verify=False, trust_env=False, timeout=20
+            ) as client,
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(apps.admin), base_url="http://127.0.0.1"
             ) as admin,
         ):
-            yield Gateway(port, client, admin, books)
+            yield Gateway(port, client, admin, books, watched)
     finally:
         await server.shutdown(sockets=[sock])
 
@@ -144,7 +196,7 @@ async def serving(
 # As the command runs it
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Served:
     """A running `frugal serve`."""
 
@@ -153,7 +205,6 @@ class Served:
     admin_url: str
     books: Books
     log: Path
-    _free_lines: list[str] = field(default_factory=list)
 
     @property
     def port(self) -> int:
