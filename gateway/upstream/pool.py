@@ -7,7 +7,8 @@ import ssl
 from collections import deque
 
 from gateway.errors import ProviderTimeout, ProviderUnavailable
-from gateway.upstream.connection import ClosedUnanswered, Connection, Exchange
+from gateway.upstream.connection import ClosedUnanswered, Connection
+from gateway.upstream.exchange import Exchange
 from gateway.upstream.head import HeadWriter
 from gateway.upstream.tls import context_for
 from gateway.upstream.types import Deadlines, Headers, Origin

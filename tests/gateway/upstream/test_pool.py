@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import ProviderTimeout, ProviderUnavailable
-from gateway.upstream.connection import HIGH_WATER
+from gateway.upstream.exchange import HIGH_WATER
 from gateway.upstream.pool import Pool
 from gateway.upstream.types import Deadlines, Origin
 from tests.support.scripted_upstream import (
