@@ -169,8 +169,7 @@ class Attempt:
         if self.usage is not None:
             exact = cost(self.usage, price)
             return Spent(self.usage, exact, exact, exact)
-        if self._first is None and self.error is not None:
-            # Refused or never begun: no provider bills a request that it did not serve.
+        if self.failure is not None and not (self.has_begun or self.failure.may_be_billed):
             return Spent(Usage(), _ZERO, _ZERO, _ZERO)
         own = estimate_usage(
             request.body,
@@ -178,9 +177,12 @@ class Attempt:
             is_complete=self.is_complete,
             elapsed_s=self.latency_s if price.is_hourly else 0.0,
         )
-        return Spent(
-            own.usage, cost(own.usage, price), cost(own.lower, price), cost(own.upper, price)
-        )
+        upper = cost(own.upper, price)
+        if self.has_begun:
+            return Spent(own.usage, cost(own.usage, price), cost(own.lower, price), upper)
+        # Nothing came: the upstream may have made, and may bill, all of an answer or none.
+        usage = Usage(estimated=True) if self.failure is not None else own.usage
+        return Spent(usage, cost(usage, price), _ZERO, upper)
 
 
 class Entry:
@@ -366,4 +368,5 @@ def _outcome(entry: Entry, attempt: Attempt) -> str:
         return attempt.error
     if attempt.verdict is not None and not attempt.verdict.accepted:
         return "rejected" if attempt.is_complete else "rejected_early"
-    return "accepted" if attempt.is_complete else "abandoned"
+    is_used = attempt.has_been_served or attempt.purpose == "judge"
+    return "accepted" if attempt.is_complete and is_used else "abandoned"

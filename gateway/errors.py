@@ -114,12 +114,16 @@ class NoModelAvailable(GatewayError):
 
 
 class ProviderError(GatewayError):
-    """An upstream failed. `word` names the failure in `x-frugal-path` and the ledger."""
+    """An upstream failed. `word` names the failure in `x-frugal-path` and the ledger.
+
+    `may_be_billed` where the upstream may have worked although nothing came of it.
+    """
 
     status = 502
     type = "upstream_error"
     default_code = "upstream_error"
     word: ClassVar[str] = "error"
+    may_be_billed: ClassVar[bool] = False
 
 
 class ProviderTimeout(ProviderError):
@@ -128,6 +132,7 @@ class ProviderTimeout(ProviderError):
     status = 504
     default_code = "upstream_timeout"
     word = "timeout"
+    may_be_billed = True
 
 
 class ProviderUnavailable(ProviderError):
@@ -152,6 +157,7 @@ class ProviderProtocolError(ProviderError):
 
     default_code = "upstream_protocol_error"
     word = "broken"
+    may_be_billed = True
 
 
 class ProviderRejected(ProviderError):
