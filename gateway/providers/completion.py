@@ -17,25 +17,6 @@ from gateway.money.usage_map import usage_from_openai
 _NULL = msgspec.Raw(b"null")
 
 
-class TopLogprob(msgspec.Struct, gc=False):
-    """One of the likeliest tokens."""
-
-    logprob: float
-
-
-class TokenLogprob(msgspec.Struct, gc=False):
-    """The chosen token, and its rivals."""
-
-    logprob: float
-    top_logprobs: list[TopLogprob] | None = None
-
-
-class Logprobs(msgspec.Struct, gc=False):
-    """The log-probabilities of a choice, or of its newest tokens."""
-
-    content: list[TokenLogprob] | None = None
-
-
 class ToolCall(msgspec.Struct, gc=False):
     """A tool call, or a piece of one."""
 
@@ -69,7 +50,7 @@ class Choice(msgspec.Struct, gc=False):
     message: Message | None = None
     delta: Message | None = None
     finish_reason: str | None = None
-    logprobs: Logprobs | None = None
+    logprobs: msgspec.Raw = _NULL
 
 
 class Completion(msgspec.Struct, gc=False):

@@ -6,11 +6,33 @@ from typing import Any
 
 import msgspec
 
-from gateway.providers.completion import Completion, TokenLogprob
+from gateway.providers.completion import Completion, is_told
 from gateway.providers.reply import Taken
 from router.types import TokenStats
 
 _encode = msgspec.json.Encoder().encode
+
+
+class TopLogprob(msgspec.Struct, gc=False):
+    """One of the likeliest tokens."""
+
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, gc=False):
+    """The chosen token, and its rivals."""
+
+    logprob: float
+    top_logprobs: list[TopLogprob] | None = None
+
+
+class Logprobs(msgspec.Struct, gc=False):
+    """The log-probabilities of a choice, or of its newest tokens."""
+
+    content: list[TokenLogprob] | None = None
+
+
+_logprobs = msgspec.json.Decoder(Logprobs)
 
 
 class LogprobExtras:
@@ -25,20 +47,45 @@ class LogprobExtras:
         self._asked = asked
 
     def take(self, completion: Completion, data: bytes) -> Taken:
-        """Return the statistics of the first choice, and the JSON as the client wants it."""
-        stats = _stats_of(completion)
-        if self._keep == self._asked:
-            return Taken(data, stats)
-        return Taken(self._trimmed(data) if b'"logprobs"' in data else data, stats)
+        """Return the statistics of the first choice, and the JSON as the client wants it.
 
-    def _trimmed(self, data: bytes) -> bytes:
-        payload = msgspec.json.decode(data)
-        for choice in payload.get("choices") or ():
-            if self._keep is None:
-                choice.pop("logprobs", None)
-            else:
-                _trim(choice.get("logprobs"), self._keep)
-        return _encode(payload)
+        Log-probabilities that are none give no statistics; the reply may be good all the same.
+        """
+        told = [c for c in completion.choices or () if is_told(c.logprobs)]
+        first = next((choice for choice in told if choice.index == 0), None)
+        stats = None if first is None else _stats_of(first.logprobs)
+        if not told or self._keep == self._asked:
+            return Taken(data, stats)
+        if self._keep is None:
+            return Taken(_blanked(data, [bytes(choice.logprobs) for choice in told]), stats)
+        return Taken(_trimmed(data, self._keep), stats)
+
+
+def _blanked(data: bytes, values: list[bytes]) -> bytes:
+    """Put null in place of log-probabilities, as where none were asked for.
+
+    A quote within a string is escaped, so these bytes can only be that member;
+    a spelling other than the usual two is written anew.
+    """
+    for value in values:
+        for name in (b'"logprobs":', b'"logprobs": '):
+            left = data.replace(name + value, name + b"null", 1)
+            if left != data:
+                break
+        else:
+            return _trimmed(data, None)
+        data = left
+    return data
+
+
+def _trimmed(data: bytes, keep: int | None) -> bytes:
+    payload = msgspec.json.decode(data)
+    for choice in payload.get("choices") or ():
+        if keep is None:
+            choice["logprobs"] = None
+        else:
+            _trim(choice.get("logprobs"), keep)
+    return _encode(payload)
 
 
 class _TokenStats(msgspec.Struct, gc=False):
@@ -84,15 +131,17 @@ def _without_frugal(data: bytes, value: bytes) -> bytes:
     return _encode(payload)
 
 
-def _stats_of(completion: Completion) -> TokenStats | None:
-    first = next((c for c in completion.choices or () if c.index == 0), None)
-    if first is None or first.logprobs is None or not first.logprobs.content:
+def _stats_of(raw: msgspec.Raw) -> TokenStats | None:
+    try:
+        tokens = _logprobs.decode(raw).content
+    except msgspec.DecodeError:
         return None
-    tokens = first.logprobs.content
-    margins = tuple([margin for t in tokens if (margin := _margin(t)) is not None])
+    if not tokens:
+        return None
+    margins = [margin for token in tokens if (margin := _margin(token)) is not None]
     return TokenStats(
         tuple([token.logprob for token in tokens]),
-        margins if len(margins) == len(tokens) else (),
+        tuple(margins) if len(margins) == len(tokens) else (),
     )
 
 
@@ -100,6 +149,8 @@ def _margin(token: TokenLogprob) -> float | None:
     rivals = token.top_logprobs
     if rivals is None or len(rivals) < 2:
         return None
+    if len(rivals) == 2:
+        return abs(rivals[0].logprob - rivals[1].logprob)
     best, second = sorted([rival.logprob for rival in rivals], reverse=True)[:2]
     return best - second
 

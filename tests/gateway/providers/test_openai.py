@@ -464,7 +464,7 @@ async def test_statistics_are_asked_for_and_hidden_from_a_client_that_did_not_as
         assert part.stats.margins == pytest.approx((2.0, 0.25))
         assert part.stats.entropies == ()
         assert part.stats.source == "provider"
-        assert "logprobs" not in payload(part)["choices"][0]
+        assert payload(part)["choices"][0]["logprobs"] is None
         assert payload(part)["choices"][0]["message"] == {"role": "assistant", "content": "hi"}
 
 
@@ -478,7 +478,7 @@ async def test_streamed_statistics_belong_to_their_part_and_are_hidden():
     first, second = await ask(script, request, logprobs=True)
 
     assert (first.stats.logprobs, second.stats.logprobs) == ((-0.1,), (-0.5,))
-    assert "logprobs" not in payload(first)["choices"][0]
+    assert payload(first)["choices"][0]["logprobs"] is None
     assert first.data.endswith(b"\n\n")
 
 
@@ -528,6 +528,37 @@ async def test_flavour_knows_whether_its_servers_have_them():
         assert upstream.requests[0].json["logprobs"] is True
         assert part.stats.logprobs == (-0.1,)
         assert part.stats.margins == ()
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,", " : ")])
+async def test_statistics_are_hidden_however_the_upstream_writes_its_json(separators):
+    reply = replying((-0.1, -2.1))
+    reply["choices"][0]["message"]["content"] = 'says "logprobs":{"content":[]} and {}'
+    body = json.dumps(reply, separators=separators).encode()
+    part = await whole(body, call(wants_stats=True), logprobs=True)
+    reply["choices"][0]["logprobs"] = None
+
+    assert payload(part) == reply
+    assert part.stats.logprobs == (-0.1,)
+
+
+async def test_empty_log_probabilities_are_hidden_and_say_nothing():
+    reply = completion()
+    reply["choices"][0]["logprobs"] = {}
+    part = await whole(reply, call(wants_stats=True), logprobs=True)
+
+    assert payload(part) == completion()
+    assert part.stats is None
+
+
+@pytest.mark.parametrize("told", [{"content": "many"}, {"content": [{"logprob": None}]}, [1]])
+async def test_log_probabilities_of_another_shape_are_no_statistics(told):
+    reply = completion()
+    reply["choices"][0]["logprobs"] = told
+    part = await whole(reply, call(wants_stats=True), logprobs=True)
+
+    assert payload(part) == completion()
+    assert part.stats is None
 
 
 async def test_log_probabilities_the_client_asked_for_serve_without_a_declaration():
