@@ -82,7 +82,7 @@ class ReplyReader:
             text += message.text
             calls += _count_calls(message)
         data, stats = self._take(completion, body)
-        finish = choices[0].finish_reason
+        finish = choices[0].finish_reason or None
         usage = self._usage(completion)
         return Part(data, text, finish, usage, stats, completion.model, calls)
 
@@ -159,19 +159,17 @@ class ReplyReader:
 
     def _without_choices(self, completion: Completion, event: Event) -> Part:
         """Return the event that carries only usage, or a preamble such as Azure's."""
-        usage = self._usage(completion)
-        if completion.choices is None and usage is None:
+        if completion.choices is None and not completion.has_usage:
             raise self.broken("expected an event with choices, found one without")
         left, _ = self._take(completion, event.data)
+        usage = self._usage(completion)
         raw = event.raw if left is event.data else b"data: " + left + b"\n\n"
         return Part(raw, usage=usage, model=completion.model, is_usage_only=completion.has_usage)
 
     def _is_repeated(self, choices: list[Choice]) -> bool:
         """Return whether every choice here had been finished, and finishes again."""
         finished = self._finished
-        return all(
-            choice.finish_reason is not None and choice.index in finished for choice in choices
-        )
+        return all(choice.finish_reason and choice.index in finished for choice in choices)
 
     def _repeated(self, completion: Completion) -> Part | None:
         """Drop a second finish, but keep the usage that came with it."""
@@ -189,7 +187,7 @@ class ReplyReader:
         for choice in choices:
             if choice.index not in seen:
                 seen.add(choice.index)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:  # some servers write "" for not yet
                 finish = choice.finish_reason
                 self._finished.add(choice.index)
             if (delta := choice.delta) is not None:

@@ -107,6 +107,15 @@ async def test_streamed_reply_gives_statistics_by_part(tmp_path):
         ]
 
 
+async def test_busy_time_beside_the_usage_counts_too(tmp_path):
+    last = chunk_event(choices=[], usage=USAGE, frugal={"compute_s": 0.75})
+    async with engine(tmp_path, stream(token("a", "stop"), last)) as (_, provider):
+        parts = await collect(provider, call(stream=True))
+
+        assert parts[-1].usage.compute_s == 0.75
+        assert "frugal" not in payload(parts[-1])
+
+
 async def test_busy_time_of_several_choices_is_added_up(tmp_path):
     def end(index):
         choice = {"index": index, "delta": {"content": "x"}, "finish_reason": "stop"}

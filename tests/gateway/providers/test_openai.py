@@ -232,6 +232,14 @@ async def test_stream_cut_amid_its_text_yields_what_came_and_then_fails(end):
     assert first.text == "one"
 
 
+async def test_empty_finish_reason_is_none_yet():
+    parts = await ask(stream(delta("x", ""), delta("y", "stop")))
+
+    assert [part.finish_reason for part in parts] == [None, "stop"]
+    with pytest.raises(ProviderProtocolError, match="finish_reason"):
+        await ask(stream(delta("x", "")))
+
+
 async def test_second_finish_is_dropped():
     parts = await ask(stream(delta("x"), delta(finish="stop"), delta(finish="length")))
 
