@@ -1,0 +1,1 @@
+"""Answers to questions asked before in other words."""
