@@ -25,6 +25,7 @@ from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.providers.build import build_providers
 from gateway.settings import Settings
+from gateway.upkeep import upkeep
 from gateway.wire import Provider
 from policies.kinds import CONFIDENCES, resolve
 from policies.schema import Confidence, Policy
@@ -86,10 +87,12 @@ def create_app(
             for provider in served.values():
                 stack.push_async_callback(provider.aclose)
             running.ledger = ledger
-            running.pipeline = _pipeline(running, served, prices, ledger, clock)
-            yield
+            pipeline = _pipeline(running, served, prices, ledger, clock)
+            running.pipeline = pipeline
+            async with upkeep(policy, prices, ledger, clock, pipeline.use_prices):
+                yield
 
-    def pipeline() -> Pipeline:
+    def current() -> Pipeline:
         assert running.pipeline is not None, "the lifespan has not begun"
         return running.pipeline
 
@@ -97,7 +100,7 @@ def create_app(
     public_routes(public, running)
     admin = _fastapi(running)
     admin_routes(admin, running)
-    return Apps(Edge(pipeline, public), admin)
+    return Apps(Edge(current, public), admin)
 
 
 def _fastapi(running: Running, **options: Any) -> FastAPI:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -14,7 +14,7 @@ from gateway.money.estimate import estimate_usage
 from gateway.money.price import cost, to_nano
 from gateway.money.prices import PriceBook
 from gateway.money.records import AttemptRecord, EntryRecord
-from gateway.money.usage import Usage, total_usage
+from gateway.money.usage import NOTHING, Usage, total_usage
 from gateway.request import ChatRequest
 from gateway.wire import Part
 from policies.rules import RequestFacts
@@ -32,6 +32,14 @@ class Clock:
 
     wall: Callable[[], float] = time.time
     tick: Callable[[], float] = time.perf_counter
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What an account is settled by: prices, and the longest answer of each model in tokens."""
+
+    prices: PriceBook
+    max_output: Mapping[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,8 @@ class Attempt:
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
         self._stats: list[TokenStats] = []
+        self._counted = 0
+        self._look_at = 1
         self._texts: list[str] = []
         self._tool_calls = 0
         self._clock = clock
@@ -80,6 +90,7 @@ class Attempt:
             self.usage = part.usage
         if part.stats is not None:
             self._stats.append(part.stats)
+            self._counted += part.stats.count
         if part.finish_reason is not None:
             self.finish_reason = part.finish_reason
         if part.model is not None:
@@ -130,6 +141,14 @@ class Attempt:
             source=self._stats[0].source,
         )
 
+    def is_worth_a_look(self) -> bool:
+        """Return whether enough has come since the last look, so that looks stay few."""
+        count = self._counted
+        if count < self._look_at:
+            return False
+        self._look_at = count + 1 + count // 8
+        return True
+
     def draft(self) -> Draft:
         """Return the answer as the router judges it."""
         return Draft(self.model, self.text, self.finish_reason, self._tool_calls, self.stats)
@@ -163,18 +182,19 @@ class Attempt:
         """Return the time to the first part, in seconds."""
         return None if self._first is None else self._first - self._started
 
-    def spent(self, prices: PriceBook, request: ChatRequest) -> Spent:
+    def spent(self, tariff: Tariff, request: ChatRequest) -> Spent:
         """Return usage and cost; counted by ourselves, with bounds, where nobody reported it."""
-        price = prices.for_model(self.model)
+        price = tariff.prices.for_model(self.model)
         if self.usage is not None:
             exact = cost(self.usage, price)
             return Spent(self.usage, exact, exact, exact)
         if self.failure is not None and not (self.has_begun or self.failure.may_be_billed):
-            return Spent(Usage(), _ZERO, _ZERO, _ZERO)
+            return Spent(NOTHING, _ZERO, _ZERO, _ZERO)
         own = estimate_usage(
             request.body,
             self.text,
             is_complete=self.is_complete,
+            max_output=tariff.max_output.get(self.model),
             elapsed_s=self.latency_s if price.is_hourly else 0.0,
         )
         upper = cost(own.upper, price)
@@ -285,15 +305,15 @@ class Entry:
             and not any(attempt.error for attempt in self.tried)
         )
 
-    def settle(self, prices: PriceBook) -> tuple[EntryRecord, list[AttemptRecord]]:
+    def settle(self, tariff: Tariff) -> tuple[EntryRecord, list[AttemptRecord]]:
         """Add up what the request cost and return its ledger lines."""
-        spent = [attempt.spent(prices, self.request) for attempt in self.attempts]
+        spent = [attempt.spent(tariff, self.request) for attempt in self.attempts]
         cost = sum((s.cost for s in spent), _ZERO)
         self.cost_nano = to_nano(cost) if spent else 0
         if self.state == "settled":
-            self.saved_nano = to_nano(self._list_price(prices, cost) - cost)
+            self.saved_nano = to_nano(self._list_price(tariff.prices, cost) - cost)
         lines = [
-            _line(self, seq, attempt, money, prices)
+            _line(self, seq, attempt, money, tariff.prices)
             for seq, (attempt, money) in enumerate(zip(self.attempts, spent, strict=True))
         ]
         return self._record(spent), lines

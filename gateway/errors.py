@@ -38,6 +38,13 @@ class GatewayError(Exception):
         self.param = param
         self.retry_after = retry_after
 
+    def again(self) -> GatewayError:
+        """Return a copy to raise elsewhere; one raised in several tasks would mix tracebacks."""
+        copy = self.__class__.__new__(self.__class__)
+        copy.args = self.args
+        copy.__dict__.update(self.__dict__)
+        return copy
+
     def body(self) -> dict[str, Any]:
         """Return the error envelope that OpenAI's clients read."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}

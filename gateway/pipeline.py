@@ -17,9 +17,10 @@ import msgspec
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
 from gateway.access.keys import Caller, KeyRing
-from gateway.entry import Attempt, Clock, Entry
+from gateway.entry import Attempt, Clock, Entry, Tariff
 from gateway.errors import (
     GatewayError,
+    InvalidRequest,
     LedgerUnavailable,
     NoModelAvailable,
     ProviderError,
@@ -33,7 +34,7 @@ from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
-from policies.schema import Cache, Policy
+from policies.schema import Policy
 from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
 
 
@@ -119,7 +120,9 @@ class Pipeline:
         self.keys = parts.keys
         self._routers = parts.routers
         self._providers = parts.providers
-        self._prices = parts.prices
+        self._tariff = Tariff(
+            parts.prices, {name: model.max_output for name, model in parts.policy.models.items()}
+        )
         self._exact = parts.exact
         self._ledger = parts.ledger
         self._clock = parts.clock
@@ -132,6 +135,10 @@ class Pipeline:
             name: model.model or name for name, model in parts.policy.models.items()
         }
         self._revisions = {name: parts.policy.revision(name) for name in self._routes}
+
+    def use_prices(self, prices: PriceBook) -> None:
+        """Settle what ends from now on by other prices: a dated price has changed."""
+        self._tariff = Tariff(prices, self._tariff.max_output)
 
     def open(self, request: ChatRequest, caller: Caller) -> Reply:
         """Admit a request and take its seat at the exact cache.
@@ -152,8 +159,9 @@ class Pipeline:
 
     def _seat(self, entry: Entry) -> Seat[Released] | None:
         request, caller = entry.request, entry.caller
-        rules = _cache_rules(entry)
-        if rules.exact is None or request.cache in ("off", "no-store"):
+        route = entry.route
+        rules = route.exact_cache(first_match(route.rules, entry.facts) if route.rules else None)
+        if rules is None or request.cache in ("off", "no-store"):
             entry.cache = "bypass"
             return None
         key = fingerprint(
@@ -161,7 +169,7 @@ class Pipeline:
         )
         if request.cache == "refresh":
             self._exact.drop(key)
-        return self._exact.seat(key, ttl=rules.exact.ttl, max_entry=rules.exact.max_entry)
+        return self._exact.seat(key, ttl=rules.ttl, max_entry=rules.max_entry)
 
     async def answer(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
         """Answer one request and account for it.
@@ -188,7 +196,7 @@ class Pipeline:
             await self._settle(entry)
 
     async def _settle(self, entry: Entry) -> None:
-        record, lines = entry.settle(self._prices)
+        record, lines = entry.settle(self._tariff)
         try:
             await self._ledger.write(record, lines)
         except LedgerError as exc:
@@ -271,7 +279,7 @@ class Pipeline:
             async with asyncio.timeout(hold_s), aclosing(call) as parts:
                 async for part in parts:
                     attempt.hold(part)
-                    if plan.watches and part.stats is not None and not _promises(attempt, plan):
+                    if plan.watches and attempt.is_worth_a_look() and not _promises(attempt, plan):
                         return
         except TimeoutError:
             attempt.reject_early(cut_short(f"not complete within {hold_s:g} s"))
@@ -281,6 +289,9 @@ class Pipeline:
 
     def _asker(self, entry: Entry) -> Ask:
         async def ask(model: str) -> Draft | None:
+            for earlier in entry.attempts:
+                if earlier.model == model and earlier.is_complete:
+                    return earlier.draft()  # asked already, and paid for
             attempt = entry.attempt(model, purpose="judge")
             try:
                 call = self._call(attempt, entry, stream=False, wants_stats=False)
@@ -325,11 +336,10 @@ def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
     failures = [a.failure for a in entry.tried if a.failure is not None]
     if len(failures) == 1:
         return failures[0]
+    if not entry.tried and entry.skipped:
+        is_too_long = any(skip.reason in ("context", "max_output") for skip in entry.skipped)
+        return InvalidRequest(
+            str(exc), code="context_length_exceeded" if is_too_long else "unsupported"
+        )
     waits = [f.retry_after for f in failures if f.retry_after is not None]
     return NoModelAvailable(str(exc), retry_after=waits[0] if waits else None)
-
-
-def _cache_rules(entry: Entry) -> Cache:
-    route = entry.route
-    rule = first_match(route.rules, entry.facts) if route.rules else None
-    return rule.cache if rule is not None and rule.cache is not None else route.cache

@@ -37,7 +37,7 @@ async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, N
     """
     held: list[Part] = []
     try:
-        async for released in seat.follow():
+        async for released in seat.follow(whole=not entry.request.stream):
             _credit(entry, released.leader)
             if is_event(released.part) == entry.request.stream:
                 yield released.part
@@ -45,7 +45,7 @@ async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, N
                 held.append(released.part)
     except LeaderFailed as exc:
         if isinstance(exc.error, GatewayError):
-            raise exc.error from exc
+            raise exc.error.again() from exc
         raise ProviderUnavailable(str(exc)) from exc
     if held:
         for part in in_mode(held, stream=entry.request.stream):

@@ -43,9 +43,13 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         since: Annotated[str, Query(description="24h, 7d or a date")] = "24h",
     ) -> dict[str, Any]:
         """Return one row a request, newest first."""
+        from gateway.money.errors import ReportError
         from gateway.money.reports import request_rows
 
-        return {"data": request_rows(running.ledger_url, since=since, limit=limit)}
+        try:
+            return {"data": request_rows(running.ledger_url, since=since, limit=limit)}
+        except ReportError as exc:
+            raise InvalidRequest(str(exc), param="since") from exc
 
     app.include_router(routes)
     health_routes(app, running)
