@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # Larger bodies are read on another thread: tokenizing a megabyte takes a second.
 _INLINE_BYTES = 32 << 10
+_PORT = re.compile(r":\d*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,21 @@ class Ready:
 
 
 class App:
-    """Answer requests; until `ready` is set, say that the model is loading."""
+    """Answer requests; until `ready` is set, say that the model is loading.
 
-    def __init__(self) -> None:
+    `hosts`, where given, are the names a client may call this server by: without that
+    check any web page could reach a server on loopback through a name of its own.
+    """
+
+    def __init__(self, hosts: frozenset[str] | None = None) -> None:
         self.ready: Ready | None = None
         self.is_draining = False
+        self._hosts = hosts
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
+        host = _PORT.sub("", request.headers.get("host", ""))
+        if self._hosts is not None and host not in self._hosts:
+            return error_response(403, "This host name is not served here.", code="host_refused")
         try:
             return await self._route(request)
         except EngineError as exc:

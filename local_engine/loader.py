@@ -18,7 +18,7 @@ from local_engine.quant import Quantization
 from local_engine.template import ChatTemplate
 from local_engine.tokenizer import Tokenizer
 from local_engine.types import Sampling
-from local_engine.weights import open_weights
+from local_engine.weights import check_memory, open_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,11 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     config = read_config(directory)
     weights = open_weights(directory)
     weights.check(expected_shapes(config), directory)
+    device = options.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = options.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    check_memory(
+        directory, weights.count * (1 if options.quantization == "int8" else dtype.itemsize)
+    )
     tokenizer = Tokenizer.load(directory)
     if tokenizer.size > config.vocab:
         raise CheckpointError(
@@ -68,8 +73,6 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
         )
     template = _read_template(directory)
     generation = _read_optional(directory / "generation_config.json")
-    device = options.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = options.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
 
     decoder = build_decoder(
         config,

@@ -30,10 +30,12 @@ from local_engine.engine import Engine
 from local_engine.errors import CheckpointError
 from local_engine.http1 import Connection, HttpLimits
 from local_engine.loader import LoadedModel, LoadOptions, load_model
-from local_engine.quant import Quantization
 from local_engine.types import EngineLimits
 
 log = logging.getLogger(__name__)
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     uds: Path | None = None
-    quantization: Quantization = "none"
+    loading: LoadOptions = field(default_factory=LoadOptions)
     limits: EngineLimits = field(default_factory=EngineLimits)
     http: HttpLimits = field(default_factory=HttpLimits)
     drain_s: float = 10.0
@@ -56,7 +58,7 @@ class EngineServer:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.app = App()
+        self.app = App(_host_names(settings))
         self.address = ""
         self._connections: dict[Connection, asyncio.Task[None]] = {}
 
@@ -103,7 +105,7 @@ class EngineServer:
             model, error = None, None
             try:
                 directory = find_checkpoint(self.settings.checkpoint)
-                model = load_model(directory, LoadOptions(self.settings.quantization))
+                model = load_model(directory, self.settings.loading)
             except BaseException as exc:  # handed to whoever waits
                 error = exc
             with contextlib.suppress(RuntimeError):  # the loop may be gone by now
@@ -126,7 +128,7 @@ class EngineServer:
         else:
             server = await asyncio.start_server(self._accept, settings.host, settings.port)
             host, port = server.sockets[0].getsockname()[:2]
-            self.address = f"http://{host}:{port}"
+            self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         try:
             yield
         finally:
@@ -164,6 +166,12 @@ async def _wait_failed(engine: Engine, stop: asyncio.Event) -> None:
     while engine.failure is None:  # noqa: ASYNC110 - the thread can set no asyncio event when it dies
         await asyncio.sleep(1.0)
     stop.set()
+
+
+def _host_names(settings: ServerSettings) -> frozenset[str] | None:
+    """Return the names of a loopback server; elsewhere any name may be right."""
+    is_local = settings.uds is None and settings.host in _LOOPBACK
+    return _LOOPBACK | {"[::1]"} if is_local else None
 
 
 def _remove_stale_socket(path: Path) -> None:
@@ -211,6 +219,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--uds", type=Path, help="listen on this Unix socket instead")
     parser.add_argument("--model-name", help="the name clients ask for; default: the checkpoint's")
     parser.add_argument("--quantization", choices=("none", "int8"), default="none")
+    parser.add_argument("--dtype", choices=tuple(_DTYPES), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads; default: half of the cores")
     parser.add_argument("--max-batch", type=int, default=8, help="requests computed at once")
     parser.add_argument("--max-queue", type=int, default=64, help="requests that may wait")
@@ -229,7 +238,7 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
         host=options.host,
         port=options.port,
         uds=options.uds,
-        quantization=options.quantization,
+        loading=LoadOptions(options.quantization, _DTYPES[options.dtype]),
         limits=EngineLimits(
             max_batch=options.max_batch,
             max_queue=options.max_queue,

@@ -31,7 +31,6 @@ class TensorEntry:
     file: Path
     shape: tuple[int, ...]
     dtype: str
-    nbytes: int
 
 
 class Weights:
@@ -47,8 +46,9 @@ class Weights:
         return iter(self._entries)
 
     @property
-    def nbytes(self) -> int:
-        return sum(entry.nbytes for entry in self._entries.values())
+    def count(self) -> int:
+        """Return how many numbers all tensors hold together."""
+        return sum(math.prod(entry.shape) for entry in self._entries.values())
 
     def check(self, expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
         """Raise unless every expected tensor is there, in its shape and a float type."""
@@ -90,9 +90,7 @@ def open_weights(directory: Path) -> Weights:
     entries: dict[str, TensorEntry] = {}
     for file in _files(directory):
         entries.update(_read_header(file))
-    weights = Weights(entries)
-    _check_fits(directory, weights.nbytes)
-    return weights
+    return Weights(entries)
 
 
 def _files(directory: Path) -> list[Path]:
@@ -167,14 +165,15 @@ def _entry(file: Path, name: str, value: Any, data: int) -> TensorEntry:
         raise CheckpointError(
             file, f"{name}: shape {shape} of {dtype} does not fill its {end - start} bytes"
         )
-    return TensorEntry(file, shape, dtype, end - start)
+    return TensorEntry(file, shape, dtype)
 
 
-def _check_fits(directory: Path, nbytes: int) -> None:
+def check_memory(directory: Path, nbytes: int) -> None:
+    """Raise where this machine's memory cannot hold so many bytes of weights."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if nbytes > memory:
         raise CheckpointError(
             directory,
-            f"its weights are {nbytes >> 20} MiB and this machine has {memory >> 20} MiB; "
-            "choose a smaller model",
+            f"its weights would take {nbytes >> 20} MiB here, and this machine has "
+            f"{memory >> 20} MiB; quantize it or choose a smaller model",
         )

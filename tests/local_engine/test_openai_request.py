@@ -23,11 +23,10 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-FIELDS = (
-    "model messages prompt temperature top_p top_k min_p n stop seed max_tokens logprobs stream "
-    "max_completion_tokens top_logprobs stream_options logit_bias presence_penalty tools frugal "
-    "response_format chat_template_kwargs frequency_penalty repetition_penalty best_of ignore_eos"
-).split()  # noqa: SIM905 - reads better than 26 quoted words
+FIELDS = """model messages prompt temperature top_p top_k min_p n stop seed max_tokens logprobs
+stream max_completion_tokens top_logprobs stream_options logit_bias presence_penalty tools frugal
+response_format chat_template_kwargs frequency_penalty repetition_penalty best_of
+ignore_eos""".split()  # noqa: SIM905 - reads better than 26 quoted words
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from local_engine.errors import CheckpointError
 from local_engine.http1 import HttpLimits
 from local_engine.server import EngineServer, ServerSettings
+from local_engine.supervise import child_environment
 from local_engine.types import EngineLimits
 from tests.local_engine.support import eventually
 
@@ -74,10 +77,19 @@ async def open_socket(server: EngineServer) -> tuple[asyncio.StreamReader, async
     return await asyncio.open_connection(host, int(port))
 
 
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=child_environment(os.environ, 1),
+    )
+
+
 def raw_post(body: dict[str, Any]) -> bytes:
     data = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n"
-    return head.encode() + data
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}"
+    return head.encode() + b"\r\n\r\n" + data
 
 
 async def test_whole_answer_reaches_the_openai_client(client: openai.AsyncOpenAI) -> None:
@@ -352,6 +364,18 @@ async def test_unknown_paths_and_methods_are_refused(http: httpx.AsyncClient) ->
     assert (await http.post("/health")).status_code == 405
 
 
+async def test_a_foreign_name_for_loopback_is_refused(http: httpx.AsyncClient) -> None:
+    for name, status in {
+        "evil.example:80": 403,
+        "localhost": 200,
+        "127.0.0.1:1": 200,
+        "[::1]:2": 200,
+        "[::1]": 200,
+    }.items():
+        reply = await http.get("/health", headers={"host": name})
+        assert reply.status_code == status
+
+
 async def test_metrics_count_what_was_done(http: httpx.AsyncClient) -> None:
     await http.post("/v1/chat/completions", json=GREEDY)
     text = (await http.get("/metrics")).text
@@ -418,3 +442,28 @@ async def test_body_over_the_limit_is_refused_unread(settings: ServerSettings) -
         reply = await client.post("/v1/chat/completions", content=b"x" * 2000)
 
     assert reply.status_code == 413
+
+
+async def test_command_serves_over_tcp_and_ends_on_sigterm(checkpoint: Checkpoint) -> None:
+    arguments = ("--port", "0", "--model-name", "tiny", "--threads", "1", "--dtype", "bfloat16")
+    process = await start("local_engine.server", str(checkpoint("llama")), *arguments)
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        line = (await process.stderr.readline()).decode()
+    address = line.split(" on ")[1].split(": ")[0]
+    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        reply = await client.post("/v1/chat/completions", json=GREEDY)
+    process.terminate()
+
+    assert reply.json()["usage"]["completion_tokens"] == 12
+    assert await process.wait() == 0
+
+
+async def test_command_tells_a_bad_checkpoint_from_misuse(tmp_path: Path) -> None:
+    broken = await start("local_engine.server", str(tmp_path), "--port", "0")
+    misused = await start("local_engine.server", str(tmp_path), "--quantization", "int3")
+    (_, why), (_, usage) = await asyncio.gather(broken.communicate(), misused.communicate())
+
+    assert (broken.returncode, misused.returncode) == (1, 2)
+    assert why.decode().startswith(f"{tmp_path / 'config.json'}: cannot be read")
+    assert b"int3" in usage
