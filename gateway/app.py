@@ -104,7 +104,7 @@ def create_app(
 
 
 def _fastapi(running: Running, **options: Any) -> FastAPI:
-    app = FastAPI(title="frugal-gateway", redoc_url=None, **options)
+    app = FastAPI(title="frugal-gateway", redoc_url=None, redirect_slashes=False, **options)
     app.state.running = running
     answer_in_envelopes(app)
     return app

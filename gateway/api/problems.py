@@ -25,6 +25,11 @@ def answer_in_envelopes(app: FastAPI) -> None:
             _translated(request, exc).body(), status_code=exc.status_code, headers=headers
         )
 
+    @app.exception_handler(Exception)
+    async def _unforeseen(_: Request, exc: Exception) -> JSONResponse:
+        # It is raised again behind our back, and so logged.
+        return JSONResponse(GatewayError("the gateway failed; see its log").body(), 500)
+
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
         first = exc.errors()[0]

@@ -21,6 +21,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.edge import App
 from gateway.engines import running_engines
+from gateway.http import HttpProtocol
 from gateway.money.prices import UnknownPrice
 from gateway.settings import Settings
 from gateway.workers import run_workers
@@ -137,7 +138,7 @@ def _server(
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan=lifespan,
         log_config=None,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import json
-from typing import Any, Self
+import socket
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 
 class RawClient:
@@ -35,3 +39,40 @@ class RawClient:
     def leave(self) -> None:
         """Break the connection off."""
         self.writer.transport.abort()
+
+
+class Heard(NamedTuple):
+    """One answer as it came over a socket."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """Return OpenAI's error envelope, which must be one to the letter."""
+        error: dict[str, Any] = json.loads(self.body)["error"]
+        assert set(error) == {"message", "type", "param", "code"}, error
+        assert isinstance(error["message"], str)
+        assert error["message"]
+        assert self.headers["x-request-id"].startswith("req_")
+        return error
+
+
+def say(port: int, *pieces: bytes, method: str = "POST") -> Heard:
+    """Send bytes as they are and return the answer; what cannot be sent any more is left."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                sock.sendall(piece)
+        with contextlib.closing(http.client.HTTPResponse(sock, method=method)) as response:
+            response.begin()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Heard(response.status, headers, response.read())
+
+
+def post(port: int, body: bytes, path: str = "/v1/chat/completions", **headers: str) -> Heard:
+    """Post a body with its length."""
+    named = {"host": "127.0.0.1", "content-length": str(len(body)), **headers}
+    lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in named.items())
+    return say(port, f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body)

@@ -25,12 +25,14 @@ from gateway.app import create_app
 from gateway.cli.serve import listen
 from gateway.edge import App, Message, Receive, Scope, Send
 from gateway.entry import Clock
+from gateway.http import HttpProtocol
 from gateway.money.reports import request_rows
 from gateway.settings import Settings
 from gateway.wire import Provider
 from policies.loader import parse_policy
 
 READY_WITHIN_S = 60.0
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ async def serving(
     checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
     apps = create_app(Settings(ledger=books.url), checked, providers=providers, clock=clock)
     watched = Watched(apps.public)
-    config = uvicorn.Config(watched, http="httptools", lifespan="on", log_config=None)
+    config = uvicorn.Config(watched, http=HttpProtocol, lifespan="on", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -227,7 +229,7 @@ class Served:
 
 def frugal(*arguments: str) -> list[str]:
     """Return the command line of `frugal`."""
-    return [sys.executable, "-m", "gateway.cli.main", *arguments]
+    return [sys.executable, "-c", "from gateway.cli.main import main; main()", *arguments]
 
 
 @contextlib.contextmanager
@@ -245,7 +247,7 @@ def frugal_serve(
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
             cwd=folder,
         )
     try:
