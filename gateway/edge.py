@@ -168,7 +168,7 @@ class _Watch:
 async def _whole(request: ChatRequest, reply: Reply, send: Send) -> None:
     body = b"".join([part.data async for part in reply.parts])
     # The parts have ended, so the entry is durable: now the answer may leave.
-    headers = [_JSON, (b"content-length", b"%d" % len(body)), *_reply_headers(reply, cost=True)]
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *reply.headers(cost=True)]
     await _send(send, 200, headers, body)
 
 
@@ -180,7 +180,7 @@ async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
             async for part in kept:
                 if not has_started:
                     has_started = True
-                    await _start(send, 200, [*_SSE, *_reply_headers(reply, cost=False)])
+                    await _start(send, 200, [*_SSE, *reply.headers(cost=False)])
                 await _body(send, part.data if part is not None else _KEEPALIVE)
     except GatewayError as exc:
         if not has_started:
@@ -195,7 +195,7 @@ async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
         await _body(send, b"data: " + msgspec.json.encode(failure) + b"\n\n", more=False)
         return
     if not has_started:
-        await _start(send, 200, [*_SSE, *_reply_headers(reply, cost=False)])
+        await _start(send, 200, [*_SSE, *reply.headers(cost=False)])
     last = reply.cost_event() + _DONE if request.include_cost else _DONE
     await _body(send, last, more=False)
 
@@ -218,13 +218,6 @@ async def _kept_alive(
                 await asyncio.wait((first,))
     async for part in parts:
         yield part
-
-
-def _reply_headers(reply: Reply, *, cost: bool) -> Headers:
-    return [
-        (name.encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in reply.headers(cost=cost).items()
-    ]
 
 
 async def send_error(send: Send, exc: GatewayError, request_id: str) -> None:

@@ -76,20 +76,20 @@ class Reply:
         cascade = self._entry.route.cascade
         return cascade.keepalive if cascade else None
 
-    def headers(self, *, cost: bool) -> dict[str, str]:
+    def headers(self, *, cost: bool) -> list[tuple[bytes, bytes]]:
         """Return the response headers; cost and saving only once the entry is settled."""
         entry = self._entry
-        found = {
-            "x-request-id": entry.request.id,
-            "x-cache": entry.cache,
-            "x-frugal-model": entry.model,
-            "x-frugal-path": entry.path,
-        }
+        found = [
+            (b"x-request-id", entry.request.id.encode()),
+            (b"x-cache", entry.cache.encode()),
+            (b"x-frugal-model", entry.model.encode()),
+            (b"x-frugal-path", entry.path.encode("latin-1", "replace")),
+        ]
         if entry.age_s is not None:
-            found["age"] = str(entry.age_s)
+            found.append((b"age", b"%d" % entry.age_s))
         if cost:
-            found["x-frugal-cost-usd"] = shown_usd(entry.cost_nano)
-            found["x-frugal-saved-usd"] = shown_usd(entry.saved_nano)
+            found.append((b"x-frugal-cost-usd", shown_usd(entry.cost_nano).encode()))
+            found.append((b"x-frugal-saved-usd", shown_usd(entry.saved_nano).encode()))
         return found
 
     def cost_event(self) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from cache.exact import Seat
 from cache.types import CachedReply, LeaderFailed
@@ -13,8 +15,6 @@ from gateway.errors import GatewayError, ProviderUnavailable
 from gateway.money.usage import Usage
 from gateway.replay import fold, unfold
 from gateway.wire import Part
-
-_USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock) -> CachedReply:
         parts=tuple(part.data for part in parts if not part.is_usage_only),
         streamed=entry.request.stream,
         model=entry.model,
-        usage={name: getattr(usage, name) for name in _USAGE_FIELDS} if usage else {},
+        usage=msgspec.structs.asdict(usage) if usage else {},
         created_at=clock.wall(),
         path=entry.path,
         usage_event=usage_event,
@@ -89,7 +89,7 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock) -> CachedReply:
 
 
 def _usage(kept: Mapping[str, Any]) -> Usage | None:
-    return Usage(**{k: v for k, v in kept.items() if k in _USAGE_FIELDS}) if kept else None
+    return Usage(**kept) if kept else None
 
 
 def is_event(part: Part) -> bool:
@@ -103,7 +103,9 @@ def in_mode(parts: Sequence[Part], *, stream: bool) -> Sequence[Part]:
         return parts
     usage = next((part.usage for part in reversed(parts) if part.usage), None)
     if not stream:
-        return [replace(parts[0], data=fold([part.data for part in parts]), usage=usage)]
+        return [
+            msgspec.structs.replace(parts[0], data=fold([part.data for part in parts]), usage=usage)
+        ]
     events = unfold(parts[0].data, include_usage=True)
     bare = unfold(parts[0].data, include_usage=False)
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -82,8 +81,7 @@ class _Text(Mapping[str, str]):
         return len(self._raw)
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True):
     """One chat completion as the client asked for it.
 
     `body` is the client's JSON object without our own members; `fields` are the

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from gateway.money.usage import Usage
 from policies.schema import Timeouts
 from router.types import TokenStats
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A piece of a reply: the bytes as they may leave, with what was parsed from them.
 
     A whole reply is one part holding the upstream's JSON body. A streamed reply
@@ -32,8 +32,7 @@ class Part:
     is_usage_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderCall:
+class ProviderCall(msgspec.Struct, frozen=True):
     """One call to one model. `body` is the client's, `model` already the upstream's name.
 
     `stream` may differ from what the client asked for; `body` agrees with it.
