@@ -38,8 +38,9 @@ in its place.
   Working shown in one family may contain a sum that is held out as a question of another.
 - **Recipe**: Muon on the layers' matrices, AdamW on the rest, peak rate $peak_rate,
   $tokens_per_batch tokens a batch, loss on replies only, easy levels first (`recipes.py`); the
-  schedules follow the share of the time that has passed, so a run repeats in kind, not bit by bit. Seed $seed,
-  one CPU thread, $minutes minutes, $steps steps, $tokens tokens, torch $torch.
+  schedules follow the share of the time that has passed, so a run repeats in kind, not bit by
+  bit. Seed $seed, one thread of a shared CPU, $minutes minutes, $steps steps, $tokens tokens,
+  torch $torch.$note
 - **Command**: `python -m local_engine.demo.train --size $size --minutes $minutes_asked --out DIR`
 
 ## Measured
@@ -70,6 +71,7 @@ def card(directory: Path, questions: int) -> str:
         tokens=f"{record['tokens']:,}",
         steps=f"{record['steps']:,}",
         minutes_asked=round(record["minutes"]),
+        note=record.get("note", ""),
         style=_STYLES[record["shows_working"]],
         parameters=f"{sum(parameter.numel() for parameter in network.parameters()):,}",
         layers=shape.layers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from local_engine.demo.question import Question
+from local_engine.demo.reasoning import remainder_working
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 MONTHS = [
@@ -56,16 +57,9 @@ def draw_date(rng: Random, level: int) -> Question:
 
 def day_working(start: int, n: int) -> str:
     """Return the remainder of `n` by seven, digit by digit, then the days stepped over."""
-    steps, rest = [], 0
-    if n >= 7:
-        for digit in str(n):
-            head = 10 * rest + int(digit)
-            rest = head % 7
-            steps.append(f"{head}%7={rest}")
-    else:
-        rest = n
+    steps, rest = remainder_working(n, 7)
     walk = " ".join(DAYS[(start + step) % 7] for step in range(rest + 1))
-    return ",".join([*steps, walk])
+    return f"{steps},{walk}" if n >= 7 else walk
 
 
 def date_working(month: int, day: int, n: int) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from zlib import crc32
 
-from local_engine.demo import arithmetic, dates, facts, sequences
+from local_engine.demo import arithmetic, dates, facts, reasoning, sequences
 from local_engine.demo.question import Family, Question
 
 __all__ = [
@@ -31,7 +31,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("sub", arithmetic.draw_sub, demo_share=3, training_share=4),
     Family("mul", arithmetic.draw_mul, demo_share=3, training_share=5),
     Family("unit", arithmetic.draw_unit, demo_share=2, training_share=2.5),
-    Family("day", dates.draw_day, demo_share=1.5, training_share=2.5),
+    Family("remainder", reasoning.draw_remainder, demo_share=2, training_share=2.5),
+    Family("total", reasoning.draw_total, demo_share=2, training_share=3),
+    Family("story", reasoning.draw_story, demo_share=2, training_share=3),
+    Family("day", dates.draw_day, demo_share=2, training_share=2),
     Family("date", dates.draw_date, demo_share=1.5, training_share=2.5),
     Family("sort", sequences.draw_sort, demo_share=1, training_share=1.5),
     Family("extreme", sequences.draw_extreme, demo_share=1, training_share=2),
