@@ -40,7 +40,7 @@ async def test_a_sure_draft_is_served_and_the_large_model_never_asked(tmp_path, 
     assert response.headers["x-frugal-model"] == "small"
     assert response.headers["x-frugal-path"] == f"small:{sure:.2f}:accepted"
     assert not large.requests
-    assert b"logprobs" not in response.content
+    assert b'"logprob"' not in response.content
     row = gateway.books.entry()
     assert row["cost_nano_usd"] == 10 * 1_000 + 3 * 2_000
     assert row["saved_nano_usd"] == (10 * 10_000 + 3 * 20_000) - row["cost_nano_usd"]
