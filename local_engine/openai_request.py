@@ -66,13 +66,7 @@ def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) 
     fields = _Body(body)
     _check_model(fields, served)
     _refuse_unbuilt_chat(fields)
-    messages = _messages(fields)
-    template = served.model.template
-    if template is None:
-        raise Unsupported("This checkpoint has no chat template; use /v1/completions.", "messages")
-    variables = fields.mapping("chat_template_kwargs")
-    prompt = template.render(messages, now=now, variables=variables)
-    tokens = served.model.tokenizer.encode(prompt, add_special=False)
+    tokens = _chat_prompt(fields, served.model, now)
     has_logprobs = fields.flag("logprobs")
     top = fields.integer("top_logprobs", 0, 20, 0)
     if top and not has_logprobs:
@@ -164,6 +158,20 @@ def _refuse_unbuilt_chat(fields: _Body) -> None:
         raise Unsupported(f"response_format {kind!r} is not supported here.", "response_format")
 
 
+def _chat_prompt(fields: _Body, model: LoadedModel, now: datetime) -> tuple[int, ...]:
+    """Render the messages and tokenize what comes out."""
+    messages = _messages(fields)
+    if model.template is None:
+        raise Unsupported("This checkpoint has no chat template; use /v1/completions.", "messages")
+    mark = secrets.token_hex(16)
+    for message in messages:
+        message["content"] = model.tokenizer.disarm(message["content"], mark)
+    variables = fields.mapping("chat_template_kwargs")
+    prompt = model.template.render(messages, now=now, variables=variables)
+    pieces = [model.tokenizer.encode(p, add_special=False) for p in prompt.split(mark)]
+    return tuple(token for piece in pieces for token in piece)
+
+
 def _messages(fields: _Body) -> list[dict[str, Any]]:
     found = fields.values.get("messages")
     if not isinstance(found, list) or not found:
@@ -179,7 +187,9 @@ def _message(value: Any, where: str) -> dict[str, Any]:
     content = value.get("content")
     if content is None and value["role"] == "assistant":
         content = ""
-    return {**value, "content": _content(content, f"{where}.content")}
+    # OpenAI renamed the system role; chat templates know the old name.
+    role = "system" if value["role"] == "developer" else value["role"]
+    return {**value, "role": role, "content": _content(content, f"{where}.content")}
 
 
 def _content(content: Any, where: str) -> str:

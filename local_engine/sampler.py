@@ -139,6 +139,8 @@ def _cut(probs: Tensor, s: Sampling) -> None:
     if s.top_p < 1.0:
         ordered, ids = probs.sort(descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
-        probs[ids[before >= s.top_p * ordered.sum()]] = 0.0
+        is_cut = before >= s.top_p * ordered.sum()
+        is_cut[0] = False
+        probs[ids[is_cut]] = 0.0
     if s.min_p > 0.0:
         probs[probs < s.min_p * probs.max()] = 0.0

@@ -24,6 +24,8 @@ class Tokenizer:
         self._core = core
         self.data = data
         self.strips_space = strips_space
+        added = core.get_added_tokens_decoder().values()
+        self._special = tuple(t.content for t in added if t.special and len(t.content) > 1)
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
@@ -55,6 +57,17 @@ class Tokenizer:
             raise InvalidRequest(
                 "The text holds a lone surrogate, which is no character; send valid Unicode."
             ) from exc
+
+    def disarm(self, text: str, mark: str) -> str:
+        """Put `mark` inside every special token's name that stands in a client's text.
+
+        Splitting the finished prompt at the mark and encoding the pieces gives the letters
+        of the name, never the token: nobody can close their own turn and open another's.
+        """
+        for name in self._special:
+            if name in text:
+                text = text.replace(name, f"{name[0]}{mark}{name[1:]}")
+        return text
 
     def token_id(self, token: str) -> int | None:
         found: int | None = self._core.token_to_id(token)

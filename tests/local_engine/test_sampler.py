@@ -82,6 +82,12 @@ def test_cut_offs_leave_what_transformers_leaves(sampling: dict[str, Any], warpe
         assert not found[wanted == 0].any()
 
 
+def test_the_likeliest_token_survives_every_cut_off() -> None:
+    logits = logits_of(3)
+    for sampling in ({"top_p": 0.0}, {"min_p": 1.0}, {"top_k": 1}):
+        assert frequencies(logits, 20, **sampling)[logits[0].argmax()] == 1.0
+
+
 def test_penalties_and_bias_shift_the_choice() -> None:
     logits = torch.zeros(1, VOCAB)
     logits[0, :4] = torch.tensor([5.0, 4.5, 4.0, -1.0])

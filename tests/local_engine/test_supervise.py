@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,6 +122,12 @@ def test_child_gets_no_credentials() -> None:
 
     assert set(child) & set(own) == {"PATH", "HF_HOME", "LC_ALL"}
     assert child["OMP_NUM_THREADS"] == "3"
+
+
+def test_what_the_gateway_imports_needs_no_torch() -> None:
+    code = "import sys, local_engine; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_restarts_wait_longer_each_time_up_to_a_bound() -> None:
