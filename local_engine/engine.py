@@ -8,6 +8,8 @@ step and loop. Neither side ever waits for the other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import queue
 import threading
 import time
@@ -25,6 +27,8 @@ from local_engine.errors import (
 )
 from local_engine.loader import LoadedModel
 from local_engine.types import EngineLimits, EngineStats, Finish, GenerationRequest, Token
+
+log = logging.getLogger(__name__)
 
 MAX_TOP_LOGPROBS = 20
 
@@ -172,7 +176,7 @@ class Engine:
             raise InvalidRequest(f"top_logprobs goes to {MAX_TOP_LOGPROBS}.", "top_logprobs")
 
     def _check_room(self, request: GenerationRequest) -> None:
-        if self.failure is not None or not self._is_accepting:
+        if not self._is_accepting:
             raise EngineStopped("The engine is stopping and takes no more requests.")
         if request.id in self._open:
             raise InvalidRequest(f"A request with the id {request.id!r} is already running.", "id")
@@ -186,11 +190,21 @@ class Engine:
             while self._apply_commands():
                 if not self._core.is_idle:
                     self._deliver(self._core.step())
-        except BaseException as exc:  # the thread's edge: every open request must hear of it
+        except BaseException as exc:  # the thread's edge: a bug here ends this engine for good
+            log.critical("the engine's thread failed", exc_info=exc)
             self.failure = exc
-            raise
-        finally:
-            self._deliver(self._core.cancel_all())
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """End every request that is still open, queued or running."""
+        with self._lock:
+            self._is_accepting = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                command = self._commands.get_nowait()
+                if command.add is not None:
+                    self._core.add(command.add)
+        self._deliver(self._core.cancel_all())
 
     def _apply_commands(self) -> bool:
         """Apply what has been asked since the last step; sleep while there is nothing to do."""

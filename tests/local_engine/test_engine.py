@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from local_engine.errors import (
     GenerationFailed,
     InvalidRequest,
 )
-from local_engine.loader import LoadedModel
+from local_engine.loader import LoadedModel, load_model
 from local_engine.types import EngineLimits, GenerationRequest, Sampling
+from tests.local_engine.conftest import CPU
 from tests.local_engine.support import GREEDY, KINDS, ask, eventually, prompt_of, run
 
 Load = Callable[[str], LoadedModel]
@@ -302,6 +304,25 @@ async def test_a_model_that_computes_nan_fails_that_request_alone(loaded: Load) 
 
         assert engine.stats().failed == 1
         assert (len(tokens), finish.reason) == (8, "length")
+
+
+async def test_when_the_engine_itself_breaks_every_request_hears_of_it(
+    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_model(checkpoint("llama"), CPU)
+    async with Engine(model, EngineLimits(max_batch=1)) as engine:
+        running, waiting = (engine.submit(ask(n, prompt_of(1, 6), LONG)) for n in "ab")
+        await running.take()
+        model.decoder.layers = [None]  # type: ignore[list-item]
+        for generation in (running, waiting):
+            while await generation.take():
+                pass
+        await eventually(lambda: engine.failure is not None)
+        with pytest.raises(EngineStopped):
+            engine.submit(ask("c", prompt_of(1, 6)))
+
+    assert {g.finish.reason for g in (running, waiting) if g.finish} == {"cancelled"}
+    assert "the engine's thread failed" in caplog.text
 
 
 async def test_compute_time_is_shared_by_tokens(loaded: Load) -> None:

@@ -427,6 +427,23 @@ async def test_stopping_without_patience_ends_streams_with_an_error(
     assert "engine_stopping" in text
 
 
+async def test_a_broken_engine_ends_its_server_so_that_a_fresh_one_can_start(
+    settings: ServerSettings,
+) -> None:
+    server = EngineServer(settings)
+    task = asyncio.create_task(server.run(asyncio.Event()))
+    await eventually(lambda: server.app.ready is not None)
+    assert server.app.ready is not None
+    server.app.ready.engine.model.decoder.layers = [None]  # type: ignore[list-item]
+    async with httpx.AsyncClient(base_url=server.address) as client:
+        reply = await client.post("/v1/chat/completions", json=HELLO)
+        health = await client.get("/health")
+
+    assert reply.status_code == health.status_code == 503
+    with pytest.raises(AttributeError):
+        await task
+
+
 async def test_a_checkpoint_that_cannot_load_ends_the_server(
     settings: ServerSettings, tmp_path: Path
 ) -> None:
