@@ -25,6 +25,7 @@ from local_engine.demo.tasks import held_out, is_right
 
 _MAX_TOKENS = 200
 _REPEAT_SHARE = 0.2
+_PATIENCE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,14 @@ WAYS = (
     Way("cascade", "auto", use_cache=False),
     Way("cascade + cache", "auto", use_cache=True),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question, and whether this is its second time."""
+
+    question: Question
+    is_repeat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +98,54 @@ def run_demo(url: str, *, questions: int, seed: int, concurrency: int, as_json: 
     return 0
 
 
-def _with_repeats(questions: Sequence[Question]) -> list[Question]:
+def _with_repeats(questions: Sequence[Question]) -> list[Asked]:
     """Return the questions with the first fifth asked once more at the end, as people do."""
-    return [*questions, *questions[: int(len(questions) * _REPEAT_SHARE)]]
+    repeats = questions[: int(len(questions) * _REPEAT_SHARE)]
+    return [*(Asked(q, False) for q in questions), *(Asked(q, True) for q in repeats)]
 
 
-async def _measure(url: str, questions: Sequence[Question], concurrency: int) -> list[Row]:
+async def _measure(url: str, questions: Sequence[Asked], concurrency: int) -> list[Row]:
     columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
-    rows = []
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        for way in WAYS:
-            task = progress.add_task(way.title, total=len(questions))
-            async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
-                gate = asyncio.Semaphore(concurrency)
-
-                async def one(question: Question, way: Way = way, task: Any = task) -> Answered:
-                    async with gate:  # noqa: B023 - awaited within this iteration
-                        answered = await _ask(client, way, question)
-                    progress.advance(task)
-                    return answered
-
-                answers = await asyncio.gather(*map(one, questions))
-            rows.append(_row(way, answers))
-    return rows
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+        await _until_up(client)
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            return [await _one_way(client, way, questions, concurrency, progress) for way in WAYS]
 
 
-async def _ask(client: httpx.AsyncClient, way: Way, question: Question) -> Answered:
+async def _one_way(
+    client: httpx.AsyncClient,
+    way: Way,
+    questions: Sequence[Asked],
+    concurrency: int,
+    progress: Progress,
+) -> Row:
+    task = progress.add_task(way.title, total=len(questions))
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(asked: Asked) -> Answered:
+        async with gate:
+            answered = await _ask(client, way, asked)
+        progress.advance(task)
+        return answered
+
+    return _row(way, await asyncio.gather(*map(one, questions)))
+
+
+async def _until_up(client: httpx.AsyncClient) -> None:
+    """Wait until both models answer: an engine may still be loading."""
+    for model in ("tiny", "large"):
+        body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "?"}]}
+        for _ in range(_PATIENCE_S):
+            response = await client.post("/v1/chat/completions", json=body)
+            if response.status_code != 503:
+                break
+            await asyncio.sleep(1)
+        response.raise_for_status()
+
+
+async def _ask(client: httpx.AsyncClient, way: Way, asked: Asked) -> Answered:
+    question = asked.question
     body = {
         "model": way.model,
         "messages": [{"role": "user", "content": question.prompt}],
@@ -123,6 +153,8 @@ async def _ask(client: httpx.AsyncClient, way: Way, question: Question) -> Answe
         "max_tokens": _MAX_TOKENS,
     }
     headers = {} if way.use_cache else {"x-frugal-cache": "off"}
+    if way.use_cache and not asked.is_repeat:
+        headers = {"cache-control": "no-cache"}  # what an earlier run left is none of ours
     started = time.perf_counter()
     response = await client.post("/v1/chat/completions", json=body, headers=headers)
     latency_s = time.perf_counter() - started
