@@ -41,7 +41,7 @@ WAYS = (
     Way("small", "tiny", use_cache=False),
     Way("large", "large", use_cache=False),
     Way("cascade", "auto", use_cache=False),
-    Way("cascade + cache", "auto", use_cache=True),
+    Way("with cache", "auto", use_cache=True),
 )
 
 
