@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from threading import Thread
 
 from gateway.settings import Settings
 
-_BACKOFF_S = (0.1, 0.5, 2.0, 5.0)
+_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
+_HEALTHY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +42,9 @@ async def _keep_running(
     stopping: asyncio.Event,
 ) -> None:
     failures = 0
+    loop = asyncio.get_running_loop()
     while not stopping.is_set():
+        started = loop.time()
         worker = await _spawn(settings, public, admin)
         ended = asyncio.create_task(worker.wait())
         stop = asyncio.create_task(stopping.wait())
@@ -51,8 +56,8 @@ async def _keep_running(
             await ended
             return
         _log.error("a worker ended with status %s; starting another", ended.result())
+        failures = 0 if loop.time() - started > _HEALTHY_S else failures + 1
         await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
-        failures += 1
 
 
 async def _spawn(
@@ -67,7 +72,10 @@ async def _spawn(
     }
     fds = [public.fileno()] + ([admin.fileno()] if admin else [])
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.workers", json.dumps(handed), pass_fds=fds
+        *(sys.executable, "-m", "gateway.workers", json.dumps(handed)),
+        pass_fds=fds,
+        stdin=asyncio.subprocess.PIPE,  # its end tells the worker of ours
+        start_new_session=True,  # Ctrl-C is for us: a second signal would cut requests off
     )
 
 
@@ -75,6 +83,7 @@ def _worker(handed: str) -> None:
     """Serve in a process that `_spawn` has started."""
     from gateway.cli.serve import serve_from
 
+    Thread(target=_end_with_parent, daemon=True).start()
     told = json.loads(handed)
     settings = Settings(
         policy_path=Path(told["policy"]),
@@ -83,6 +92,12 @@ def _worker(handed: str) -> None:
     )
     admin = socket.socket(fileno=told["admin"]) if told["admin"] is not None else None
     serve_from(settings, socket.socket(fileno=told["public"]), admin)
+
+
+def _end_with_parent() -> None:
+    """Stop as on SIGTERM once the parent is gone, however it went."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

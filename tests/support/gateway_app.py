@@ -241,7 +241,7 @@ def frugal_serve(
     path.write_text(policy)
     books, log = Books(folder / "ledger.db"), folder / "serve.log"
     options = ("--port", "0", "--admin-port", "0", "--ledger", books.url, *arguments)
-    with log.open("ab") as sink:
+    with log.open("wb") as sink:
         process = subprocess.Popen(
             frugal("serve", str(path), *options),
             stdin=subprocess.DEVNULL,
