@@ -43,6 +43,7 @@ class Ready:
 
     @property
     def served(self) -> Served:
+        """Return what requests are read against."""
         return Served(self.name, self.engine.model, self.engine.context)
 
 

@@ -20,6 +20,7 @@ class Segment:
 
     @property
     def end(self) -> int:
+        """Return the position after the last token."""
         return self.start + len(self.tokens)
 
 
@@ -76,6 +77,7 @@ class DecodePart:
 
     @classmethod
     def of(cls, segments: Sequence[Segment], device: torch.device) -> DecodePart:
+        """Plan the attention of segments of one token, sorted by row."""
         rows = [s.row for s in segments]
         height, length = max(rows) + 1, max(s.end for s in segments)
         lengths = torch.ones(height, dtype=torch.int64)
@@ -117,6 +119,7 @@ class ChunkPart:
 
     @classmethod
     def of(cls, begin: int, segment: Segment, device: torch.device) -> ChunkPart:
+        """Plan the attention of a segment whose tokens begin at `begin` of the batch."""
         query = torch.arange(segment.start, segment.end, device=device)
         visible = torch.arange(segment.end, device=device)[None, :] <= query[:, None]
         return cls(begin, len(segment.tokens), segment.row, segment.end, visible)

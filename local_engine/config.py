@@ -54,10 +54,12 @@ class ModelConfig:
 
     @property
     def q_size(self) -> int:
+        """Return the width of all query heads together."""
         return self.heads * self.head_dim
 
     @property
     def kv_size(self) -> int:
+        """Return the width of all key heads together."""
         return self.kv_heads * self.head_dim
 
 

@@ -50,25 +50,30 @@ class Sequence:
 
     @property
     def generated(self) -> int:
+        """Return how many tokens were added to the prompt."""
         return len(self.tokens) - len(self.request.prompt)
 
     def segment(self, count: int) -> Segment:
+        """Return the next `count` tokens to compute."""
         end = self.computed + count
         return Segment(self.row, self.computed, tuple(self.tokens[self.computed : end]))
 
     def draw(self) -> Draw:
+        """Return what the sampler must know for the next token."""
         request = self.request
         return Draw(
             request.sampling, len(self.tokens), self.counts, self.seen, request.top_logprobs
         )
 
     def accept(self, token: int) -> None:
+        """Append a drawn token."""
         self.tokens.append(token)
         if self.request.sampling.reads_history:
             self.counts[token] += 1
             self.seen.add(token)
 
     def finish(self, reason: FinishReason, error: BaseException | None = None) -> Finish:
+        """Account for the sequence at its end."""
         return Finish(
             reason,
             prompt_tokens=len(self.request.prompt),
@@ -117,9 +122,11 @@ class EngineCore:
 
     @property
     def is_idle(self) -> bool:
+        """Tell whether there is nothing to compute."""
         return not self._running and not self._waiting
 
     def stats(self, refused: int = 0) -> EngineStats:
+        """Return the counters; `refused` is counted by whoever admits."""
         counters, ended = self._counters, self._counters.ended
         return EngineStats(
             running=len(self._running),
@@ -145,6 +152,7 @@ class EngineCore:
         return [self._end(s, "cancelled") for s in leaving]
 
     def cancel_all(self) -> list[Event]:
+        """End every sequence now."""
         return self.cancel([s.request.id for s in (*self._running, *self._waiting)])
 
     def step(self) -> list[Event]:

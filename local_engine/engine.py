@@ -65,6 +65,7 @@ class Generation:
 
     @property
     def has_tokens(self) -> bool:
+        """Tell whether tokens wait to be taken."""
         return bool(self._tokens)
 
     async def __aiter__(self) -> AsyncIterator[Token]:
@@ -131,6 +132,7 @@ class Engine:
         return self._core.context
 
     def stats(self) -> EngineStats:
+        """Return the counters since the start, and what is going on now."""
         return self._core.stats(self._refused)
 
     def submit(self, request: GenerationRequest) -> Generation:

@@ -80,6 +80,7 @@ def error_response(
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
+    """Make an answer of compact JSON, ASCII so that any text survives."""
     body = json.dumps(value, separators=(",", ":")).encode()
     return HttpResponse(status, body, headers=headers or {})
 

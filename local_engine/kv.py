@@ -29,10 +29,12 @@ class KvCache:
 
     @property
     def capacity(self) -> int:
+        """Return how many tokens each row has room for now."""
         return self.keys[0].shape[2]
 
     @property
     def has_free_row(self) -> bool:
+        """Tell whether another sequence can join."""
         return bool(self._free)
 
     def take(self) -> int:
@@ -42,6 +44,7 @@ class KvCache:
         return row
 
     def release(self, row: int, *, clear: bool = False) -> None:
+        """Give a row back; `clear` where it may hold values that are not finite."""
         self._free.add(row)
         if clear:
             for layer in (*self.keys, *self.values):

@@ -38,6 +38,7 @@ class LoadedModel:
 
     @property
     def config(self) -> ModelConfig:
+        """Return the decoder's shape."""
         return self.decoder.config
 
 

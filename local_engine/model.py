@@ -51,10 +51,12 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
+        """Return where the weights are."""
         return self.embedding.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Return the type of hidden states, keys and values."""
         return self.embedding.dtype
 
     @property

@@ -88,6 +88,7 @@ class Backoff:
     healthy_s: float = 60.0
 
     def delay(self, failures: int) -> float:
+        """Return the wait after so many failures in a row."""
         return min(self.most_s, self.first_s * 2.0 ** min(failures, 16))
 
 
@@ -147,6 +148,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
+        """Return the child's process id, or None between two lives."""
         return self._process.pid if self._process is not None else None
 
     def socket(self) -> Path:

@@ -70,6 +70,7 @@ class Tokenizer:
         return text
 
     def token_id(self, token: str) -> int | None:
+        """Return the id of a token by its text, or None."""
         found: int | None = self._core.token_to_id(token)
         return found
 

@@ -31,6 +31,7 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
+        """Tell whether the likeliest token is taken, without chance."""
         return self.temperature < 1e-5
 
     @property

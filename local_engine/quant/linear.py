@@ -25,7 +25,8 @@ class Linear(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Return the bytes that the weight takes."""
 
 
 class PlainLinear:
@@ -40,6 +41,7 @@ class PlainLinear:
 
     @property
     def nbytes(self) -> int:
+        """Return the bytes that the weight takes."""
         return self.weight.nbytes
 
 
@@ -66,6 +68,7 @@ class Int8Linear:
 
     @property
     def nbytes(self) -> int:
+        """Return the bytes that weight and scales take."""
         return self.weight.nbytes + self.scale.nbytes
 
 
