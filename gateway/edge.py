@@ -75,6 +75,9 @@ class Edge:
         try:
             pipeline = self._pipeline()
             request, reply = await _open(pipeline, scope, receive, request_id)
+            if reply.is_instant:
+                await _instant(request, reply, send)
+                return
             answer = _stream if request.stream else _whole
             with _Watch(receive, reply):
                 await answer(request, reply, send)
@@ -144,8 +147,7 @@ class _Watch:
         self._has_cancelled = False
 
     def __enter__(self) -> None:
-        if not self._reply.is_instant:
-            self._watcher = asyncio.create_task(self._wait())
+        self._watcher = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -165,15 +167,30 @@ class _Watch:
             raise ClientGone from exc
 
 
-async def _whole(request: ChatRequest, reply: Reply, send: Send) -> None:
-    body = b"".join([part.data async for part in reply.parts])
-    # The parts have ended, so the entry is durable: now the answer may leave.
+async def _instant(request: ChatRequest, reply: Reply, send: Send) -> None:
+    """Send an answer that is all there, in one write."""
+    parts = await reply.replay()
+    if request.stream:
+        last = reply.cost_event() + _DONE if request.include_cost else _DONE
+        body = b"".join([*[part.data for part in parts], last])
+        await _send(send, 200, [*_SSE, *reply.headers(cost=False)], body)
+    else:
+        await _send_json(send, parts[0].data, reply)
+
+
+async def _send_json(send: Send, body: bytes, reply: Reply) -> None:
     headers = [_JSON, (b"content-length", b"%d" % len(body)), *reply.headers(cost=True)]
     await _send(send, 200, headers, body)
 
 
+async def _whole(request: ChatRequest, reply: Reply, send: Send) -> None:
+    body = b"".join([part.data async for part in reply.parts()])
+    # The parts have ended, so the entry is durable: now the answer may leave.
+    await _send_json(send, body, reply)
+
+
 async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
-    parts = reply.parts
+    parts = reply.parts()
     has_started = False
     try:
         async with aclosing(parts), aclosing(_kept_alive(parts, reply.keepalive)) as kept:

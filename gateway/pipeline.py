@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -56,14 +56,24 @@ class Reply:
     """An answer under way: its parts, and what its headers will say."""
 
     def __init__(self, pipeline: Pipeline, entry: Entry, seat: Seat[Released] | None) -> None:
+        self._pipeline = pipeline
         self._entry = entry
         self._seat = seat
-        self.parts = pipeline.answer(entry, seat)
+
+    def parts(self) -> AsyncGenerator[Part, None]:
+        """Begin the answer; its entry is durable once its parts have ended."""
+        return self._pipeline.answer(self._entry, self._seat)
 
     @property
     def is_instant(self) -> bool:
         """Return whether nothing but the ledger will be waited for."""
         return self._seat is not None and self._seat.hit is not None
+
+    async def replay(self) -> Sequence[Part]:
+        """Return the parts of an instant answer, whose entry is durable by then."""
+        assert self._seat is not None, "only a hit is instant"
+        with self._seat as seat:
+            return await self._pipeline.replay(self._entry, seat)
 
     @property
     def is_shared(self) -> bool:
@@ -170,6 +180,15 @@ class Pipeline:
         if request.cache == "refresh":
             self._exact.drop(key)
         return self._exact.seat(key, ttl=rules.ttl, max_entry=rules.max_entry)
+
+    async def replay(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part]:
+        """Serve a hit: account for it, and return its parts."""
+        assert seat.hit is not None, "only a hit is replayed"
+        parts = replayed(seat.hit, entry, self._clock)
+        entry.mark_first()
+        await self._settle(entry)
+        wants_usage = entry.request.include_usage
+        return [part for part in parts if wants_usage or not part.is_usage_only]
 
     async def answer(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
         """Answer one request and account for it.
