@@ -32,13 +32,13 @@ def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def angles(positions: Tensor, freqs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine, each `[tokens, 1, head_dim]` in fp32."""
-    half = positions.float()[:, None] * freqs
-    full = torch.cat((half, half), dim=-1)[:, None, :]
-    return full.cos(), full.sin()
+    """Return cosine and signed sine, each `[tokens, 1, head_dim]` in fp32."""
+    half = (positions.float()[:, None] * freqs)[:, None, :]
+    cos, sin = half.cos(), half.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn `[tokens, heads, head_dim]`; pairs are (i, i + head_dim / 2), as published."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    # With the sign in the sine, swapping the halves is one roll.
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

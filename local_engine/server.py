@@ -197,13 +197,16 @@ def _watch_stdin(stop: asyncio.Event) -> None:
 
 
 async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> None:
-    """Run a server until SIGTERM, SIGINT or, if asked, the end of standard input."""
+    """Run a server until SIGTERM, and SIGINT or instead the end of standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     if exits_with_stdin:
+        # Ctrl-C reaches the whole group; it is for the parent to drain first, then end us.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _watch_stdin(stop)
+    else:
+        loop.add_signal_handler(signal.SIGINT, stop.set)
     await EngineServer(settings).run(stop)
 
 

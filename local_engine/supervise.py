@@ -209,6 +209,7 @@ class EngineProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=child_environment(os.environ, self.command.threads),
+            start_new_session=True,  # Ctrl-C is ours to handle: the child drains after us
         )
         self._process = process
         drain = asyncio.create_task(self._drain(process))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from local_engine.errors import (
     InvalidRequest,
 )
 from local_engine.loader import LoadedModel, load_model
-from local_engine.types import EngineLimits, GenerationRequest, Sampling
+from local_engine.types import EngineLimits, Finish, GenerationRequest, Sampling
 from tests.local_engine.conftest import CPU
 from tests.local_engine.support import GREEDY, KINDS, ask, eventually, prompt_of, run
 
@@ -323,6 +324,39 @@ async def test_when_the_engine_itself_breaks_every_request_hears_of_it(
 
     assert {g.finish.reason for g in (running, waiting) if g.finish} == {"cancelled"}
     assert "the engine's thread failed" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_comes_and_goes_each_request_ends_once_and_every_row_is_free(
+    loaded: Load, seed: int
+) -> None:
+    chance = random.Random(seed)
+    limits = EngineLimits(max_batch=3, max_queue=100, prefill_chunk=16)
+    async with Engine(loaded("llama"), limits) as engine:
+
+        async def live(n: int) -> Finish:
+            prompt = prompt_of(n, chance.randint(1, 90))
+            request = ask(str(n), prompt, chance.randint(1, 40), Sampling(seed=n))
+            patience = chance.choice((0, 1, 5, 1000))
+            async with engine.submit(request) as generation:
+                while await generation.take() and patience:
+                    patience -= 1
+                if not patience:
+                    engine.cancel(request.id)
+                while await generation.take():
+                    pass
+            assert generation.finish is not None
+            return generation.finish
+
+        finishes = await asyncio.gather(*(live(n) for n in range(40)))
+        stats = engine.stats()
+
+    assert {f.reason for f in finishes} <= {"length", "cancelled"}
+    assert (stats.running, stats.waiting, stats.failed) == (0, 0, 0)
+    assert stats.finished + stats.cancelled == 40
+    assert stats.completion_tokens == sum(f.completion_tokens for f in finishes)
+    assert engine._core._cache._free == {0, 1, 2}
+    assert not engine._open
 
 
 async def test_compute_time_is_shared_by_tokens(loaded: Load) -> None:

@@ -49,6 +49,7 @@ async def test_child_answers_dies_and_comes_back(command: EngineCommand) -> None
         assert (await complete(path)).status_code == 200
         assert first is not None
         nice = os.getpriority(os.PRIO_PROCESS, first)
+        assert os.getsid(first) == first
 
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: engine.state != "up")
