@@ -9,6 +9,7 @@ and preemption cannot change an answer.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,32 +47,23 @@ class Drawn:
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn | None]:
     """Draw one token for each row of fp32 logits `[rows, vocab]`."""
     chosen = _choose(logits, draws)
-    logprobs = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+    logprobs = torch.log_softmax(logits, dim=-1)
+    own = logprobs.gather(1, chosen[:, None])[:, 0]
+    # A token that cannot come has -inf; times its probability of zero that is no number.
     entropy = -(logprobs.exp() * logprobs.clamp_min(-1e4)).sum(-1)
-    width = min(max(2, *(d.top for d in draws)) if draws else 2, logits.shape[-1])
-    values, indices = logprobs.topk(width, dim=-1)
-    columns = zip(
-        chosen.tolist(),
-        logprobs.gather(1, chosen[:, None])[:, 0].tolist(),
-        entropy.tolist(),
-        values.tolist(),
-        indices.tolist(),
-        draws,
-        strict=True,
-    )
-    is_finite = torch.isfinite(values[:, 0]).tolist()
-    return [
-        Drawn(
-            token=token,
-            logprob=logprob,
-            entropy=spread,
-            margin=best[0] - best[-1 if width < 2 else 1],
-            top=tuple(zip(ids[: draw.top], best[: draw.top], strict=True)),
-        )
-        if sound
-        else None
-        for sound, (token, logprob, spread, best, ids, draw) in zip(is_finite, columns, strict=True)
-    ]
+    best = logprobs.topk(min(max(2, *(d.top for d in draws)), logits.shape[-1]), dim=-1)
+    columns = (chosen, own, entropy, best.values, best.indices)
+    rows = zip(*(c.tolist() for c in columns), draws, strict=True)
+    return [_drawn(*row) for row in rows]
+
+
+def _drawn(
+    token: int, logprob: float, entropy: float, values: list[float], ids: list[int], draw: Draw
+) -> Drawn | None:
+    if not math.isfinite(values[0]):
+        return None
+    top = tuple(zip(ids[: draw.top], values[: draw.top], strict=True))
+    return Drawn(token, logprob, entropy, values[0] - values[min(1, len(values) - 1)], top)
 
 
 def uniform(seed: int, position: int) -> float:

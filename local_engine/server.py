@@ -122,8 +122,12 @@ class EngineServer:
         settings = self.settings
         if settings.uds is not None:
             _remove_stale_socket(settings.uds)
-            server = await asyncio.start_unix_server(self._accept, settings.uds)
-            settings.uds.chmod(0o600)
+            # Nobody but this user may connect, from the first moment on.
+            before = os.umask(0o177)
+            try:
+                server = await asyncio.start_unix_server(self._accept, settings.uds)
+            finally:
+                os.umask(before)
             self.address = f"unix:{settings.uds}"
         else:
             server = await asyncio.start_server(self._accept, settings.host, settings.port)
@@ -210,6 +214,12 @@ async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> 
     await EngineServer(settings).run(stop)
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -223,10 +233,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--model-name", help="the name clients ask for; default: the checkpoint's")
     parser.add_argument("--quantization", choices=("none", "int8"), default="none")
     parser.add_argument("--dtype", choices=tuple(_DTYPES), default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: half of the cores")
-    parser.add_argument("--max-batch", type=int, default=8, help="requests computed at once")
-    parser.add_argument("--max-queue", type=int, default=64, help="requests that may wait")
-    parser.add_argument("--max-context", type=int, help="tokens of prompt and answer together")
+    parser.add_argument("--threads", type=_positive, help="CPU threads; default: half of the cores")
+    parser.add_argument("--max-batch", type=_positive, default=8, help="requests computed at once")
+    parser.add_argument("--max-queue", type=_positive, default=64, help="requests that may wait")
+    parser.add_argument(
+        "--max-context", type=_positive, help="tokens of prompt and answer together"
+    )
     parser.add_argument("--drain", type=float, default=10.0, help="seconds to finish when stopped")
     parser.add_argument("--niceness", type=int, default=0, help="yield the CPU to others")
     parser.add_argument("--exit-with-stdin", action="store_true", help=argparse.SUPPRESS)

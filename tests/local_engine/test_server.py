@@ -18,7 +18,7 @@ import pytest
 
 from local_engine.errors import CheckpointError
 from local_engine.http1 import HttpLimits
-from local_engine.server import EngineServer, ServerSettings
+from local_engine.server import EngineServer, ServerSettings, parse_arguments
 from local_engine.supervise import child_environment
 from local_engine.types import EngineLimits
 from tests.local_engine.support import eventually
@@ -474,6 +474,14 @@ async def test_command_serves_over_tcp_and_ends_on_sigterm(checkpoint: Checkpoin
 
     assert reply.json()["usage"]["completion_tokens"] == 12
     assert await process.wait() == 0
+
+
+def test_limits_on_the_command_line_start_at_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["x", "--max-batch", "0"])
+
+    assert "expected a whole number from 1, found '0'" in capsys.readouterr().err
+    assert parse_arguments(["x", "--max-batch", "3"]).max_batch == 3
 
 
 async def test_command_tells_a_bad_checkpoint_from_misuse(tmp_path: Path) -> None:
