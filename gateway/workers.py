@@ -24,9 +24,16 @@ async def run_workers(
 ) -> None:
     """Run `count` workers until a signal stops them. The first one serves the admin port too."""
     stopping = asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        # While any copy is open, the system takes connections that nobody would serve.
+        public.close()
+        admin.close()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     await asyncio.gather(
         *(
             _keep_running(settings, public, admin if index == 0 else None, stopping)

@@ -22,6 +22,7 @@ from gateway.app import create_app
 from gateway.edge import App
 from gateway.engines import running_engines
 from gateway.http import HttpProtocol
+from gateway.money.ledger import Ledger, LedgerError, ledger_at
 from gateway.money.prices import UnknownPrice
 from gateway.settings import Settings
 from gateway.workers import run_workers
@@ -57,7 +58,7 @@ def _clear_errors() -> Iterator[None]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         yield
-    except (PolicyError, UnknownPrice) as exc:
+    except (PolicyError, UnknownPrice, LedgerError) as exc:
         print(exc, file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as exc:
@@ -74,6 +75,7 @@ def with_server(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
 def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
     """Serve until interrupted."""
     server = policy.server
+    asyncio.run(_prove(ledger_at(settings.ledger or policy.storage.ledger)))
     public, admin = listen(server.host, server.port), listen(server.admin_host, server.admin_port)
     greeting += f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})"
     if server.workers == 1:
@@ -82,6 +84,12 @@ def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
         print(greeting, file=sys.stderr, flush=True)
         _say_what_is_per_worker(server.workers)
         asyncio.run(_supervise(policy, settings, public, admin))
+
+
+async def _prove(ledger: Ledger) -> None:
+    """Open the ledger once, and migrate it before several workers would. Raises LedgerError."""
+    async with ledger:
+        pass
 
 
 def serve_here(

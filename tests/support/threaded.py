@@ -10,13 +10,20 @@ from contextlib import contextmanager
 from tests.support.scripted_upstream import Received, Script, ScriptedUpstream
 
 
+class _InThread(ScriptedUpstream):
+    """A scripted upstream that says on which loop it plays."""
+
+    loop: asyncio.AbstractEventLoop
+
+
 @contextmanager
 def upstream_in_thread(
     scripts: Sequence[Script] | Callable[[Received], Script],
-) -> Iterator[ScriptedUpstream]:
+) -> Iterator[_InThread]:
     """Yield an upstream that is served until the block is left."""
     loop = asyncio.new_event_loop()
-    server = ScriptedUpstream(scripts)
+    server = _InThread(scripts)
+    server.loop = loop
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
