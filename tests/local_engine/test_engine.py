@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from local_engine.checkpoint import find_checkpoint
 from local_engine.core import Event
 from local_engine.engine import Engine
 from local_engine.errors import (
@@ -87,6 +89,30 @@ async def test_greedy_tokens_equal_transformers_beside_others_that_come_and_go(
         found = await asyncio.gather(*(arrive(n) for n in range(7)))
 
     assert found == wanted
+
+
+async def test_shipped_model_reads_and_answers_as_transformers_does() -> None:
+    path = find_checkpoint("demo/tiny")
+    model = load_model(path, CPU)
+    assert model.template is not None
+    theirs = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    async with Engine(model) as engine:
+        for question in ("What is 17 + 25?", "Reverse the letters: f o x", "¿Qué? 🦊 <b>"):
+            messages = [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": question},
+            ]
+            text = model.template.render(messages, now=datetime(2026, 11, 20))
+            prompt = model.tokenizer.encode(text, add_special=False)
+            wanted = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=False
+            )
+            tokens, _ = await run(engine, ask(question, prompt, 20))
+            assert list(prompt) == wanted
+            assert [t.id for t in tokens] == expected(theirs, prompt, 20)[0]
+            said = tokenizer.decode([t.id for t in tokens], skip_special_tokens=True)
+            assert "".join(t.text for t in tokens) == said
 
 
 async def test_a_prompt_computed_in_chunks_gives_the_same_logprobs(loaded: Load) -> None:
