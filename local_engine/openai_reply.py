@@ -151,9 +151,9 @@ class _Choice:
         tokens, self._stats = self._stats, []
         return {
             "token_stats": {
-                "logprobs": [round(t.logprob, 6) for t in tokens],
-                "margins": [round(t.margin, 6) for t in tokens],
-                "entropies": [round(t.entropy, 6) for t in tokens],
+                "logprobs": [_rounded(t.logprob) for t in tokens],
+                "margins": [_rounded(t.margin) for t in tokens],
+                "entropies": [_rounded(t.entropy) for t in tokens],
             }
         }
 
@@ -183,7 +183,7 @@ class _Choice:
             self._offset += len(text)
         return {
             "tokens": texts,
-            "token_logprobs": [round(t.logprob, 6) for t in tokens],
+            "token_logprobs": [_rounded(t.logprob) for t in tokens],
             "top_logprobs": [self._top_by_text(t) for t in tokens],
             "text_offset": offsets,
         }
@@ -195,7 +195,7 @@ class _Choice:
     def _top_by_text(self, token: Token) -> dict[str, float]:
         # Two tokens may read alike once their bytes are text; the likelier one stands.
         pairs = [(self._tokenizer.label(id).decode(errors="replace"), v) for id, v in token.top]
-        return {text: round(value, 6) for text, value in reversed(pairs)}
+        return {text: _rounded(value) for text, value in reversed(pairs)}
 
 
 def sse(value: Any) -> bytes:
@@ -203,9 +203,14 @@ def sse(value: Any) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
+def _rounded(value: float) -> float:
+    """Cut what fp32 cannot tell, and the sign of a zero."""
+    return round(value, 6) + 0.0
+
+
 def _logprob(data: bytes, value: float) -> dict[str, Any]:
     text = data.decode(errors="replace")
-    return {"token": text, "logprob": round(value, 6), "bytes": list(data)}
+    return {"token": text, "logprob": _rounded(value), "bytes": list(data)}
 
 
 def _costs(finishes: list[Finish]) -> dict[str, float]:
