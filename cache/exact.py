@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from cache.fingerprint import partition
+from cache.epochs import Epochs
+from cache.far import Far
+from cache.follow import Follow
+from cache.freshness import Freshness
+from cache.lease import Lease
+from cache.scope import Scope, Tally
 from cache.single_flight import Member, SingleFlight
 from cache.types import CachedReply, CacheStore, StoreFailed
 
 _log = logging.getLogger(__name__)
+_MAX_CLAIMS = 3  # leaders elsewhere that fail in a row, before a request makes its own answer
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ExactStats:
-    """Counts since the start: `hits` from the store, `led` upstream, `followed` a leader."""
+    """Counts since the start: `hits` from a store, `led` upstream, `followed` a leader."""
 
     hits: int
     led: int
@@ -32,18 +39,31 @@ class Seat(Generic[T]):
 
     A context manager: within it the request takes part in the flight of its
     fingerprint. A leader that leaves without an error has given a whole answer.
+    Where other processes share the cache, one that leads here still has to
+    `look_further`, which may give it a hit or somebody to follow.
     """
 
-    __slots__ = ("_cache", "_kept_before", "_key", "_max_entry", "_member", "_ttl", "hit")
+    __slots__ = ("_cache", "_claims", "_follow", "_freshness", "_has_looked", "_is_whole",
+                 "_kept_before", "_key", "_lease", "_max_entry", "_member", "_skips", "_stamp",
+                 "_was_left", "hit")  # fmt: skip
 
-    def __init__(self, cache: ExactCache[T], key: bytes, ttl: float, max_entry: int) -> None:
+    def __init__(
+        self, cache: ExactCache[T], key: bytes, freshness: Freshness, max_entry: int, *, skips: bool
+    ) -> None:
         self._cache = cache
         self._key = key
-        self._ttl = ttl
+        self._freshness = freshness
         self._max_entry = max_entry
+        self._skips = skips
         self._member: Member[T] | None = None
         self._kept_before = cache.kept
-        self.hit: CachedReply | None = cache.find(key)
+        self._stamp = cache.epochs.now
+        self._has_looked = cache.far is None
+        self._is_whole = self._was_left = False
+        self._claims = 0
+        self._lease: Lease[T] | None = None
+        self._follow: Follow[T] | None = None
+        self.hit: CachedReply | None = None if skips else self._find()
 
     def __enter__(self) -> Seat[T]:
         if self._member is not None:
@@ -51,7 +71,7 @@ class Seat(Generic[T]):
         cache = self._cache
         # Others may have landed between the lookup and now; a second look spares a second call.
         if self.hit is None and self._kept_before != cache.kept:
-            self.hit = cache.find(self._key)
+            self.hit = self._find()
         if self.hit is None:
             self._member = cache.join(self._key, self._max_entry)
         else:
@@ -64,32 +84,79 @@ class Seat(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._follow is not None:
+            self._follow.close()
         if self._member is not None:
             self._member.leave(error)
+        if self._lease is not None and self._cache.far is not None:
+            self._cache.far.end(self._lease, is_whole=self._is_whole or error is None)
 
     @property
     def is_leader(self) -> bool:
         """Return whether this request is the one to get the answer from a model."""
-        return self._member is not None and self._member.is_leader
+        return self._member is not None and self._member.is_leader and self._follow is None
 
     @property
     def is_follower(self) -> bool:
         """Return whether this request shares the answer of another under way."""
-        return self._member is not None and not self._member.is_leader
+        return self._follow is not None or (self._member is not None and not self._member.is_leader)
 
     @property
     def was_promoted(self) -> bool:
         """Return whether this request followed at first and now leads."""
-        return self._member is not None and self._member.was_promoted
+        return self._was_left or (self._member is not None and self._member.was_promoted)
 
     @property
     def has_followers(self) -> bool:
         """Return whether others wait for what this leader publishes."""
+        if self._lease is not None and self._lease.has_followers:
+            return True
         return self._member is not None and self._member.has_followers
+
+    @property
+    def is_stale(self) -> bool:
+        """Return whether the hit should be made anew, for those who come later."""
+        if self.hit is None or not self._freshness.stale:
+            return False
+        return self._freshness.is_stale(self._cache.age_of(self.hit))
+
+    @property
+    def may_look_further(self) -> bool:
+        """Return whether other processes may know more, and have not been asked."""
+        return not self._has_looked and self.hit is None and self.is_leader
+
+    async def look_further(self) -> None:
+        """Ask the other processes: then there is a hit, or a leader to follow, or we lead.
+
+        Takes no longer than the deadline of the link between them, and that once.
+        """
+        cache, far, member = self._cache, self._cache.far, self._seated()
+        self._has_looked = True
+        self._claims += 1
+        if far is None or self._claims > _MAX_CLAIMS:
+            return
+        found = await far.claim(self._key, self._max_entry, self._accepts, skip=self._skips)
+        self._stamp = cache.epochs.now
+        self._lease, self._follow = found.lease, found.follow
+        if found.follow is not None:
+            cache.led -= 1
+            cache.followed += 1
+        elif found.hit is not None:
+            cache.led -= 1
+            cache.hits += 1
+            self.hit = found.hit
+            if member.has_followers:
+                for piece in far.codec.pieces(found.hit):
+                    member.publish(piece, cache.size_of(piece))
+            cache.keep(self._key, found.hit, found.ttl)
+            member.land()
 
     def publish(self, item: T) -> None:
         """Give followers the next piece of the answer, one that will not be withdrawn."""
-        self._seated().publish(item, self._cache.size_of(item))
+        size = self._cache.size_of(item)
+        self._seated().publish(item, size)
+        if self._lease is not None:
+            self._lease.publish(item, size)
 
     def follow(self, *, whole: bool = False) -> AsyncIterator[T]:
         """Return the pieces of the leader's answer, from the first one on.
@@ -100,17 +167,50 @@ class Seat(Generic[T]):
         nothing before the end. Raises LeaderFailed.
         """
         member = self._seated()
+        if self._follow is not None:
+            self._follow.waits_for_all = whole
+            return self._passed_on(member, self._follow)
         member.waits_for_all = whole
         return member
 
+    async def _passed_on(self, member: Member[T], follow: Follow[T]) -> AsyncGenerator[T, None]:
+        """Yield another process's answer, and give it to those who follow here."""
+        self._was_left = False
+        async for piece in follow:
+            member.publish(piece, self._cache.size_of(piece))
+            yield piece
+        if follow.is_whole:
+            member.land()
+            return
+        follow.close()
+        self._follow = None
+        self._was_left, self._has_looked = True, False
+        self._cache.led += 1
+
     def keep(self, reply: CachedReply) -> None:
-        """Store the answer, which is whole and accepted, unless it is larger than `max_entry`."""
-        member = self._seated()
+        """Store the answer, which is whole and accepted, unless it is larger than `max_entry`.
+
+        Nor is it stored when it was invalidated before it was whole.
+        """
+        member, cache = self._seated(), self._cache
         if not member.is_leader:
             raise RuntimeError("only the leader of a flight may keep its answer")
-        if member.is_open and reply.size <= self._max_entry:
-            self._cache.keep(self._key, reply, self._ttl)
+        stands = cache.epochs.admits(self._stamp, self._key, reply)
+        if member.is_open and reply.size <= self._max_entry and stands:
+            cache.keep(self._key, reply, self._freshness.keep_for)
+            if cache.far is not None:
+                token = self._lease.token if self._lease is not None else b""
+                stamp = self._lease.stamp if self._lease is not None else self._stamp
+                cache.far.keep(self._key, reply, self._freshness.keep_for, stamp, token)
+        self._is_whole = True
         member.land()
+
+    def _find(self) -> CachedReply | None:
+        hit = self._cache.find(self._key)
+        return hit if hit is None or self._freshness.is_plain or self._accepts(hit) else None
+
+    def _accepts(self, hit: CachedReply) -> bool:
+        return self._freshness.accepts(self._cache.age_of(hit))
 
     def _seated(self) -> Member[T]:
         if self._member is None:
@@ -119,21 +219,39 @@ class Seat(Generic[T]):
 
 
 class ExactCache(Generic[T]):
-    """The exact cache of one process. `size_of` tells the bytes of a published item."""
+    """The exact cache of one process, and its part in that of several.
 
-    def __init__(self, store: CacheStore, *, size_of: Callable[[T], int]) -> None:
+    `size_of` tells the bytes of a published item, `wall` the seconds since the
+    epoch; `far` stands for the other processes.
+    """
+
+    def __init__(
+        self,
+        store: CacheStore,
+        *,
+        size_of: Callable[[T], int],
+        far: Far[T] | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.size_of = size_of
+        self.far = far
+        self.epochs = far.epochs if far is not None else Epochs()
         self.hits = self.led = self.followed = self.kept = self.store_errors = 0
         self._store = store
+        self._wall = wall
         self._flights: SingleFlight[T] = SingleFlight()
+        if far is not None:
+            far.forget = self.forget
 
-    def seat(self, fingerprint: bytes, *, ttl: float, max_entry: int) -> Seat[T]:
+    def seat(
+        self, fingerprint: bytes, freshness: Freshness, *, max_entry: int, skips: bool = False
+    ) -> Seat[T]:
         """Look an answer up; entering the seat then joins whoever asks the same.
 
-        What is kept lives `ttl` seconds. A reply of more than `max_entry` bytes
-        is neither kept nor followed by newcomers.
+        A reply of more than `max_entry` bytes is neither kept nor followed by
+        newcomers. A seat that `skips` has no use for an answer made before.
         """
-        return Seat(self, fingerprint, ttl, max_entry)
+        return Seat(self, fingerprint, freshness, max_entry, skips=skips)
 
     def find(self, fingerprint: bytes) -> CachedReply | None:
         """Return the entry, or None; a store that fails has none."""
@@ -142,6 +260,14 @@ class ExactCache(Generic[T]):
         except StoreFailed as exc:
             self._note(exc)
             return None
+
+    def age_of(self, reply: CachedReply) -> float:
+        """Return the seconds since an answer was kept."""
+        return max(0.0, self._wall() - reply.created_at)
+
+    def is_under_way(self, fingerprint: bytes) -> bool:
+        """Return whether an answer to the same is being made here."""
+        return fingerprint in self._flights
 
     def join(self, fingerprint: bytes, max_entry: int) -> Member[T]:
         """Take part in the flight of a fingerprint."""
@@ -161,16 +287,36 @@ class ExactCache(Generic[T]):
             self._note(exc)
 
     def drop(self, fingerprint: bytes) -> bool:
-        """Remove one entry; return whether there was one."""
+        """Remove one entry from this process; return whether there was one."""
         try:
             return self._store.drop(fingerprint)
         except StoreFailed as exc:
             self._note(exc)
             return False
 
-    def forget(self, tenant: str) -> int:
-        """Remove a tenant's entries and return how many there were. Raises StoreFailed."""
-        return self._store.drop_partition(partition(tenant))
+    def forget(self, scope: Scope) -> Tally:
+        """Remove a scope's entries from this process, and let nobody join an answer begun before.
+
+        Raises StoreFailed.
+        """
+        self._flights.close_all()
+        return self._store.drop_where(scope)
+
+    async def invalidate(self, scope: Scope, *, dry_run: bool = False) -> Tally:
+        """Remove a scope's entries everywhere, those of answers begun before included.
+
+        Returns what was found here or, where processes share a store, there; a
+        dry run changes nothing. Raises StoreFailed.
+        """
+        if self.far is None:
+            if dry_run:
+                return self._store.drop_where(scope, dry_run=True)
+            self.epochs.open(scope)
+            return self.forget(scope)
+        if dry_run:
+            return await self.far.store.drop_where(scope, dry_run=True)
+        self.forget(scope)
+        return await self.far.invalidate(scope)
 
     @property
     def under_way(self) -> int:

@@ -69,6 +69,9 @@ class SingleFlight(Generic[T]):
     def __len__(self) -> int:
         return len(self._open)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._open
+
     def join(self, key: bytes, room: int) -> Member[T]:
         """Follow the flight of this key, or lead a new one that holds `room` bytes for newcomers.
 
@@ -90,6 +93,11 @@ class SingleFlight(Generic[T]):
         if flight.head is not None:
             flight.head = None
             del self._open[flight.key]
+
+    def close_all(self) -> None:
+        """Admit nobody to the flights under way."""
+        for flight in list(self._open.values()):
+            self.close(flight)
 
     def land(self, flight: _Flight[T]) -> None:
         """End a flight whose answer is whole."""

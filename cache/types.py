@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cache.scope import Scope, Tally
+
 # What CPython adds to the bytes themselves: an object's head and the tuple's pointer to it,
 # and once an entry the key, the reply, its usage and its place in the store.
 _PART_OVERHEAD = 41
-_ENTRY_OVERHEAD = 700
+_ENTRY_OVERHEAD = 900
 
 
 class CacheError(Exception):
@@ -44,7 +46,9 @@ class CachedReply:
     `parts` is one JSON body, or the events of a stream in order, without the
     closing `[DONE]`. An event that only a client asking for usage may see stands
     apart, in `usage_event`. `usage` holds token counts by bucket, `created_at`
-    seconds since the epoch, `path` the models met on the way.
+    seconds since the epoch, `path` the models met on the way. `worth` says what
+    it would cost to get the answer again, in one unit for all entries of a store;
+    `route` and `tags` are what it can be invalidated by, beside its model.
     """
 
     parts: tuple[bytes, ...]
@@ -54,6 +58,9 @@ class CachedReply:
     created_at: float
     path: str
     usage_event: bytes | None = None
+    worth: float = 1.0
+    route: str = ""
+    tags: tuple[str, ...] = ()
 
     def events(self, *, include_usage: bool) -> tuple[bytes, ...]:
         """Return the parts to send, with the event about usage where it was asked for."""
@@ -70,10 +77,10 @@ class CachedReply:
 
 
 class CacheStore(Protocol):
-    """Where exact answers are kept: the extension point `cache store`.
+    """Where exact answers are kept in this process: the extension point `cache store`.
 
     Keys are fingerprints, which begin with their tenant's partition. No method
-    waits: a store across a network belongs behind one that stands in memory.
+    waits: what lies across a network stands behind such a store (`cache.far`).
     Any may raise StoreFailed. An entry that cannot be read whole is dropped and
     counts as absent.
     """
@@ -90,6 +97,6 @@ class CacheStore(Protocol):
         """Remove an entry; return whether there was one."""
         ...
 
-    def drop_partition(self, partition: bytes) -> int:
-        """Remove the entries whose keys begin with `partition`; return how many."""
+    def drop_where(self, scope: Scope, *, dry_run: bool = False) -> Tally:
+        """Remove the entries of a scope; return what they were. A dry run only counts."""
         ...

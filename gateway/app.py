@@ -89,6 +89,7 @@ def create_app(
             running.ledger = ledger
             pipeline = _pipeline(running, served, prices, ledger, clock)
             running.pipeline = pipeline
+            stack.push_async_callback(pipeline.aclose)
             async with upkeep(policy, prices, ledger, clock, pipeline.use_prices):
                 yield
 
@@ -124,7 +125,9 @@ def _pipeline(
             routers=build_routers(running.policy),
             providers=providers,
             prices=prices,
-            exact=ExactCache(MemoryStore(clock=clock.tick), size_of=attrgetter("size")),
+            exact=ExactCache(
+                MemoryStore(clock=clock.tick), size_of=attrgetter("size"), wall=clock.wall
+            ),
             ledger=ledger,
             clock=clock,
         )

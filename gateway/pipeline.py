@@ -7,6 +7,7 @@ No socket is seen from here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -16,6 +17,7 @@ import msgspec
 
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
+from cache.freshness import Freshness
 from gateway.access.keys import Caller, KeyRing
 from gateway.entry import Attempt, Clock, Entry, Tariff
 from gateway.errors import (
@@ -34,8 +36,13 @@ from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
+from policies.schema import ExactCache as ExactRules
 from policies.schema import Policy
 from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
+
+_LEAST_WORTH = 1e-6  # dollars: even a free answer takes a call and its time
+_MAX_RENEWALS = 64
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,8 @@ class Pipeline:
             parts.prices, {name: model.max_output for name, model in parts.policy.models.items()}
         )
         self._exact = parts.exact
+        self._rates: dict[str, tuple[float, float]] = {}
+        self._renewals: set[asyncio.Task[None]] = set()
         self._ledger = parts.ledger
         self._clock = parts.clock
         self._routes = {
@@ -149,6 +158,7 @@ class Pipeline:
     def use_prices(self, prices: PriceBook) -> None:
         """Settle what ends from now on by other prices: a dated price has changed."""
         self._tariff = Tariff(prices, self._tariff.max_output)
+        self._rates.clear()
 
     def open(self, request: ChatRequest, caller: Caller) -> Reply:
         """Admit a request and take its seat at the exact cache.
@@ -168,22 +178,30 @@ class Pipeline:
         return Reply(self, entry, self._seat(entry))
 
     def _seat(self, entry: Entry) -> Seat[Released] | None:
-        request, caller = entry.request, entry.caller
-        route = entry.route
-        rules = route.exact_cache(first_match(route.rules, entry.facts) if route.rules else None)
+        request = entry.request
+        rules = self._cache_rules(entry)
         if rules is None or request.cache in ("off", "no-store"):
             entry.cache = "bypass"
             return None
-        key = fingerprint(
-            caller.tenant, entry.route_name, self._revisions[entry.route_name], request.body
-        )
+        key = self._key(entry)
         if request.cache == "refresh":
             self._exact.drop(key)
-        return self._exact.seat(key, ttl=rules.ttl, max_entry=rules.max_entry)
+        freshness = Freshness(rules.ttl, rules.stale, request.bounds)
+        skips = request.cache == "refresh"
+        return self._exact.seat(key, freshness, max_entry=rules.max_entry, skips=skips)
+
+    def _cache_rules(self, entry: Entry) -> ExactRules | None:
+        route = entry.route
+        return route.exact_cache(first_match(route.rules, entry.facts) if route.rules else None)
+
+    def _key(self, entry: Entry) -> bytes:
+        revision = self._revisions[entry.route_name]
+        return fingerprint(entry.caller.tenant, entry.route_name, revision, entry.request.body)
 
     async def replay(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part]:
         """Serve a hit: account for it, and return its parts."""
         assert seat.hit is not None, "only a hit is replayed"
+        self._renew_if_stale(entry, seat)
         parts = replayed(seat.hit, entry, self._clock)
         entry.mark_first()
         await self._settle(entry)
@@ -224,16 +242,20 @@ class Pipeline:
     async def _from_cache(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
         """Replay a hit, share the answer of an equal request under way, or lead for others."""
         with seat:
-            if seat.hit is not None:
-                for part in replayed(seat.hit, entry, self._clock):
-                    yield part
-                return
-            if seat.is_follower:
-                async with aclosing(followed(seat, entry)) as parts:
-                    async for part in parts:
+            while seat.may_look_further or seat.is_follower or seat.hit is not None:
+                if seat.may_look_further:
+                    await seat.look_further()
+                elif seat.hit is not None:
+                    self._renew_if_stale(entry, seat)
+                    for part in replayed(seat.hit, entry, self._clock):
                         yield part
-                if not seat.was_promoted:
                     return
+                else:
+                    async with aclosing(followed(seat, entry)) as parts:
+                        async for part in parts:
+                            yield part
+                    if not seat.was_promoted:
+                        return
             async with aclosing(self._lead(entry, seat)) as parts:
                 async for part in parts:
                     yield part
@@ -246,7 +268,52 @@ class Pipeline:
                 released.append(part)
                 yield part
         if entry.is_keepable:
-            seat.keep(cached(released, entry, self._clock))
+            seat.keep(cached(released, entry, self._clock, self._worth(entry)))
+
+    def _worth(self, entry: Entry) -> float:
+        """Return about what it would cost to answer this again, in dollars."""
+        worth = _LEAST_WORTH
+        for attempt in entry.attempts:
+            if attempt.usage is not None:
+                a_token_in, a_token_out = self._rate(attempt.model)
+                worth += a_token_in * attempt.usage.input + a_token_out * attempt.usage.output
+        return worth
+
+    def _rate(self, model: str) -> tuple[float, float]:
+        rate = self._rates.get(model)
+        if rate is None:
+            price = self._tariff.prices.for_model(model)
+            rate = self._rates[model] = float(price.input), float(price.output)
+        return rate
+
+    def _renew_if_stale(self, entry: Entry, seat: Seat[Released]) -> None:
+        """Answer anew behind the back of a client that was served a stale answer."""
+        if seat.is_stale and len(self._renewals) < _MAX_RENEWALS:
+            key = self._key(entry)
+            if not self._exact.is_under_way(key):
+                task = asyncio.create_task(self._renew(entry, key))
+                self._renewals.add(task)
+                task.add_done_callback(self._renewals.discard)
+
+    async def _renew(self, stale: Entry, key: bytes) -> None:
+        request = msgspec.structs.replace(stale.request, id=f"{stale.request.id}r", cache="refresh")
+        entry = Entry(request, stale.caller, stale.route_name, stale.route, self._clock)
+        rules = self._cache_rules(entry)
+        if rules is None:
+            return
+        freshness = Freshness(rules.ttl, rules.stale, only_fresh=True)
+        seat = self._exact.seat(key, freshness, max_entry=rules.max_entry)
+        try:
+            async for _ in self.answer(entry, seat):
+                pass
+        except GatewayError as exc:
+            _log.info("a stale answer of %s could not be renewed: %s", entry.route_name, exc)
+
+    async def aclose(self) -> None:
+        """Give up what is done behind clients' backs."""
+        for task in self._renewals:
+            task.cancel()
+        await asyncio.gather(*self._renewals, return_exceptions=True)
 
     async def _cascade(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Do what the router says: call a tier, or serve an attempt."""

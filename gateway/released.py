@@ -18,11 +18,20 @@ from gateway.wire import Part
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """The account of a request that another process has paid for."""
+
+    model: str
+    path: str
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """A part that will not be withdrawn, and the account of the request that paid for it."""
 
     part: Part
-    leader: Entry
+    leader: Entry | Told
 
     @property
     def size(self) -> int:
@@ -52,12 +61,19 @@ async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, N
             yield part
 
 
-def _credit(entry: Entry, leader: Entry) -> None:
+def _credit(entry: Entry, leader: Entry | Told) -> None:
     entry.cache = "exact"
     entry.age_s = 0
     entry.cached_model = leader.model
     entry.cached_path = leader.path
-    entry.cached_usage = leader.served.usage if leader.served else None
+    entry.cached_usage = usage_of(leader)
+
+
+def usage_of(leader: Entry | Told) -> Usage | None:
+    """Return what the answer took, as far as it is known by now."""
+    if isinstance(leader, Told):
+        return leader.usage
+    return leader.served.usage if leader.served else leader.cached_usage
 
 
 def replayed(hit: CachedReply, entry: Entry, clock: Clock) -> Sequence[Part]:
@@ -73,8 +89,8 @@ def replayed(hit: CachedReply, entry: Entry, clock: Clock) -> Sequence[Part]:
     return in_mode(parts, stream=entry.request.stream)
 
 
-def cached(parts: Sequence[Part], entry: Entry, clock: Clock) -> CachedReply:
-    """Return the answer as the cache keeps it."""
+def cached(parts: Sequence[Part], entry: Entry, clock: Clock, worth: float) -> CachedReply:
+    """Return the answer as the cache keeps it; `worth` is what it would cost again."""
     usage = next((part.usage for part in reversed(parts) if part.usage), None)
     usage_event = next((part.data for part in parts if part.is_usage_only), None)
     return CachedReply(
@@ -85,6 +101,9 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock) -> CachedReply:
         created_at=clock.wall(),
         path=entry.path,
         usage_event=usage_event,
+        worth=worth,
+        route=entry.route_name,
+        tags=tuple(sorted(entry.caller.tags | entry.request.tags)),
     )
 
 

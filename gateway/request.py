@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from cache.freshness import ANY_AGE, Bounds, read_bounds
 from gateway.access.keys import Caller
 from gateway.errors import InvalidRequest
 from policies.rules import RequestFacts
@@ -98,6 +99,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     tags: frozenset[str]
     headers: RawHeaders
     size: int
+    bounds: Bounds = ANY_AGE
 
     @property
     def model(self) -> str:
@@ -153,6 +155,7 @@ def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
         tags=frozenset(controls.tags) if controls else frozenset(),
         headers=headers,
         size=len(raw),
+        bounds=_bounds(headers),
     )
 
 
@@ -242,6 +245,11 @@ def _cache_mode(headers: RawHeaders, controls: _Controls | None) -> CacheMode:
     if b"no-cache" in control:
         return "refresh"
     return "exact" if asked else "use"
+
+
+def _bounds(headers: RawHeaders) -> Bounds:
+    control = headers.get(b"cache-control")
+    return ANY_AGE if control is None else read_bounds(control.decode("latin-1"))
 
 
 def _json_name(value: object) -> str:

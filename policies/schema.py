@@ -182,9 +182,10 @@ class Cascade(Section):
 
 
 class ExactCache(Section):
-    """How long an exact answer may be replayed."""
+    """How long an exact answer may be replayed: fresh for `ttl`, then stale while it is renewed."""
 
     ttl: Duration = 24 * 3600.0
+    stale: DurationOrZero = 0.0
     max_entry: Bytes = 1024 * 1024
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from cache.exact import ExactCache, ExactStats, Seat
 from cache.fingerprint import fingerprint
+from cache.freshness import Freshness
+from cache.scope import Scope, Tally
 from cache.stores.memory import MemoryStore
 from cache.types import CachedReply, LeaderFailed, StoreFailed
 
@@ -18,7 +20,7 @@ def reply(*parts: bytes) -> CachedReply:
 
 
 def taken(cache: ExactCache[bytes], key: bytes = KEY, max_entry: int = 10_000) -> Seat[bytes]:
-    return cache.seat(key, ttl=60, max_entry=max_entry)
+    return cache.seat(key, Freshness(60), max_entry=max_entry)
 
 
 def leave(seat: Seat[bytes], error: BaseException) -> None:
@@ -213,8 +215,8 @@ def test_dropping_and_forgetting_remove_entries(cache: ExactCache[bytes]) -> Non
         with taken(cache, key) as seat:
             seat.keep(reply(b"a"))
 
-    assert cache.forget("acme") == 1
-    assert cache.forget("acme") == 0
+    assert cache.forget(Scope(tenant="acme")).entries == 1
+    assert cache.forget(Scope(tenant="acme")).entries == 0
     assert cache.drop(other)
     assert not cache.drop(other)
     assert taken(cache, other).hit is None
@@ -232,7 +234,7 @@ class LostStore:
     def drop(self, key: bytes) -> bool:
         raise StoreFailed("expected an answer within 20 ms, found none")
 
-    def drop_partition(self, partition: bytes) -> int:
+    def drop_where(self, scope: Scope, *, dry_run: bool = False) -> Tally:
         raise StoreFailed("expected an answer within 20 ms, found none")
 
 
@@ -245,7 +247,7 @@ async def test_a_lost_store_costs_hits_but_no_answers(caplog: pytest.LogCaptureF
         assert [piece async for piece in follower.follow()] == [b"a"]
     assert not cache.drop(KEY)
     with pytest.raises(StoreFailed):
-        cache.forget("acme")
+        cache.forget(Scope(tenant="acme"))
 
     assert cache.stats().store_errors == 4
     assert cache.stats().kept == 0

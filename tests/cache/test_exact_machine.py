@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
+from cache.freshness import Freshness
 from cache.stores.memory import MemoryStore
 from cache.types import CachedReply, LeaderFailed
 
@@ -82,7 +83,7 @@ class ExactCacheMachine(RuleBasedStateMachine):
     async def _request(self, actor: Actor) -> None:
         key = fingerprint(actor.tenant, "auto", "1", {"prompt": actor.prompt})
         try:
-            with self.cache.seat(key, ttl=60, max_entry=self.room) as seat:
+            with self.cache.seat(key, Freshness(60), max_entry=self.room) as seat:
                 actor.seat = seat
                 await self._serve(actor, seat)
         except LeaderFailed:

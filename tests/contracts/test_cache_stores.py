@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from cache.fingerprint import partition
+from cache.scope import Scope
 from cache.stores.memory import MemoryStore
 from cache.types import CachedReply, CacheStore
 
@@ -111,13 +113,13 @@ def test_a_dropped_entry_is_absent(store: CacheStore) -> None:
 
 
 def test_a_partition_is_dropped_whole_and_alone(store: CacheStore) -> None:
-    ours, theirs = b"\1" * 8, b"\2" * 8
+    ours, theirs = partition("acme"), partition("other")
     for name in ("a", "b"):
         store.put(key(name, ours), reply(), ttl=60)
         store.put(key(name, theirs), reply(), ttl=60)
 
-    assert store.drop_partition(ours) == 2
-    assert store.drop_partition(ours) == 0
+    assert store.drop_where(Scope(tenant="acme")).entries == 2
+    assert store.drop_where(Scope(tenant="acme")).entries == 0
     assert store.get(key("a", ours)) is None
     assert store.get(key("a", theirs)) is not None
     assert store.get(key("b", theirs)) is not None

@@ -1,0 +1,89 @@
+"""The right to make one answer for all processes, and the duty to share it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from cache.messages import Pieces, State, Want
+
+T = TypeVar("T")
+Send = Callable[[bytes, Pieces], None]
+
+_GATHER_S = 0.02  # pieces that come this close together travel together
+
+
+class Lease(Generic[T]):
+    """An answer that this process makes for all. `stamp` is the epoch in which it began.
+
+    Past `room` bytes the answer is no longer shared; those who follow are told so.
+    """
+
+    __slots__ = ("_dump", "_followers", "_pieces", "_room", "_send", "_sent", "_state", "_timer",
+                 "key", "stamp", "token")  # fmt: skip
+
+    def __init__(
+        self,
+        key: bytes,
+        token: bytes,
+        stamp: int,
+        room: int,
+        send: Send,
+        dump: Callable[[T], bytes],
+    ) -> None:
+        self.key = key
+        self.token = token
+        self.stamp = stamp
+        self._room = room
+        self._send = send
+        self._dump = dump
+        self._pieces: list[T] = []
+        self._followers: set[bytes] = set()
+        self._sent = 0
+        self._state = State.GROWING
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_followers(self) -> bool:
+        """Return whether another process takes part."""
+        return bool(self._followers)
+
+    def publish(self, piece: T, size: int) -> None:
+        """Take the next piece, of so many bytes."""
+        if self._state is not State.GROWING:
+            return
+        self._room -= size
+        if self._room < 0:
+            self.end(State.FAILED)
+            return
+        self._pieces.append(piece)
+        if self._followers and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._flush)
+
+    def end(self, state: State) -> None:
+        """Say how it has ended; the first word counts."""
+        if self._state is State.GROWING:
+            self._state = state
+            self._flush()
+            if state is State.FAILED:
+                self._pieces.clear()
+
+    def answer(self, want: Want) -> None:
+        """Send a follower what it has not."""
+        self._flush()
+        self._followers.add(want.channel)
+        pieces = [self._dump(piece) for piece in self._pieces[want.have :]]
+        self._send(want.channel, Pieces(self.token, want.have, pieces, self._state))
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._followers:
+            self._sent = len(self._pieces)
+            return
+        pieces = [self._dump(piece) for piece in self._pieces[self._sent :]]
+        for channel in self._followers:
+            self._send(channel, Pieces(self.token, self._sent, pieces, self._state))
+        self._sent = len(self._pieces)

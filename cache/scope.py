@@ -1,0 +1,94 @@
+"""Which entries somebody means: by key, tag, route, model, tenant or age."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from cache.fingerprint import partition
+
+
+class Labelled(Protocol):
+    """What an entry says of itself beside its key."""
+
+    @property
+    def route(self) -> str:
+        """Return the route that was asked."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Return the model that answered."""
+        ...
+
+    @property
+    def tags(self) -> Sequence[str]:
+        """Return the tags of the request that paid for it."""
+        ...
+
+    @property
+    def created_at(self) -> float:
+        """Return when it was kept, in seconds since the epoch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The entries for which all that is given holds; with nothing given, every entry.
+
+    `key` is a whole fingerprint; `before` keeps to entries that are older, in
+    seconds since the epoch.
+    """
+
+    tenant: str | None = None
+    route: str | None = None
+    model: str | None = None
+    tag: str | None = None
+    key: bytes | None = None
+    before: float | None = None
+
+    def matcher(self) -> Callable[[bytes, Labelled], bool]:
+        """Return the test of one entry, by its key and labels."""
+        prefix = partition(self.tenant) if self.tenant is not None else b""
+
+        def matches(key: bytes, entry: Labelled) -> bool:
+            return (
+                key.startswith(prefix)
+                and self.key in (None, key)
+                and self.route in (None, entry.route)
+                and self.model in (None, entry.model)
+                and (self.tag is None or self.tag in entry.tags)
+                and (self.before is None or entry.created_at < self.before)
+            )
+
+        return matches
+
+    def dump(self) -> bytes:
+        """Return the scope as bytes, equal for equal scopes."""
+        return msgspec.json.encode(
+            (self.tenant, self.route, self.model, self.tag,
+             None if self.key is None else self.key.hex(), self.before)
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, data: bytes) -> Scope:
+        """Return the scope that `dump` wrote. Raises ValueError."""
+        tenant, route, model, tag, key, before = msgspec.json.decode(data, type=_Dumped)
+        return cls(tenant, route, model, tag, None if key is None else bytes.fromhex(key), before)
+
+
+_Dumped = tuple[str | None, str | None, str | None, str | None, str | None, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many entries, and about how many bytes they hold."""
+
+    entries: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.entries + other.entries, self.bytes + other.bytes)

@@ -1,0 +1,285 @@
+"""The link to Redis: one connection for commands, one for news, a deadline, a breaker.
+
+Commands of all requests share a connection and are answered in order, so one
+late answer means that all are late. The first to miss its deadline takes the
+link down: everybody who waits is told at once, nobody else is made to wait, and
+a task of its own tries again, less and less often, until Redis answers in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, cast
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import RedisError, ResponseError
+
+from cache.backoff import Backoff
+from cache.link import Hear, Reply
+from cache.types import StoreFailed
+
+_CONNECT_S = 1.0
+_LAST_LOOK_S = 0.001
+_TURNS = 3  # of the event loop, from bytes that have arrived to whom they are for
+_log = logging.getLogger(__name__)
+
+
+class RedisLink:
+    """A link to the server at `url` (redis://, rediss:// or unix://).
+
+    An async context manager: entering waits for the first attempt to connect,
+    whatever comes of it. `scripts` are Lua, by name.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        scripts: Mapping[str, str],
+        *,
+        deadline_s: float = 0.02,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.failures = self.refusals = self.calls = 0
+        self.is_up = False
+        self.trouble = "not connected yet"
+        # The name of the client shows up in CLIENT LIST; no timeouts, since ours is sharper.
+        self._pool = ConnectionPool.from_url(
+            url, protocol=2, socket_timeout=None, client_name="frugal-gateway",
+            socket_connect_timeout=_CONNECT_S,
+        )  # fmt: skip
+        self._scripts = dict(scripts)
+        digests = {name: hashlib.sha1(text.encode()) for name, text in scripts.items()}
+        self._digests = {name: digest.hexdigest().encode() for name, digest in digests.items()}
+        self._deadline_s = deadline_s
+        self._look_after_s = max(0.0, deadline_s - 2 * _LAST_LOOK_S)
+        self._backoff = backoff or Backoff()
+        self._waiting: deque[tuple[float, asyncio.Future[Reply]]] = deque()
+        self._out: list[bytes] = []
+        self._has_news = asyncio.Event()
+        self._fault: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._channels: dict[bytes, Hear] = {}
+        self._when_up: list[Callable[[], None]] = []
+        self._when_down: list[Callable[[], None]] = []
+        self._keeper: asyncio.Task[None] | None = None
+        self._first_try = asyncio.Event()
+
+    async def __aenter__(self) -> RedisLink:
+        self._keeper = asyncio.create_task(self._keep_connected())
+        await self._first_try.wait()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._keeper is not None
+        if last_words := [future for _, future in self._waiting]:
+            await asyncio.wait(last_words, timeout=1)
+        self._keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeper
+
+    def listen(self, channel: bytes, hear: Hear) -> None:
+        """Hear a channel; to be called before the link is entered."""
+        self._channels[channel] = hear
+
+    def when_up(self, react: Callable[[], None]) -> None:
+        """Call back each time the link has come up."""
+        self._when_up.append(react)
+
+    def when_down(self, react: Callable[[], None]) -> None:
+        """Call back each time the link has gone down."""
+        self._when_down.append(react)
+
+    async def call(self, *command: bytes) -> Reply:
+        """Send a command and return the answer. Raises StoreFailed."""
+        return await self._send(command)
+
+    def post(self, *command: bytes) -> None:
+        """Send a command without waiting; what becomes of it is counted, no more."""
+        if self.is_up:
+            self._send(command).add_done_callback(_look_at)
+
+    async def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> Reply:
+        """Run a script. Raises StoreFailed."""
+        return await self._send(self._command(script, keys, arguments))
+
+    def post_run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> None:
+        """Run a script without waiting."""
+        self.post(*self._command(script, keys, arguments))
+
+    def _command(
+        self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes]
+    ) -> tuple[bytes, ...]:
+        return (b"EVALSHA", self._digests[script], b"%d" % len(keys), *keys, *arguments)
+
+    def _send(self, command: Sequence[bytes]) -> asyncio.Future[Reply]:
+        if not self.is_up:
+            raise StoreFailed(f"Redis is left alone for a while: {self.trouble}")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((loop.time() + self._look_after_s, future))
+        self._out.append(_packed(command))
+        self._has_news.set()
+        self.calls += 1
+        if self._timer is None:
+            self._timer = loop.call_later(self._look_after_s, self._look_at_the_time)
+        return future
+
+    def _look_at_the_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if not self._waiting:
+            return
+        due = self._waiting[0][0]
+        if due > loop.time():
+            self._timer = loop.call_at(due, self._look_at_the_time)
+        else:
+            # It may be this process that was late. What has arrived meanwhile is read first.
+            self._timer = loop.call_later(_LAST_LOOK_S, self._judge, self._waiting[0][1], _TURNS)
+
+    def _judge(self, oldest: asyncio.Future[Reply], turns: int) -> None:
+        self._timer = None
+        if not self._waiting or self._waiting[0][1] is not oldest:
+            self._look_at_the_time()
+        elif turns:
+            asyncio.get_running_loop().call_soon(self._judge, oldest, turns - 1)
+        else:
+            milliseconds = self._deadline_s * 1000
+            self._fail(StoreFailed(f"expected an answer of Redis within {milliseconds:g} ms"))
+
+    def _fail(self, error: Exception) -> None:
+        """Take the link down and tell everybody who waits."""
+        if self.is_up:
+            self.is_up = False
+            self.failures += 1
+            self.trouble = str(error)
+            _log.warning("the shared cache is out of reach: %s", error)
+            for react in self._when_down:
+                react()
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(StoreFailed(f"Redis is out of reach: {error}"))
+        self._waiting.clear()
+        self._out.clear()
+        if self._fault is not None and not self._fault.done():
+            self._fault.set_result(None)
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await self._serve_connections()
+            except (RedisError, OSError, TimeoutError, ValueError) as exc:
+                if self.trouble != str(exc):
+                    _log.warning("Redis cannot be used: %s", exc)
+                self.trouble = str(exc) or f"no answer within {_CONNECT_S:g} s"
+            self._first_try.set()
+            await asyncio.sleep(self._backoff.wait_after(loop.time() - began))
+
+    async def _serve_connections(self) -> None:
+        """Connect and serve until something fails."""
+        commands, news = self._connection(), self._connection()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await self._greet(commands)
+                await self._subscribe(news)
+            self._fault = asyncio.get_running_loop().create_future()
+            self.is_up = True
+            _log.info("the shared cache is in reach")
+            tasks = [asyncio.create_task(each) for each in
+                     (self._write(commands), self._read(commands), self._hear(news))]  # fmt: skip
+            for react in self._when_up:
+                react()
+            self._first_try.set()
+            await self._fault
+        finally:
+            self.is_up = False
+            self._fail(StoreFailed("the link was closed"))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for connection in (commands, news):
+                await connection.disconnect(nowait=True)
+
+    def _connection(self) -> AbstractConnection:
+        return cast(AbstractConnection, self._pool.make_connection())  # type: ignore[no-untyped-call]
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        for text in self._scripts.values():
+            await connection.send_command("SCRIPT LOAD", text)
+            await connection.read_response()
+        await connection.send_command("PING")
+        await connection.read_response()
+
+    async def _subscribe(self, connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        for channel in self._channels:
+            await connection.send_command("SUBSCRIBE", channel)
+            await connection.read_response()
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        """Send what has gathered, all of a turn of the loop at once."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            sent, self._out = b"".join(self._out), []
+            try:
+                await connection.send_packed_command([sent], check_health=False)
+            except (RedisError, OSError) as exc:
+                self._fail(exc)
+                return
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        read = connection.read_response
+        while True:
+            try:
+                found: Any = await read(True, math.inf, disconnect_on_error=False)
+            except ResponseError as exc:
+                self.refusals += 1
+                found = StoreFailed(f"Redis refused: {exc}")
+            except (RedisError, OSError) as exc:
+                self._fail(exc)
+                return
+            _, future = self._waiting.popleft()
+            if future.done():
+                continue
+            if isinstance(found, Exception):
+                future.set_exception(found)
+            else:
+                future.set_result(cast(Reply, found))
+
+    async def _hear(self, connection: AbstractConnection) -> None:
+        while True:
+            try:
+                found: Any = await connection.read_response(True, math.inf)
+            except (RedisError, OSError) as exc:
+                self._fail(exc)
+                return
+            if found[0] == b"message":
+                self._channels[found[1]](found[2])
+
+
+def _packed(command: Sequence[bytes]) -> bytes:
+    parts = [b"*%d\r\n" % len(command)]
+    parts += [b"$%d\r\n%b\r\n" % (len(part), part) for part in command]
+    return b"".join(parts)
+
+
+def _look_at(future: asyncio.Future[Reply]) -> None:
+    """Take note of a failure that nobody waits for; the link has counted it."""
+    if not future.cancelled():
+        future.exception()
