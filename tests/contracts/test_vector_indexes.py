@@ -1,0 +1,106 @@
+"""One suite for everything that finds nearest vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache.index import VectorIndex
+from cache.index.exact import ExactIndex
+from cache.index.graph import GraphIndex
+from cache.index.growing import GrowingIndex
+
+WIDTH = 32
+KINDS = {
+    "exact": ExactIndex,
+    "graph": GraphIndex,
+    "growing": GrowingIndex,
+    "growing early": lambda width: GrowingIndex(width, exact_below=20),
+}
+
+
+def rows(count: int, seed: int = 0) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return np.clip(found, -0.42, 0.42)
+
+
+@pytest.fixture(params=KINDS)
+def index(request) -> VectorIndex:
+    return KINDS[request.param](WIDTH)
+
+
+def test_an_empty_index_finds_nothing(index):
+    assert index.search(rows(1), 5) == []
+    assert index.drop([1, 2]) == 0
+    assert len(index) == 0
+
+
+def test_what_was_added_is_its_own_nearest(index):
+    vectors = rows(600)
+    index.add(range(600), vectors)
+
+    found = [index.search(vector, 3)[0] for vector in vectors[::60]]
+
+    assert [near.id for near in found] == list(range(0, 600, 60))
+    assert all(
+        abs(near.similarity - v @ v) < 0.01 for near, v in zip(found, vectors[::60], strict=True)
+    )
+
+
+def test_nearest_come_first_and_are_the_true_ones(index):
+    vectors = rows(900)
+    for start in range(0, 900, 50):
+        index.add(range(start, start + 50), vectors[start : start + 50])
+    asked = rows(40, seed=1)
+
+    found = [index.search(each, 5) for each in asked]
+
+    true = np.argsort(-(asked @ vectors.T), axis=1)[:, :5]
+    met = sum(len({near.id for near in f} & set(t)) for f, t in zip(found, true, strict=True))
+    assert met >= 0.95 * true.size
+    assert all(f == sorted(f, key=lambda near: -near.similarity) for f in found)
+
+
+def test_dropped_vectors_are_never_found_again(index):
+    vectors = rows(400)
+    index.add(range(400), vectors)
+
+    assert index.drop(range(0, 400, 2)) == 200
+    assert index.drop(range(0, 400, 2)) == 0
+    assert len(index) == 200
+    met = {near.id for vector in vectors for near in index.search(vector, 4)}
+    assert all(number % 2 for number in met)
+    assert len(met) > 190
+
+
+def test_a_number_may_come_back_after_it_was_dropped(index):
+    first, second = rows(2)
+    index.add([7], first)
+    index.drop([7])
+    index.add([7], second)
+
+    (near,) = index.search(second, 3)
+    assert near.id == 7
+    assert near.similarity > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=60))
+def test_any_sequence_leaves_what_a_dictionary_would_hold(kind, steps):
+    index = KINDS[kind](WIDTH)
+    vectors = rows(41)
+    kept: set[int] = set()
+    for is_add, number in steps:
+        if is_add and number not in kept:
+            index.add([number], vectors[number])
+            kept.add(number)
+        elif not is_add:
+            assert index.drop([number]) == (number in kept)
+            kept.discard(number)
+
+    assert len(index) == len(kept)
+    assert {near.id for near in index.search(vectors[0], 100)} == kept
