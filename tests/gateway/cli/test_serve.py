@@ -13,6 +13,7 @@ import pytest
 from tests.support.clients import say
 from tests.support.gateway_app import ROOT, asking, events_of, frugal, frugal_serve, text_of
 from tests.support.policies import one_model, policy, remote
+from tests.support.processes import children
 from tests.support.replies import Says
 from tests.support.scripted_upstream import Hold
 from tests.support.threaded import upstream_in_thread
@@ -188,12 +189,12 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
         upstream_in_thread(ANSWER) as upstream,
         frugal_serve(one_model(upstream.url), tmp_path, "--workers", "2") as served,
     ):
-        first = _children(served.process.pid)
+        first = children(served.process.pid)
         for pid in first:
             os.kill(pid, signal.SIGKILL)
         with served.client() as client:
             answer = client.post("/v1/chat/completions", json=asking())
-        second = _children(served.process.pid)
+        second = children(served.process.pid)
         status = served.stop()
 
     assert answer.json() == ANSWER.body()
@@ -201,11 +202,6 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
     assert not set(first) & set(second)
     assert status == 0
     assert "starting another" in served.said()
-
-
-def _children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
 
 
 def test_workers_share_the_port_and_the_ledger(tmp_path):
