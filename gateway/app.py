@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any
 
 from fastapi import FastAPI
 
 from cache.exact import ExactCache
-from cache.stores.memory import MemoryStore
+from gateway.access.admission import Admission
+from gateway.access.build import admission_of
 from gateway.access.keys import KeyRing
 from gateway.api.admin import admin_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
+from gateway.caches import exact_cache
 from gateway.edge import App, Edge
 from gateway.engines import running_engines
 from gateway.entry import Clock
@@ -24,6 +25,7 @@ from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.providers.build import build_providers
+from gateway.released import Released
 from gateway.settings import Settings
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -42,6 +44,7 @@ class Running:
     ledger_url: str
     pipeline: Pipeline | None = None
     ledger: Ledger | None = None
+    exact: ExactCache[Released] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -87,7 +90,11 @@ def create_app(
             for provider in served.values():
                 stack.push_async_callback(provider.aclose)
             running.ledger = ledger
-            pipeline = _pipeline(running, served, prices, ledger, clock)
+            running.exact = await stack.enter_async_context(exact_cache(policy, clock))
+            admission = admission_of(policy, prices, clock, ledger_url)
+            if admission is not None:
+                stack.push_async_callback(admission.aclose)
+            pipeline = _pipeline(running, served, prices, ledger, clock, admission)
             running.pipeline = pipeline
             stack.push_async_callback(pipeline.aclose)
             async with upkeep(policy, prices, ledger, clock, pipeline.use_prices):
@@ -117,7 +124,9 @@ def _pipeline(
     prices: PriceBook,
     ledger: Ledger,
     clock: Clock,
+    admission: Admission | None,
 ) -> Pipeline:
+    assert running.exact is not None, "the cache is built first"
     return Pipeline(
         Parts(
             policy=running.policy,
@@ -125,11 +134,10 @@ def _pipeline(
             routers=build_routers(running.policy),
             providers=providers,
             prices=prices,
-            exact=ExactCache(
-                MemoryStore(clock=clock.tick), size_of=attrgetter("size"), wall=clock.wall
-            ),
+            exact=running.exact,
             ledger=ledger,
             clock=clock,
+            admission=admission,
         )
     )
 

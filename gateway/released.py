@@ -82,7 +82,7 @@ def replayed(hit: CachedReply, entry: Entry, clock: Clock) -> Sequence[Part]:
     entry.age_s = max(0, int(clock.wall() - hit.created_at))
     entry.cached_model = hit.model
     entry.cached_path = hit.path
-    entry.cached_usage = _usage(hit.usage)
+    entry.cached_usage = usage_told(hit.usage)
     if hit.streamed == entry.request.stream:
         return [Part(data) for data in hit.events(include_usage=entry.request.include_usage)]
     parts = [Part(data) for data in hit.events(include_usage=True)]
@@ -107,8 +107,13 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock, worth: float) -> C
     )
 
 
-def _usage(kept: Mapping[str, Any]) -> Usage | None:
-    return Usage(**kept) if kept else None
+def usage_told(kept: Mapping[str, Any]) -> Usage | None:
+    """Return the usage of an entry; buckets that a later version may know are passed over."""
+    try:
+        return Usage(**kept) if kept else None
+    except TypeError:
+        known = Usage.__struct_fields__
+        return Usage(**{name: count for name, count in kept.items() if name in known})
 
 
 def is_event(part: Part) -> bool:

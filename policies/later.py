@@ -14,7 +14,6 @@ LATER_KEYS: dict[KeyPath, str] = {
     ("telemetry",): "telemetry",
     ("privacy",): "privacy settings",
     ("alerts",): "alerts",
-    ("storage", "redis"): "Redis",
     ("access", "keys", ANY, "limits"): "limits of a key",
     ("access", "keys", ANY, "background"): "background spend of a key",
     ("models", ANY, "deployments"): "several deployments of one model",

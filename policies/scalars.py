@@ -40,6 +40,13 @@ def _checkpoint(name: str, info: ValidationInfo) -> str:
     return str(path) if name.startswith((".", "/", "~")) or path.exists() else name
 
 
+def _redis_url(url: SecretStr) -> SecretStr:
+    scheme, _, rest = url.get_secret_value().partition("://")
+    if scheme not in ("redis", "rediss", "unix") or not rest:
+        raise ValueError("expected redis://host:port/0, rediss://… or unix://path, found another")
+    return url
+
+
 _Duration = BeforeValidator(parse_duration, json_schema_input_type=float | DurationText)
 Duration = Annotated[float, Field(gt=0), _Duration]
 DurationOrZero = Annotated[float, Field(ge=0), _Duration]
@@ -54,5 +61,8 @@ Usd = Annotated[
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")]
+RedisUrl = Annotated[
+    SecretStr, AfterValidator(_redis_url), PlainSerializer(lambda _: "***", when_used="json")
+]
 FilePath = Annotated[Path, AfterValidator(_in_folder)]
 Checkpoint = Annotated[str, AfterValidator(_checkpoint)]

@@ -30,6 +30,7 @@ from policies.scalars import (
     Name,
     Probability,
     Real,
+    RedisUrl,
     Secret,
     Usd,
     Whole,
@@ -294,6 +295,7 @@ class Storage(Section):
     """Where state is kept; the defaults need nothing installed."""
 
     ledger: str = "sqlite:///frugal.db"
+    redis: RedisUrl | None = None
 
 
 _ROUTE_KEEPS_ANSWERS: Any = {

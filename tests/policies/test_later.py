@@ -16,7 +16,6 @@ ROUTE = "  r: {model: tiny, %s}"
         (SMALL + "telemetry: {}", "telemetry"),
         (SMALL + "privacy: {store_texts: true}", "privacy"),
         (SMALL + "alerts: []", "alerts"),
-        (SMALL + "storage: {redis: redis://x}", "storage.redis"),
         (SMALL + "storage: {ledger: postgresql://x}", "storage.ledger"),
         (SMALL + "access: {keys: [{name: a, key: k, limits: {}}]}", "access.keys[0].limits"),
         (
