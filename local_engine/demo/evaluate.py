@@ -163,7 +163,7 @@ def _accepted(answered: Sequence[Reply]) -> list[str]:
     lines = ["| most confident | least log-probability | right |", "|---|---|---|"]
     for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
         kept = ranked[: max(1, round(share * len(ranked)))]
-        lines.append(f"| {share:.0%} | {kept[-1].min_logprob:.3f} | {accuracy(kept):.1%} |")
+        lines.append(f"| {share:.0%} | {kept[-1].min_logprob:.5f} | {accuracy(kept):.1%} |")
     return lines
 
 
