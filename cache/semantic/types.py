@@ -18,6 +18,7 @@ class Candidate:
 
     `similarity` is the cosine of the embeddings; `hits` counts the times that the
     entry was served; `age_s` is the time since its answer was made, in seconds.
+    Entries with one `answer_key` hold one answer; an empty key says nothing.
     """
 
     question: str
@@ -26,6 +27,7 @@ class Candidate:
     entry_id: str
     hits: int = 0
     age_s: float = 0.0
+    answer_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
