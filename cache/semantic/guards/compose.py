@@ -61,3 +61,16 @@ class AxisGuards:
             if reason is not None:
                 return reason
         return None
+
+
+def differs_softly(asked: Text, stored: Text) -> bool:
+    """Whether one question mentions a quantity, a date or a denial that the other does not.
+
+    Between reworded questions that refuses nothing, but it makes a hit less sure.
+    """
+    ours, theirs = dated(asked.lower), dated(stored.lower)
+    return bool(
+        refuse_dates(ours, theirs, False)
+        or quantities.refuse(ours.rest, theirs.rest, False)
+        or polarity.negations(asked) % 2 != polarity.negations(stored) % 2
+    )

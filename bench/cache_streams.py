@@ -1,0 +1,133 @@
+"""Streams of questions, replayed against an empty cache that fills as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.semantic.decision_features import Evidence, answer_key, weigh
+from cache.semantic.guards import AxisGuards
+from cache.semantic.types import Candidate
+
+Vectors = npt.NDArray[np.float32]
+NEAREST = 8
+_NEVER = "oos"  # questions out of scope share no answer, not even with each other
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Questions in their order, what each asks for, and their vectors of length one."""
+
+    name: str
+    texts: Sequence[str]
+    answers: Sequence[str]
+    vectors: Vectors
+
+    def drawn(self, seed: int, size: int | None = None) -> Stream:
+        """Return the stream in another order, cut to a size."""
+        order = np.random.default_rng(seed).permutation(len(self.texts))[:size]
+        return Stream(
+            self.name,
+            [self.texts[i] for i in order],
+            [self.answers[i] for i in order],
+            self.vectors[order],
+        )
+
+    def only(self, answers: set[str]) -> Stream:
+        """Return the stream of the questions that ask for one of these, or for nothing known."""
+        kept = [i for i, a in enumerate(self.answers) if a in answers or a.startswith(_NEVER)]
+        return Stream(
+            self.name,
+            [self.texts[i] for i in kept],
+            [self.answers[i] for i in kept],
+            self.vectors[kept],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What one question met: `right` says whether the chosen answer is the one asked for."""
+
+    evidence: Evidence
+    entry: int
+    right: bool
+
+
+def read_stream(folder: Path, split: str) -> tuple[list[str], list[str]]:
+    """Return texts and answers of one split; each question out of scope gets its own answer."""
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(
+        folder / f"{split}.parquet", columns=["text", "intent"]
+    ).to_pylist()
+    answers = [
+        f"{_NEVER}-{number}" if row["intent"] == _NEVER else str(row["intent"])
+        for number, row in enumerate(rows)
+    ]
+    return [str(row["text"]) for row in rows], answers
+
+
+class Shelf:
+    """The entries of a cache under replay, with an exact search."""
+
+    def __init__(self, stream: Stream, *, knows_answers: bool) -> None:
+        self._stream = stream
+        self._vectors = np.empty_like(stream.vectors)
+        self._kept: list[int] = []
+        self._keys = [answer_key(a) if knows_answers else "" for a in stream.answers]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def nearest(self, number: int, count: int = NEAREST) -> list[Candidate]:
+        """Return the entries nearest to a question, in falling similarity."""
+        if not self._kept:
+            return []
+        cosines = self._vectors[: len(self._kept)] @ self._stream.vectors[number]
+        at = np.argpartition(-cosines, min(count, len(cosines)) - 1)[:count]
+        return [
+            Candidate(
+                self._stream.texts[self._kept[i]],
+                0,
+                float(cosines[i]),
+                str(self._kept[i]),
+                answer_key=self._keys[self._kept[i]],
+            )
+            for i in sorted(at, key=lambda i: -cosines[i])
+        ]
+
+    def keep(self, number: int) -> None:
+        """Store a question with the answer that it was given."""
+        self._vectors[len(self._kept)] = self._stream.vectors[number]
+        self._kept.append(number)
+
+
+def lookups(
+    stream: Stream, *, knows_answers: bool, guards: AxisGuards | None, kept: float, seed: int = 0
+) -> list[Lookup | None]:
+    """Look every question up among those before it, of which a share was kept.
+
+    None where nothing was left to choose from.
+    """
+    shelf = Shelf(stream, knows_answers=knows_answers)
+    chance = np.random.default_rng(seed)
+    found: list[Lookup | None] = []
+    for number, text in enumerate(stream.texts):
+        near = shelf.nearest(number)
+        if guards is not None:
+            near = [c for c in near if guards.refuse(text, c.question) is None]
+        found.append(_looked_up(stream, number, near) if near else None)
+        if chance.random() < kept:
+            shelf.keep(number)
+    return found
+
+
+def _looked_up(stream: Stream, number: int, near: Sequence[Candidate]) -> Lookup:
+    evidence = weigh(stream.texts[number], near)
+    entry = int(near[evidence.place].entry_id)
+    return Lookup(evidence, entry, stream.answers[entry] == stream.answers[number])

@@ -1,0 +1,84 @@
+"""Whether a stored answer serves, by a calibrated chance that it is right."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cache.semantic.calibration import Calibration, default_calibration, probability
+from cache.semantic.decision_features import weigh
+from cache.semantic.types import Candidate, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How far one entry, or one route, lies from the average: mean and variance in log-odds."""
+
+    mean: float
+    variance: float
+
+    def after(self, logit: float, was_right: bool) -> Effect:
+        """Return the effect once an answer at these log-odds was found right or wrong.
+
+        One step of Newton from the present mean; `logit` is without this effect.
+        """
+        chance = probability(logit + self.mean)
+        variance = 1 / (1 / self.variance + chance * (1 - chance))
+        return Effect(self.mean + variance * (was_right - chance), variance)
+
+
+class CalibratedDecider:
+    """Serves where the error among answers at least this sure is bounded by what is allowed.
+
+    A new entry starts from what all entries taught; each audit then moves the entry
+    and, less, the route. One decider belongs to one route. Of entries, the `known`
+    last audited are remembered.
+    """
+
+    def __init__(self, calibration: Calibration | None = None, *, known: int = 50_000) -> None:
+        self._calibration = calibration or default_calibration()
+        self._known = known
+        self._entries: OrderedDict[str, Effect] = OrderedDict()
+        self._last: OrderedDict[str, float] = OrderedDict()
+        self._fresh = Effect(0.0, self._calibration.entry_variance)
+        self._route = Effect(0.0, self._calibration.route_variance)
+
+    def decide(self, asked: str, candidates: Sequence[Candidate], max_error: float) -> Decision:
+        """Return the candidate whose chance to be wrong is surely at most `max_error`."""
+        if not candidates:
+            return Decision(None, reason="no candidate")
+        evidence = weigh(asked, candidates)
+        entry_id = candidates[evidence.place].entry_id
+        model = self._calibration.shared if evidence.is_shared else self._calibration.alone
+        effect = self._entries.get(entry_id, self._fresh)
+        shift = effect.mean + self._route.mean
+        score = self._calibration.score(model, evidence.values, shift, effect.variance)
+        logit = model.logit(evidence.values)
+        lower = 1 - model.error_from(score)
+        chance = probability(logit + shift)
+        if lower < 1 - max_error:
+            return Decision(None, chance, lower, "not sure enough")
+        _keep(self._last, entry_id, logit, self._known)
+        return Decision(evidence.place, chance, lower, "sure enough")
+
+    def observe(self, entry_id: str, was_right: bool) -> None:
+        """Take note of an audited hit. One that was not served by this decider is ignored."""
+        logit = self._last.get(entry_id)
+        if logit is None:
+            return
+        effect = self._entries.get(entry_id, self._fresh)
+        route = self._route
+        _keep(self._entries, entry_id, effect.after(logit + route.mean, was_right), self._known)
+        self._route = route.after(logit + effect.mean, was_right)
+
+
+_T = TypeVar("_T")
+
+
+def _keep(kept: OrderedDict[str, _T], name: str, value: _T, at_most: int) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
+    if len(kept) > at_most:
+        kept.popitem(last=False)
