@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,25 @@ from cache.index.types import Vectors
 Codes = NDArray[Any]
 """Rows of whole numbers from -127 to 127; int8 at rest, float32 where faiss takes them."""
 
-SCALE = 300.0
-"""Steps to 1. Of 384 numbers of a unit vector none comes near the 0.42 that still fit."""
+_STEPS = 15.0
 
 
 def encoded(vectors: Vectors) -> Codes:
-    """Return vectors as codes, one row each; a cosine moves by about 0.001."""
+    """Return unit vectors as codes, one row each; a cosine moves by about 0.001."""
     rows = np.atleast_2d(np.asarray(vectors, np.float32))
-    codes: Codes = np.clip(np.rint(rows * SCALE), -127, 127).astype(np.int8)
+    codes: Codes = np.clip(np.rint(rows * _scale(rows.shape[1])), -127, 127).astype(np.int8)
     return codes
+
+
+def cosine(product: float, width: int) -> float:
+    """Return the cosine that a product of codes stands for."""
+    return product / _scale(width) ** 2
+
+
+def _scale(width: int) -> float:
+    """Return how many steps make 1.
+
+    Most numbers of a unit vector lie within a few times 1 / sqrt(width) of zero; what
+    lies more than eight times as far is cut off.
+    """
+    return _STEPS * math.sqrt(width)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.index.codes import SCALE, Codes, encoded
+from cache.index.codes import Codes, cosine, encoded
 from cache.index.types import Near, Vectors
 
 _SMALL = 256
-_FIRST = 2
+_FIRST = 1
 
 
 class ExactIndex:
@@ -21,6 +21,8 @@ class ExactIndex:
     Most scopes of a cache hold a handful of questions, and an empty faiss index
     weighs more than ten of them.
     """
+
+    __slots__ = ("_count", "_faiss", "_ids", "_rows", "_width")
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -63,7 +65,7 @@ class ExactIndex:
             where = np.argsort(-all_near, kind="stable")[:count]
             near = all_near[where]
         ids = self._ids[where]
-        return [Near(int(i), float(n) / SCALE**2) for i, n in zip(ids, near, strict=True)]
+        return [Near(int(i), cosine(float(n), self._width)) for i, n in zip(ids, near, strict=True)]
 
     def drop(self, ids: Sequence[int]) -> int:
         """Remove vectors; return how many were there."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.index.codes import SCALE, Codes, encoded
+from cache.index.codes import Codes, cosine, encoded
 from cache.index.types import Near, Vectors
 
 LINKS = 16
@@ -61,7 +61,7 @@ class GraphIndex:
         wanted = min(self._count, _SPARE * count if self._dead else count)
         found, places = self._faiss.search(encoded(vector).astype(np.float32), wanted)
         near = [
-            Near(int(self._ids[place]), float(score) / SCALE**2)
+            Near(int(self._ids[place]), cosine(float(score), self._width))
             for place, score in zip(places[0], found[0], strict=True)
             if place >= 0 and self._place.get(int(self._ids[place])) == place
         ]

@@ -20,6 +20,8 @@ class GrowingIndex:
     Every vector added moves a few, so no one addition builds the whole graph.
     """
 
+    __slots__ = ("_exact", "_exact_below", "_graph", "_width")
+
     def __init__(self, width: int, *, exact_below: int = EXACT_BELOW) -> None:
         self._width = width
         self._exact_below = exact_below

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cache.fingerprint import fingerprint
+from cache.scope import Scope
+from cache.semantic.lookup import SemanticCache, Terms
+from cache.semantic.scope import Asked
+from cache.semantic.service import EmbeddingService
+from cache.types import CachedReply
+from tests.support.semantic import AtLeast, Lettered, SameDigits
+
+TERMS = Terms(max_error=0.01, ttl=100.0)
+
+
+class Bench:
+    """A cache at work, and how to speak to it in a line."""
+
+    def __init__(self, cache: SemanticCache, decider: AtLeast) -> None:
+        self.cache = cache
+        self.decider = decider
+
+    def asked(self, question: str, tenant: str = "acme") -> Asked:
+        return Asked(question, fingerprint(tenant, "auto", "1", {}))
+
+    async def keep(self, question: str, text: str, terms: Terms = TERMS, **place: str) -> None:
+        reply = CachedReply((text.encode(),), False, "m", {}, 1000.0, "m:served", route="auto")
+        vector = await self.cache.vector(question)
+        await self.cache.keep(
+            self.asked(question, **place), vector, reply, answer=text, terms=terms
+        )
+
+    async def find(self, question: str, **place: str) -> str | None:
+        vector = await self.cache.vector(question)
+        hit = await self.cache.find(self.asked(question, **place), vector, "auto", TERMS)
+        return hit.reply.parts[0].decode() if hit else None
+
+
+@pytest.fixture
+def now():
+    return [1000.0]
+
+
+@pytest.fixture
+def bench_at(now):
+    @asynccontextmanager
+    async def opened(path=None, version="letters"):
+        decider = AtLeast()
+        async with (
+            EmbeddingService(lambda: Lettered(version)) as service,
+            SemanticCache(
+                service, path=path, guards=SameDigits(), decider=lambda tenant, route: decider,
+                wall=lambda: now[0],
+            ) as cache,
+        ):  # fmt: skip
+            yield Bench(cache, decider)
+
+    return opened
+
+
+async def test_a_question_in_other_words_is_answered(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press the button")
+
+        assert await bench.find("my password: reset") == "press the button"
+        assert await bench.find("zoology") is None
+        assert bench.cache.stats.hits == 1
+
+
+async def test_a_tenant_never_finds_anothers_answer(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press the button")
+
+        assert await bench.find("reset my password", tenant="other") is None
+
+
+async def test_a_guard_refuses_what_is_near_and_asks_something_else(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("add 3 to 4 and then to nothing", "7")
+
+        assert await bench.find("add 3 to 5 and then to nothing") is None
+        assert bench.cache.stats.refused == {"number": 1}
+
+
+async def test_an_answer_lives_as_long_as_it_may(bench_at, now):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press")
+        now[0] += 101
+
+        assert await bench.find("reset my password") is None
+
+
+async def test_a_newer_answer_takes_the_place_of_the_older(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "old")
+        await bench.keep("reset my password", "new")
+
+        assert await bench.find("my password reset") == "new"
+        assert await bench.cache.count() == 1
+
+
+async def test_an_answer_larger_than_allowed_is_not_kept(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("how", "x" * 5000, Terms(0.01, 100.0, max_entry=4000))
+
+        assert await bench.cache.count() == 0
+
+
+async def test_answers_survive_a_restart(bench_at, tmp_path):
+    async with bench_at(tmp_path / "a.db") as bench:
+        for n in range(300):
+            await bench.keep(f"question {n} of many", f"answer {n}")
+
+    async with bench_at(tmp_path / "a.db") as bench:
+        await bench.cache.caught_up()
+
+        assert await bench.find("many of question 217") == "answer 217"
+
+
+async def test_one_process_finds_what_another_keeps_and_not_what_it_drops(bench_at, tmp_path):
+    path = tmp_path / "a.db"
+    async with bench_at(path) as one, bench_at(path) as other:
+        await one.keep("reset my password", "press")
+        await other.keep("close my account", "write")
+        await one.keep("open an account", "call")
+
+        assert await other.find("reset password my") == "press"
+        assert await one.find("close account my") == "write"
+        assert await other.find("open an account") == "call"
+        assert await one.cache.drop(Scope(tenant="acme")) == 3
+        assert await other.find("reset password my") is None
+
+
+async def test_a_change_of_embedder_renews_the_entries_in_the_background(bench_at, tmp_path):
+    async with bench_at(tmp_path / "a.db", "v1") as bench:
+        await bench.keep("reset my password", "press")
+
+    async with bench_at(tmp_path / "a.db", "v2") as bench:
+        await bench.cache.caught_up()
+
+        assert await bench.find("password my reset") == "press"
+
+
+async def test_a_hit_found_wrong_is_told_and_not_served_again(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press")
+        asked = bench.asked("my password reset")
+        vector = await bench.cache.vector(asked.question)
+        hit = await bench.cache.find(asked, vector, "auto", TERMS)
+
+        await bench.cache.observe(asked, "auto", hit.entry_id, was_right=False)
+
+        assert bench.decider.observed == [(hit.entry_id, False)]
+        assert await bench.find("my password reset") is None
+
+
+async def test_dropping_for_show_drops_nothing(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press")
+
+        assert await bench.cache.drop(Scope(tenant="acme"), dry_run=True) == 1
+        assert await bench.find("reset my password") == "press"
+
+
+async def test_a_text_longer_than_the_model_reads_has_no_vector(bench_at):
+    async with bench_at() as bench:
+        assert await bench.cache.vector("x" * 200) is None
+
+
+async def test_an_embedder_that_fails_costs_no_answer(bench_at):
+    async with bench_at() as bench:
+        assert await bench.cache.vector("fail") is None
+        assert bench.cache.stats.errors == 1
+
+
+async def test_a_file_that_is_no_database_is_told_at_the_start(bench_at, tmp_path):
+    (tmp_path / "a.db").write_text("these are words and no database, on more than one line\n" * 99)
+
+    with pytest.raises(OSError, match="cannot be opened"):
+        async with bench_at(tmp_path / "a.db"):
+            pass

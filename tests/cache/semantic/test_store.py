@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from cache.fingerprint import fingerprint
+from cache.scope import Scope
+from cache.semantic.store import AnswerStore
+from cache.types import CachedReply
+
+
+def scope(tenant="acme", system="a"):
+    return fingerprint(tenant, "auto", "1", {"system": system})
+
+
+def reply(text="hello", *, model="m", route="auto", tags=(), created_at=100.0):
+    return CachedReply(
+        (text.encode(),), False, model, {"output": 3}, created_at, "m:served",
+        route=route, tags=tags,
+    )  # fmt: skip
+
+
+def put(store, question, *, where=None, text="hello", expires_at=1000.0, **labels):
+    made = reply(text, **labels)
+    return store.put(
+        where or scope(), question, b"codes", made, answer=text, expires_at=expires_at
+    )[0]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "answers.db"
+
+
+@pytest.fixture
+def store(path):
+    with AnswerStore(path, "v1") as opened:
+        yield opened
+
+
+def test_an_answer_comes_back_whole_and_its_hit_is_counted(store):
+    number = put(store, "How?", text="so", tags=("a", "b"))
+
+    found = store.reply(number)
+
+    assert found == reply("so", tags=("a", "b"))
+    assert store.questions([number], 0.0)[number].hits == 1
+
+
+def test_one_question_of_a_scope_has_one_answer(store):
+    first = put(store, "How?", text="old")
+    number, old = store.put(scope(), "How?", b"c", reply("new"), answer="new", expires_at=9.0)
+
+    assert old == first
+    assert store.reply(first) is None
+    assert store.reply(number).parts == (b"new",)
+    assert len(store) == 1
+
+
+def test_what_is_too_old_is_not_a_question_any_more(store):
+    young, old = put(store, "a", expires_at=50.0), put(store, "b", expires_at=10.0)
+
+    assert list(store.questions([young, old], 20.0)) == [young]
+    assert [gone.id for gone in store.drop_expired(20.0)] == [old]
+
+
+def test_what_was_committed_survives_a_process_that_never_closes(path):
+    lost = AnswerStore(path, "v1")
+    number = put(lost, "How?")
+
+    with AnswerStore(path, "v1") as found:
+        assert found.reply(number) == reply()
+    lost.__exit__(None, None, None)
+
+
+def test_others_see_what_one_process_adds_and_drops(path, store):
+    with AnswerStore(path, "v1") as other:
+        before = store.changes_of_others()
+        number = put(other, "How?")
+
+        assert store.changes_of_others() != before
+        assert [place.id for place in store.after(0, 0.0)] == [number]
+        store.drop([number])
+        assert other.reply(number) is None
+
+
+def test_a_damaged_answer_is_dropped(path, store):
+    number = put(store, "How?")
+    with sqlite3.connect(path) as file:
+        file.execute(
+            "UPDATE answer SET reply = CAST(substr(reply, 1, length(reply) - 1) || x'7f' AS BLOB)"
+        )
+
+    assert store.reply(number) is None
+    assert len(store) == 0
+
+
+def test_an_answer_moved_to_another_question_is_dropped(path, store):
+    number = put(store, "How?")
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE answer SET question = 'Why?'")
+
+    assert store.reply(number) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left"),
+    [
+        (Scope(tenant="acme"), {"d"}),
+        (Scope(route="other"), {"a", "b", "d"}),
+        (Scope(model="big"), {"a", "c", "d"}),
+        (Scope(tag="x"), {"b", "c", "d"}),
+        (Scope(before=90.0), {"a", "b", "c"}),
+        (Scope(tenant="acme", model="big"), {"a", "c", "d"}),
+        (Scope(), set()),
+    ],
+)
+def test_entries_are_dropped_by_what_somebody_means(store, wanted, left):
+    put(store, "a", tags=("x", "y"))
+    put(store, "b", model="big", tags=("xx",))
+    put(store, "c", route="other")
+    put(store, "d", where=scope("other"), created_at=80.0)
+
+    assert store.count_where(wanted) == 4 - len(left)
+    assert len(store.drop_where(wanted)) == 4 - len(left)
+    ids = [place.id for place in store.after(0, 0.0)]
+    assert {found.question for found in store.questions(ids, 0.0).values()} == left
+
+
+def test_the_least_asked_for_go_first(store):
+    numbers = [put(store, question) for question in "abc"]
+    store.reply(numbers[0])
+
+    assert [gone.id for gone in store.drop_beyond(1)] == numbers[1:]
+
+
+def test_another_version_of_the_embedder_sees_only_its_own_until_they_are_renewed(path, store):
+    number = put(store, "How?", text="so")
+    with AnswerStore(path, "v2") as newer:
+        assert newer.after(0, 0.0) == []
+        assert newer.stale(10) == [(number, "How?")]
+        newer.renew(number, b"other")
+
+        (place,) = newer.after(0, 0.0)
+        assert place.codes == b"other"
+        assert newer.reply(place.id) == reply("so")
+        assert newer.stale(10) == []
