@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -111,12 +111,12 @@ class Far(Generic[T]):
         self._pending: dict[Scope, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._link.listen(_channel(self._process), self._hear)
-        self._link.listen(NEWS, lambda _: self._start(self._catch_up()))
-        self._link.when_up(lambda: self._start(self._come_up()))
+        self._link.listen(NEWS, lambda _: self._start(self._catch_up))
+        self._link.when_up(lambda: self._start(self._come_up))
         self._link.when_down(self._lose)
 
     async def __aenter__(self) -> Far[T]:
-        self._start(self._tend())
+        self._start(self._tend)
         return self
 
     async def __aexit__(
@@ -293,16 +293,15 @@ class Far(Generic[T]):
                     await self.store.renew(held, self.timing.lease_s)
                 await self._catch_up()
 
-    def _start(self, work: object) -> None:
-        assert asyncio.iscoroutine(work)
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(_passing_over_failures(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _passing_over_failures(work: object) -> None:
+async def _passing_over_failures(work: Callable[[], Awaitable[None]]) -> None:
     with suppress(StoreFailed):
-        await work  # type: ignore[misc]
+        await work()
 
 
 def _channel(process: bytes) -> bytes:

@@ -210,9 +210,10 @@ class RedisLink:
             self._fail(StoreFailed("the link was closed"))
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             for connection in (commands, news):
                 await connection.disconnect(nowait=True)
+            # Last, since it is here that we may be cancelled ourselves.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _connection(self) -> AbstractConnection:
         return cast(AbstractConnection, self._pool.make_connection())  # type: ignore[no-untyped-call]

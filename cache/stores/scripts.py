@@ -58,10 +58,10 @@ return held
 """
 
 # KEYS: epochs. ARGV: scope, the scope of everything, most scopes, channel of the news.
-# Epochs are milliseconds of Redis's clock: they go on growing when it has lost everything.
+# Epochs are microseconds of Redis's clock: they go on growing when it has lost everything.
 _INVALIDATE = """
 local time = redis.call('TIME')
-local clock = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local clock = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local last = tonumber(redis.call('HGET', KEYS[1], 'now') or '0')
 local epoch = string.format('%.0f', math.max(clock, last + 1))
 if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[3]) then
