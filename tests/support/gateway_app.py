@@ -195,6 +195,28 @@ async def serving(
         await server.shutdown(sockets=[sock])
 
 
+@contextlib.asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[None]:
+    """Start an ASGI application and stop it, as a server does."""
+    told: asyncio.Queue[Message] = asyncio.Queue()
+    said: asyncio.Queue[Message] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    running = asyncio.create_task(_until_told(app, scope, told, said))
+    await told.put({"type": "lifespan.startup"})
+    assert (await said.get())["type"] == "lifespan.startup.complete"
+    try:
+        yield
+    finally:
+        await told.put({"type": "lifespan.shutdown"})
+        await running
+
+
+async def _until_told(
+    app: App, scope: Scope, told: asyncio.Queue[Message], said: asyncio.Queue[Message]
+) -> None:
+    await app(scope, told.get, said.put)
+
+
 # As the command runs it
 
 
