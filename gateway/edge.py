@@ -244,6 +244,7 @@ async def send_error(send: Send, exc: GatewayError, request_id: str) -> None:
                (b"x-request-id", request_id.encode())]  # fmt: skip
     if exc.retry_after is not None:
         headers.append((b"retry-after", exc.retry_after.encode("latin-1")))
+    headers += [(name.encode(), value.encode()) for name, value in exc.headers.items()]
     if exc.status == 405:
         headers.append((b"allow", b"POST"))
     if exc.status == 413:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from gateway.access.admission import Permit
 from gateway.access.keys import Caller
 from gateway.errors import GatewayError, ProviderError
 from gateway.money.estimate import estimate_usage
@@ -228,6 +229,7 @@ class Entry:
         self.state: Literal["settled", "abandoned", "failed"] = "settled"
         self.cost_nano = 0
         self.saved_nano = 0
+        self.permit: Permit | None = None
         self._facts: RequestFacts | None = None
         self._clock = clock
         self._started_at = clock.wall()
@@ -300,6 +302,7 @@ class Entry:
             and served is not None
             and served.is_complete
             and served.why != "fallback"
+            and (self.permit is None or self.permit.cheapest is None)
             and (served.verdict is None or served.verdict.accepted)
             and served.finish_reason != "content_filter"
             and not any(attempt.error for attempt in self.tried)

@@ -5,15 +5,19 @@ GatewayError                       status, type, code
 ├ Forbidden             403        ├ UnknownModel           404
 ├ NotFound              404        ├ MethodNotAllowed       405
 ├ PayloadTooLarge       413        ├ LedgerUnavailable      503
-├ NoModelAvailable      503
+├ RateLimited           429        ├ BudgetExceeded         429  `headers`
+├ LimitsUnavailable     503        ├ NoModelAvailable       503
 └ ProviderError         502        `upstream_status`, `retry_after`, `word` for the path
   ├ ProviderTimeout     504        ├ ProviderUnavailable    503
   ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
+  ├ ModelLimited        429  a limit of ours on a model
   └ ProviderRejected    their 4xx: not retried, not held against the breaker
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -23,6 +27,7 @@ class GatewayError(Exception):
     status: int = 500
     type: str = "server_error"
     default_code: ClassVar[str | None] = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -106,6 +111,29 @@ class PayloadTooLarge(GatewayError):
     default_code = "payload_too_large"
 
 
+class RateLimited(GatewayError):
+    """More requests or tokens than a limit allows just now."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(GatewayError):
+    """What the request may cost is more than a budget has left."""
+
+    status = 429
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+
+class LimitsUnavailable(GatewayError):
+    """Limits cannot be checked, and the policy does not let requests pass unchecked."""
+
+    status = 503
+    default_code = "limits_unavailable"
+
+
 class LedgerUnavailable(GatewayError):
     """Work that cannot be recorded is not started."""
 
@@ -157,6 +185,15 @@ class ProviderRateLimited(ProviderError):
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
     word = "rate_limited"
+
+
+class ModelLimited(ProviderError):
+    """A model's own limit in the policy is reached; the upstream was not asked."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    word = "limited"
 
 
 class ProviderProtocolError(ProviderError):

@@ -18,6 +18,7 @@ import msgspec
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
 from cache.freshness import Freshness
+from gateway.access.admission import Admission
 from gateway.access.keys import Caller, KeyRing
 from gateway.entry import Attempt, Clock, Entry, Tariff
 from gateway.errors import (
@@ -37,7 +38,8 @@ from gateway.request import ChatRequest
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
-from policies.schema import Policy
+from policies.schema import Policy, Route
+from router.cascade import build_router
 from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
 
 _LEAST_WORTH = 1e-6  # dollars: even a free answer takes a call and its time
@@ -57,6 +59,7 @@ class Parts:
     exact: ExactCache[Released]
     ledger: Ledger
     clock: Clock
+    admission: Admission | None = None
 
 
 class Reply:
@@ -104,6 +107,8 @@ class Reply:
         ]
         if entry.age_s is not None:
             found.append((b"age", b"%d" % entry.age_s))
+        if entry.permit is not None:
+            found += [(k.encode(), v.encode()) for k, v in entry.permit.headers().items()]
         if cost:
             found.append((b"x-frugal-cost-usd", shown_usd(entry.cost_nano).encode()))
             found.append((b"x-frugal-saved-usd", shown_usd(entry.saved_nano).encode()))
@@ -144,6 +149,7 @@ class Pipeline:
         self._rates: dict[str, tuple[float, float]] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._ledger = parts.ledger
+        self._admission = parts.admission
         self._clock = parts.clock
         self._routes = {
             name: route
@@ -159,6 +165,8 @@ class Pipeline:
         """Settle what ends from now on by other prices: a dated price has changed."""
         self._tariff = Tariff(prices, self._tariff.max_output)
         self._rates.clear()
+        if self._admission is not None:
+            self._admission.use_prices(prices)
 
     def open(self, request: ChatRequest, caller: Caller) -> Reply:
         """Admit a request and take its seat at the exact cache.
@@ -201,6 +209,7 @@ class Pipeline:
     async def replay(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part]:
         """Serve a hit: account for it, and return its parts."""
         assert seat.hit is not None, "only a hit is replayed"
+        await self._let_in(entry)
         self._renew_if_stale(entry, seat)
         parts = replayed(seat.hit, entry, self._clock)
         entry.mark_first()
@@ -214,6 +223,8 @@ class Pipeline:
         Once the generator has ended, the entry is durable in the ledger.
         """
         try:
+            if self._admission is not None:
+                await self._admission.admit(entry, is_free=seat is not None)
             source = self._from_cache(entry, seat) if seat else self._cascade(entry)
             async with aclosing(source) as parts:
                 async for part in parts:
@@ -232,12 +243,35 @@ class Pipeline:
         finally:
             await self._settle(entry)
 
+    async def _let_in(self, entry: Entry) -> None:
+        """Take what a hit takes of its caller's limits; a refusal is in the ledger."""
+        if self._admission is None:
+            return
+        try:
+            await self._admission.admit(entry, is_free=True)
+        except GatewayError as exc:
+            entry.fail(exc)
+            await self._settle(entry)
+            raise
+
+    async def _refusal(self, entry: Entry) -> GatewayError | None:
+        """Set aside what a leader may use; that it may not is no failure of the answer itself."""
+        if self._admission is not None:
+            try:
+                await self._admission.admit(entry)
+            except GatewayError as exc:
+                return exc
+        return None
+
     async def _settle(self, entry: Entry) -> None:
         record, lines = entry.settle(self._tariff)
         try:
             await self._ledger.write(record, lines)
         except LedgerError as exc:
             raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
+        finally:
+            if entry.permit is not None:
+                entry.permit.close(tokens=record.usage.total, nano_usd=record.cost_nano_usd)
 
     async def _from_cache(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
         """Replay a hit, share the answer of an equal request under way, or lead for others."""
@@ -256,9 +290,13 @@ class Pipeline:
                             yield part
                     if not seat.was_promoted:
                         return
-            async with aclosing(self._lead(entry, seat)) as parts:
-                async for part in parts:
-                    yield part
+            refusal = await self._refusal(entry)
+            if refusal is None:
+                async with aclosing(self._lead(entry, seat)) as parts:
+                    async for part in parts:
+                        yield part
+        if refusal is not None:
+            raise refusal
 
     async def _lead(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
         released: list[Part] = []
@@ -317,7 +355,7 @@ class Pipeline:
 
     async def _cascade(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Do what the router says: call a tier, or serve an attempt."""
-        plan = self._routers[entry.route_name].start(entry.facts)
+        plan = self._router(entry).start(entry.facts)
         entry.skipped = plan.skipped
         while isinstance(step := self._next(plan, entry), Call):
             attempt = entry.attempt(step.model, why=step.why)
@@ -338,6 +376,12 @@ class Pipeline:
         entry.serve(served)
         for part in in_mode(served.parts, stream=entry.request.stream):
             yield part
+
+    def _router(self, entry: Entry) -> Router:
+        """Return who decides: the route's router, or one that knows the cheapest model alone."""
+        if entry.permit is None or entry.permit.cheapest is None:
+            return self._routers[entry.route_name]
+        return build_router(Route(model=entry.permit.cheapest), {})
 
     def _next(self, plan: Plan, entry: Entry) -> Call | Serve:
         try:
@@ -404,7 +448,10 @@ class Pipeline:
         else:
             body.pop("stream_options", None)
         call = ProviderCall(body, stream, wants_stats, entry.route.timeouts, request.id)
-        return self._providers[attempt.model].call(call)
+        parts = self._providers[attempt.model].call(call)
+        if self._admission is not None and self._admission.limits_model(attempt.model):
+            return self._admission.metered(parts, attempt, entry)
+        return parts
 
 
 def _promises(attempt: Attempt, plan: Plan) -> bool:

@@ -10,11 +10,9 @@ from policies.problems import KeyPath
 ANY = "*"
 
 LATER_KEYS: dict[KeyPath, str] = {
-    ("limits",): "rate limits and budgets",
     ("telemetry",): "telemetry",
     ("privacy",): "privacy settings",
     ("alerts",): "alerts",
-    ("access", "keys", ANY, "limits"): "limits of a key",
     ("access", "keys", ANY, "background"): "background spend of a key",
     ("models", ANY, "deployments"): "several deployments of one model",
     ("models", ANY, "price", "discount"): "price discounts",
@@ -27,7 +25,6 @@ LATER_KEYS: dict[KeyPath, str] = {
     ("routes", ANY, "retries"): "retries",
     ("routes", ANY, "breaker"): "circuit breakers",
     ("routes", ANY, "hedge"): "hedged calls",
-    ("routes", ANY, "limits"): "limits of a route",
     ("routes", ANY, "cache", "semantic"): "the semantic cache",
     ("routes", ANY, "rules", ANY, "cache", "semantic"): "the semantic cache",
     ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",

@@ -11,16 +11,9 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from policies.limits import DefaultLimits, Limits, Rates
 from policies.scalars import (
     Bytes,
     Checkpoint,
@@ -35,12 +28,7 @@ from policies.scalars import (
     Usd,
     Whole,
 )
-
-
-class Section(BaseModel):
-    """A mapping of the policy: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from policies.section import Section
 
 
 class Server(Section):
@@ -64,6 +52,7 @@ class Key(Section):
     tenant: Name = "default"
     scopes: tuple[Name, ...] = Field((), max_length=64)
     tags: tuple[Name, ...] = Field((), max_length=64)
+    limits: Limits | None = None
 
 
 class Access(Section):
@@ -127,6 +116,7 @@ class Model(Section):
     vision: bool | None = None
     json_schema: bool | None = None
     logprobs: bool | None = None
+    limits: Rates = Rates()
     # provider: local
     checkpoint: Checkpoint | None = None
     quantization: Literal["none", "int8"] = "none"
@@ -258,6 +248,7 @@ class Route(Section):
     cache: Cache = Cache()
     timeouts: Timeouts = Timeouts()
     fallback: tuple[Name, ...] = Field((), max_length=16)
+    limits: Limits = Limits()
     rules: tuple[Rule, ...] = Field((), max_length=256)
 
     @model_validator(mode="after")
@@ -299,12 +290,13 @@ class Storage(Section):
 
 
 _ROUTE_KEEPS_ANSWERS: Any = {
+    "limits": True,
     "timeouts": True,
     "cache": True,
     "cascade": {"reference": True, "max_hold": True, "keepalive": True},
     "rules": {"__all__": {"cache": True}},
 }
-_MODEL_KEEPS_ANSWERS = {"api_key", "tls", "price", "threads", "max_batch", "latency"}
+_MODEL_KEEPS_ANSWERS = {"api_key", "latency", "limits", "max_batch", "price", "threads", "tls"}
 
 
 class Policy(Section):
@@ -314,7 +306,8 @@ class Policy(Section):
     server: Server = Server()
     access: Access = Access()
     models: dict[Name, Model] = Field(min_length=1)
-    routes: dict[Name, Route] = {}
+    routes: dict[Name, Route] = Field(default_factory=dict)
+    limits: DefaultLimits = DefaultLimits()
     storage: Storage = Storage()
 
     def route_for(self, name: str) -> Route | None:

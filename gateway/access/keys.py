@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from gateway.errors import Forbidden, InvalidRequest, Unauthenticated
+from policies.limits import Limits
 from policies.schema import Access
 
 _MAX_KEY_BYTES = 512
@@ -15,12 +16,16 @@ _MAX_KEY_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request is accounted to. Empty `scopes` means every route and model."""
+    """Who a request is accounted to. Empty `scopes` means every route and model.
+
+    `limits` are its own; what is not written there is as the policy says for every key.
+    """
 
     key: str
     tenant: str
     tags: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    limits: Limits | None = None
 
     def require(self, name: str) -> None:
         """Raise Forbidden unless this caller may use the route or model `name`."""
@@ -49,7 +54,7 @@ class KeyRing:
         self._open_on_loopback = access.anonymous == "loopback"
         self._callers = {
             self._digest(key.key.get_secret_value().encode()): Caller(
-                key.name, key.tenant, frozenset(key.tags), frozenset(key.scopes)
+                key.name, key.tenant, frozenset(key.tags), frozenset(key.scopes), key.limits
             )
             for key in access.keys
         }

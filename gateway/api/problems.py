@@ -15,7 +15,8 @@ def answer_in_envelopes(app: FastAPI) -> None:
 
     @app.exception_handler(GatewayError)
     async def _ours(_: Request, exc: GatewayError) -> JSONResponse:
-        headers = {"retry-after": exc.retry_after} if exc.retry_after else None
+        waits = {"retry-after": exc.retry_after} if exc.retry_after else {}
+        headers = {**waits, **exc.headers}
         return JSONResponse(exc.body(), status_code=exc.status, headers=headers)
 
     @app.exception_handler(HTTPException)

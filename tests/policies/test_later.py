@@ -12,12 +12,10 @@ ROUTE = "  r: {model: tiny, %s}"
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        (SMALL + "limits: {requests_per_minute: 600}", "limits"),
         (SMALL + "telemetry: {}", "telemetry"),
         (SMALL + "privacy: {store_texts: true}", "privacy"),
         (SMALL + "alerts: []", "alerts"),
         (SMALL + "storage: {ledger: postgresql://x}", "storage.ledger"),
-        (SMALL + "access: {keys: [{name: a, key: k, limits: {}}]}", "access.keys[0].limits"),
         (
             SMALL + "access: {keys: [{name: a, key: k, background: off}]}",
             "access.keys[0].background",

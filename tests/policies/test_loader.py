@@ -69,7 +69,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file():
     text = """
 version: 1
 acces: {}
-limits: {requests_per_minute: 3}
+limits: {requests_per_minute: 0}
 access:
   keys:
     - {name: ci, key: "${NOPE}"}
@@ -87,7 +87,7 @@ routes:
 
     assert [problem.path for problem in found] == [
         "acces",
-        "limits",
+        "limits.requests_per_minute",
         "access.keys[0].key",
         "access.keys[1].name",
         "access.keys[1].key",

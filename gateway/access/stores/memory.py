@@ -1,0 +1,138 @@
+"""Limits of one process: plain dictionaries, decided between two awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.access.gcra import Level, level, taken, wait_for
+from gateway.access.meters import Claim, Pace, Purse, Refused, Room, Taken, Unseeded
+
+_NOT_IN_THIS_WINDOW = float("inf")
+
+
+class _Sum:
+    """What was given out of a purse, and what is set aside for requests under way."""
+
+    __slots__ = ("held", "spent")
+
+    def __init__(self, spent: int) -> None:
+        self.spent = spent
+        self.held = 0
+
+
+class MemoryLimits:
+    """Keeps every meter in memory. `tick` is monotonic seconds."""
+
+    def __init__(self, tick: Callable[[], float]) -> None:
+        self._tick = tick
+        self._full_at: dict[str, float] = {}
+        self._inside: dict[str, int] = {}
+        self._sums: dict[str, _Sum] = {}
+        self._windows: dict[str, str] = {}
+
+    async def take(self, claim: Claim) -> Taken | Refused | Unseeded:
+        """Take all of a claim or nothing."""
+        return self.take_now(claim)
+
+    def take_now(self, claim: Claim) -> Taken | Refused | Unseeded:
+        """Take all of a claim or nothing, without being awaited."""
+        unknown = [purse for purse, _ in claim.purses if purse.id not in self._sums]
+        if unknown:
+            return Unseeded(tuple(unknown))
+        now = self._tick()
+        refusal = self._refusal(claim, now)
+        if refusal is not None:
+            return refusal
+        full_at = self._full_at
+        for pace, amount in claim.paces:
+            full_at[pace.id] = taken(full_at.get(pace.id, now), amount, pace.per_minute, now)
+        for room in claim.rooms:
+            self._inside[room.id] = self._inside.get(room.id, 0) + 1
+        over = tuple(purse for purse, amount in claim.purses if self._hold(purse, amount))
+        return Taken(self._levels(claim, now), over)
+
+    def seed(self, purse: Purse, nano_usd: int) -> None:
+        """Open a purse of which so much is spent, unless it is open already."""
+        if purse.id not in self._sums:
+            self._forget_before(purse)
+            self._sums[purse.id] = _Sum(nano_usd)
+
+    def settle(self, claim: Claim, *, tokens: int, nano_usd: int) -> None:
+        """Give back what was reserved and count what was used."""
+        now = self._tick()
+        full_at = self._full_at
+        for pace, amount in claim.paces:
+            if pace.unit == "tokens" and tokens != amount:
+                before = full_at.get(pace.id, now)
+                full_at[pace.id] = taken(before, tokens - amount, pace.per_minute, now)
+        for room in claim.rooms:
+            self._leave(room)
+        for purse, amount in claim.purses:
+            found = self._sums[purse.id]
+            found.held -= amount
+            found.spent += nano_usd
+            if not found.held and self._windows.get(purse.account) != purse.id:
+                del self._sums[purse.id]
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+    def used(self, purse: Purse) -> tuple[int, int]:
+        """Return what is spent of a purse and what is held, in nano-dollars."""
+        found = self._sums[purse.id]
+        return found.spent, found.held
+
+    def inside(self, room: Room) -> int:
+        """Return how many requests are in a room."""
+        return self._inside.get(room.id, 0)
+
+    def _refusal(self, claim: Claim, now: float) -> Refused | None:
+        """Return the meter that refuses; of several paces, the one to wait for longest."""
+        for purse, amount in claim.purses:
+            if purse.hard and not self._fits(purse, amount):
+                return Refused(purse, self._wait_of(purse, amount), self._levels(claim, now))
+        for room in claim.rooms:
+            if self._inside.get(room.id, 0) >= room.size:
+                return Refused(room, None, self._levels(claim, now))
+        worst: Pace | None = None
+        longest = 0.0
+        for pace, amount in claim.paces:
+            wait = wait_for(self._full_at.get(pace.id, now), amount, pace.per_minute, now)
+            if wait > longest:
+                worst, longest = pace, wait
+        return Refused(worst, longest, self._levels(claim, now)) if worst is not None else None
+
+    def _fits(self, purse: Purse, amount: int) -> bool:
+        found = self._sums[purse.id]
+        return found.spent + found.held + amount <= purse.nano_usd
+
+    def _wait_of(self, purse: Purse, amount: int) -> float | None:
+        """Return None where requests under way may leave enough, else infinity."""
+        is_held = self._sums[purse.id].spent + amount <= purse.nano_usd
+        return None if is_held else _NOT_IN_THIS_WINDOW
+
+    def _hold(self, purse: Purse, amount: int) -> bool:
+        """Set an amount aside; return whether a soft purse is now past its sum."""
+        found = self._sums[purse.id]
+        found.held += amount
+        return not purse.hard and found.spent + found.held > purse.nano_usd
+
+    def _forget_before(self, purse: Purse) -> None:
+        """Drop the account's last window, once nothing of it is under way."""
+        earlier = self._windows.get(purse.account)
+        if earlier is not None and earlier in self._sums and not self._sums[earlier].held:
+            del self._sums[earlier]
+        self._windows[purse.account] = purse.id
+
+    def _leave(self, room: Room) -> None:
+        left = self._inside.get(room.id, 0) - 1
+        if left > 0:
+            self._inside[room.id] = left
+        else:
+            self._inside.pop(room.id, None)
+
+    def _levels(self, claim: Claim, now: float) -> tuple[Level, ...]:
+        full_at = self._full_at
+        return tuple(
+            [level(full_at.get(pace.id, now), pace.per_minute, now) for pace, _ in claim.paces]
+        )

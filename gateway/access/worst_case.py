@@ -1,0 +1,114 @@
+"""The most that a request may cost: every model it may lead to, at its longest answer.
+
+The prompt is bounded as in `gateway.money.estimate`, so a bill cannot pass
+what was set aside for it. What a model's answer is bounded by: the request's
+own `max_tokens`, the model's `max_output`, its context window; a machine of
+ours by the time that the route allows one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from gateway.money.estimate import estimate_usage
+from gateway.money.price import Price, to_nano
+from gateway.money.prices import PriceBook
+from gateway.request import ChatRequest
+from policies.rules import RequestFacts, first_match
+from policies.schema import Route
+from router.types import Capabilities
+
+UNKNOWN_OUTPUT = 131_072
+"""Tokens that an answer is taken to have at most where nobody states a bound."""
+USUAL_OUTPUT = 512
+"""Tokens that a rate limit reserves for an answer whose client set no bound."""
+_PICO_IN_NANO = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """The dearest of a model's prices: pico-dollars per token, nano-dollars per second and call.
+
+    `rich` holds for prompts that may be more than text, `spoken` for answers.
+    """
+
+    input: int
+    rich: int
+    output: int
+    spoken: int
+    second: float
+    call: int
+
+
+class WorstCase:
+    """Bounds requests in nano-dollars. Built anew when a price changes."""
+
+    def __init__(self, prices: PriceBook, capabilities: Mapping[str, Capabilities]) -> None:
+        self._rates = {name: _rates(price) for name, price in prices.prices.items()}
+        self._capabilities = capabilities
+
+    def nano_usd(self, request: ChatRequest, route: Route, models: Iterable[str]) -> int:
+        """Return the most that calling each of `models` once may cost."""
+        prompt = estimate_usage(request.body, "", max_output=0).upper.input
+        choices = request.fields.n or 1
+        is_rich = any(isinstance(m.content, list) for m in request.fields.messages)
+        is_spoken = "modalities" in request.body
+        total = 0
+        for model in models:
+            rates = self._rates[model]
+            known = self._capabilities.get(model)
+            tokens_in, tokens_out = _bounded(prompt, request.max_tokens, known)
+            tokens = tokens_in * (rates.rich if is_rich else rates.input)
+            tokens += tokens_out * choices * (rates.spoken if is_spoken else rates.output)
+            total += -(-tokens // _PICO_IN_NANO) + rates.call
+            total += round(rates.second * route.timeouts.total)
+        return total
+
+
+def models_of(route: Route, facts: RequestFacts) -> list[str]:
+    """Return every call that a request may lead to; a model is there as often as it may be called.
+
+    A judged draft may cost one call of the model that `agreement` asks.
+    """
+    rule = first_match(route.rules, facts) if route.rules else None
+    tiers = route.tiers
+    if rule is not None:
+        tiers = (rule.model,) if rule.model else rule.tiers or tiers
+    tiers = tuple(dict.fromkeys(tiers))
+    second = route.cascade.confidence.second if route.cascade else None
+    judged = [second] * (len(tiers) - 1) if second else []
+    return [*tiers, *judged, *(name for name in dict.fromkeys(route.fallback) if name not in tiers)]
+
+
+def expected_tokens(request: ChatRequest, facts: RequestFacts) -> tuple[int, int]:
+    """Return about how many tokens a request reads, and at most writes, for a rate limit."""
+    tokens_in = facts.input_tokens
+    if facts.has_images:  # their bytes are no tokens
+        tokens_in = estimate_usage(request.body, "").usage.input
+    return tokens_in, (request.max_tokens or USUAL_OUTPUT) * (request.fields.n or 1)
+
+
+def _bounded(prompt: int, asked: int | None, known: Capabilities | None) -> tuple[int, int]:
+    most_out = known.max_output if known else None
+    context = known.context if known else None
+    bounds = [bound for bound in (asked, most_out, context) if bound is not None]
+    tokens_in = min(prompt, context) if context is not None else prompt
+    return tokens_in, min(bounds, default=UNKNOWN_OUTPUT)
+
+
+def _rates(price: Price) -> _Rates:
+    every = [price, *(tier for _, tier in price.tiers)]
+    return _Rates(
+        input=max(_pico(p.input, p.cached_input, p.cache_write) for p in every),
+        rich=max(_pico(p.input, p.cached_input, p.cache_write, p.image, p.audio) for p in every),
+        output=max(_pico(p.output, p.reasoning) for p in every),
+        spoken=max(_pico(p.output, p.reasoning, p.audio_output) for p in every),
+        second=to_nano(price.machine_hour_usd) / 3600,
+        call=max(to_nano(p.per_call) for p in every),
+    )
+
+
+def _pico(*dollars: Decimal) -> int:
+    return int((max(dollars) * 10**12).to_integral_value(ROUND_CEILING))
