@@ -67,6 +67,7 @@ class Attempt:
         self.failure: ProviderError | None = None
         self.reason = ""
         self.is_complete = False
+        self.is_superseded = False
         self.has_been_served = False
         self.is_stream = False
         self.finish_reason: str | None = None
@@ -161,7 +162,7 @@ class Attempt:
     def segment(self) -> str:
         """Return this attempt's word in `x-frugal-path`."""
         if self.error is not None:
-            return f"{self.model}:{self.error}:failed"
+            return f"{self.model}:{self.error}:{'retried' if self.is_superseded else 'failed'}"
         if self.verdict is None:
             return f"{self.model}:{'fallback' if self.why == 'fallback' else 'served'}"
         sure = self.verdict.confidence
@@ -172,6 +173,11 @@ class Attempt:
         if self.has_been_served:
             return "accepted" if verdict.accepted else "degraded"
         return "escalated" if self.is_complete else "escalated_early"
+
+    @property
+    def age_s(self) -> float:
+        """Return how long ago the attempt began, in seconds."""
+        return self._clock.tick() - self._started
 
     @property
     def latency_s(self) -> float:
@@ -230,6 +236,7 @@ class Entry:
         self.cost_nano = 0
         self.saved_nano = 0
         self.permit: Permit | None = None
+        self._asked: dict[str, set[str]] = {}
         self._facts: RequestFacts | None = None
         self._clock = clock
         self._started_at = clock.wall()
@@ -261,8 +268,16 @@ class Entry:
 
     @property
     def tried(self) -> list[Attempt]:
-        """Return the attempts that were meant to serve, in order."""
-        return [attempt for attempt in self.attempts if attempt.purpose == "serve"]
+        """Return the attempts that were meant to serve, in order; of retried ones the last."""
+        return [a for a in self.attempts if a.purpose == "serve" and not a.is_superseded]
+
+    def superseded(self, model: str) -> list[Attempt]:
+        """Return the attempts at a model that failed and were repeated, in order."""
+        return [a for a in self.attempts if a.is_superseded and a.model == model]
+
+    def asked(self, model: str) -> set[str]:
+        """Return the deployments of a model that this request was sent to, to be added to."""
+        return self._asked.setdefault(model, set())
 
     def abandon(self) -> None:
         """Close with the client gone."""
@@ -291,7 +306,8 @@ class Entry:
         if self.cache == "exact":
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
-        return ",".join(skipped + [attempt.segment() for attempt in self.tried])
+        serving = [attempt for attempt in self.attempts if attempt.purpose == "serve"]
+        return ",".join(skipped + [attempt.segment() for attempt in serving])
 
     @property
     def is_keepable(self) -> bool:

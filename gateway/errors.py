@@ -11,7 +11,8 @@ GatewayError                       status, type, code
   ├ ProviderTimeout     504        ├ ProviderUnavailable    503
   ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
   ├ ModelLimited        429  a limit of ours on a model
-  └ ProviderRejected    their 4xx: not retried, not held against the breaker
+  ├ ProviderRejected    their 4xx: not retried, not held against the breaker
+  └ CircuitOpen         503        a kind of ProviderUnavailable: not even asked
 """
 
 from __future__ import annotations
@@ -151,7 +152,8 @@ class NoModelAvailable(GatewayError):
 class ProviderError(GatewayError):
     """An upstream failed. `word` names the failure in `x-frugal-path` and the ledger.
 
-    `may_be_billed` where the upstream may have worked although nothing came of it.
+    `may_be_billed` where the upstream may have worked although nothing came of it;
+    `has_alternative` where another deployment of the model has not been asked.
     """
 
     status = 502
@@ -159,6 +161,7 @@ class ProviderError(GatewayError):
     default_code = "upstream_error"
     word: ClassVar[str] = "error"
     may_be_billed: ClassVar[bool] = False
+    has_alternative: bool = False
 
 
 class ProviderTimeout(ProviderError):
@@ -176,6 +179,13 @@ class ProviderUnavailable(ProviderError):
     status = 503
     default_code = "upstream_unavailable"
     word = "unavailable"
+
+
+class CircuitOpen(ProviderUnavailable):
+    """A model was not asked, since it has failed too often of late."""
+
+    default_code = "circuit_open"
+    word = "circuit_open"
 
 
 class ProviderRateLimited(ProviderError):

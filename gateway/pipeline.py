@@ -35,6 +35,7 @@ from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
 from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
+from gateway.resilience.resilience import Resilience, terms_of
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
@@ -60,6 +61,7 @@ class Parts:
     ledger: Ledger
     clock: Clock
     admission: Admission | None = None
+    resilience: Resilience | None = None
 
 
 class Reply:
@@ -151,6 +153,7 @@ class Pipeline:
         self._ledger = parts.ledger
         self._admission = parts.admission
         self._clock = parts.clock
+        self._resilience = parts.resilience or Resilience(parts.clock)
         self._routes = {
             name: route
             for name in {*parts.policy.routes, *parts.policy.models}
@@ -357,6 +360,7 @@ class Pipeline:
         """Do what the router says: call a tier, or serve an attempt."""
         plan = self._router(entry).start(entry.facts)
         entry.skipped = plan.skipped
+        self._resilience.count(entry)
         while isinstance(step := self._next(plan, entry), Call):
             attempt = entry.attempt(step.model, why=step.why)
             try:
@@ -369,6 +373,9 @@ class Pipeline:
                     return
             except ProviderError as exc:
                 attempt.fail(exc)
+                attempt.is_superseded = await self._resilience.try_again(attempt, entry, exc)
+                if attempt.is_superseded:
+                    continue  # to the plan this attempt never was: it names the same model
                 is_final = attempt.has_begun or isinstance(exc, ProviderRejected)
                 if is_final and not step.judged:
                     raise  # half an answer cannot be taken back, nor the client's mistake mended
@@ -447,8 +454,9 @@ class Pipeline:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         else:
             body.pop("stream_options", None)
-        call = ProviderCall(body, stream, wants_stats, entry.route.timeouts, request.id)
-        parts = self._providers[attempt.model].call(call)
+        timeouts, asked = terms_of(attempt, entry)
+        call = ProviderCall(body, stream, wants_stats, timeouts, request.id, asked)
+        parts = self._resilience.guarded(self._providers[attempt.model].call(call), attempt, entry)
         if self._admission is not None and self._admission.limits_model(attempt.model):
             return self._admission.metered(parts, attempt, entry)
         return parts

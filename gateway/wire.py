@@ -38,7 +38,8 @@ class ProviderCall(msgspec.Struct, frozen=True):
     `stream` may differ from what the client asked for; `body` agrees with it.
     `wants_stats` asks for token statistics where the provider can give them:
     the provider then adds what it must to the body, and takes from the reply
-    what the client did not ask for.
+    what the client did not ask for. `asked` names the deployments that this
+    request was sent to; whoever chooses one adds it.
     """
 
     body: dict[str, Any]
@@ -46,6 +47,7 @@ class ProviderCall(msgspec.Struct, frozen=True):
     wants_stats: bool
     timeouts: Timeouts
     request_id: str
+    asked: set[str] | None = None
 
 
 class Provider(Protocol):

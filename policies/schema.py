@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from policies.limits import DefaultLimits, Limits, Rates
+from policies.resilience import BreakerRules, Deployment, RetryRules
 from policies.scalars import (
     Bytes,
     Checkpoint,
@@ -95,12 +96,16 @@ class Model(Section):
     """One model: who serves it, what it can do, what it costs.
 
     `model` is the name the upstream knows (default: the key in `models`). The
-    capabilities are inherited from the price table where not declared.
+    capabilities are inherited from the price table where not declared. With
+    `deployments` in place of `base_url` it is served by several servers:
+    `balance` prefers the quickest of them, or goes by their weights alone.
     """
 
     provider: str
     model: str | None = None
     base_url: str | None = None
+    deployments: tuple[Deployment, ...] = Field((), max_length=32)
+    balance: Literal["latency", "weight"] = "latency"
     api_key: Secret | None = None
     tls: Tls = Tls()
     price: (
@@ -247,6 +252,8 @@ class Route(Section):
     cascade: Cascade | None = None
     cache: Cache = Cache()
     timeouts: Timeouts = Timeouts()
+    retries: RetryRules | None = None
+    breaker: BreakerRules | None = None
     fallback: tuple[Name, ...] = Field((), max_length=16)
     limits: Limits = Limits()
     rules: tuple[Rule, ...] = Field((), max_length=256)
@@ -292,11 +299,17 @@ class Storage(Section):
 _ROUTE_KEEPS_ANSWERS: Any = {
     "limits": True,
     "timeouts": True,
+    "retries": True,
+    "breaker": True,
     "cache": True,
     "cascade": {"reference": True, "max_hold": True, "keepalive": True},
     "rules": {"__all__": {"cache": True}},
 }
-_MODEL_KEEPS_ANSWERS = {"api_key", "latency", "limits", "max_batch", "price", "threads", "tls"}
+_MODEL_KEEPS_ANSWERS: Any = {
+    **dict.fromkeys(("api_key", "latency", "limits", "max_batch", "price", "threads", "tls"), True),
+    "balance": True,
+    "deployments": {"__all__": {"api_key": True, "weight": True}},
+}
 
 
 class Policy(Section):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from gateway.entry import Clock
+from gateway.resilience.balance import BalancedProvider, Member
 from gateway.wire import Provider
 from policies.kinds import PROVIDERS, resolve
+from policies.resilience import Deployment
 from policies.schema import Model, Policy
 
 
 class ProviderKind(Protocol):
     """The class of a provider: how one is made from a model of the policy."""
 
-    def from_model(self, name: str, model: Model, *, socket: Path | None) -> Provider:
+    def from_model(self, name: str, model: Model, *, socket: Path | None = None) -> Provider:
         """Build the provider of one model; `socket` is its local engine's, if it has one."""
         ...
 
@@ -24,8 +28,33 @@ def build_providers(policy: Policy, sockets: Mapping[str, Path]) -> dict[str, Pr
 
     `sockets` holds the Unix sockets of local engines by model name.
     """
-    providers: dict[str, Provider] = {}
-    for name, model in policy.models.items():
-        kind = cast(ProviderKind, resolve(PROVIDERS, model.provider))
-        providers[name] = kind.from_model(name, model, socket=sockets.get(name))
-    return providers
+    return {
+        name: build_provider(name, model, sockets.get(name))
+        for name, model in policy.models.items()
+    }
+
+
+def build_provider(name: str, model: Model, socket: Path | None = None) -> Provider:
+    """Return the provider of one model: of all its deployments, if it has several."""
+    kind = cast(ProviderKind, resolve(PROVIDERS, model.provider))
+    if not model.deployments:
+        return kind.from_model(name, model, socket=socket)
+    clock = Clock()
+    members = [
+        Member(each.base_url, kind.from_model(name, deployed_at(each, model)), each.weight)
+        for each in model.deployments
+    ]
+    return BalancedProvider(
+        members, tick=clock.tick, wall=clock.wall, draw=random.random, balance=model.balance
+    )
+
+
+def deployed_at(deployment: Deployment, model: Model) -> Model:
+    """Return the model as if this deployment were its only server."""
+    return model.model_copy(
+        update={
+            "base_url": deployment.base_url,
+            "api_key": deployment.api_key or model.api_key,
+            "deployments": (),
+        }
+    )

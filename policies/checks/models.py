@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from policies.explain import nearest
 from policies.kinds import PROVIDERS, REMOTE_PROVIDERS, is_class_path
 from policies.later import LATER_VALUES
 from policies.problems import KeyPath
+from policies.resilience import Deployment
 from policies.schema import Model, Price
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -19,7 +21,7 @@ _LATER = LATER_VALUES[("models", "*", "provider")]
 _FIELDS_OF = {
     "local": frozenset({"checkpoint", "quantization", "threads", "max_batch"}),
     "recorded": frozenset({"outcomes", "latency"}),
-    "remote": frozenset({"base_url", "api_key", "tls"}),
+    "remote": frozenset({"base_url", "api_key", "tls", "deployments", "balance"}),
 }
 _NEEDED = {
     "local": ("checkpoint", "name a directory, or demo/tiny"),
@@ -40,6 +42,7 @@ def check_models(outline: Outline, document: Document) -> None:
             message = f"unknown provider {document.found((*path, 'provider'))}"
             document.report((*path, "provider"), message, hint)
         _check_address(model, path, document)
+        _check_deployments(model, path, document)
         _check_price(model, path, document)
         _check_files(model, path, document)
 
@@ -47,22 +50,46 @@ def check_models(outline: Outline, document: Document) -> None:
 def _check_known_provider(model: Model, path: KeyPath, document: Document) -> None:
     family = "remote" if model.provider in REMOTE_PROVIDERS else model.provider
     needed, hint = _NEEDED[family]
-    if getattr(model, needed) is None and model.provider != "openai":
+    has_address = getattr(model, needed) is not None or bool(model.deployments)
+    if not has_address and model.provider != "openai":
         document.report((*path, needed), f"provider {model.provider} needs it", hint)
     for other, fields in _FIELDS_OF.items():
         for field in sorted(fields & model.model_fields_set) if other != family else ():
             message = f"'{field}' means nothing to provider {model.provider}"
             document.report((*path, field), message, "remove it", at_key=True)
-    if model.provider == "openai" and model.base_url is None and model.api_key is None:
+    if model.provider == "openai" and not has_address and model.api_key is None:
         hint = "write api_key: ${OPENAI_API_KEY}, or a base_url"
         document.report((*path, "api_key"), f"{OPENAI_URL} needs it", hint)
 
 
 def _check_address(model: Model, path: KeyPath, document: Document) -> None:
-    if model.base_url is not None and (fault := _fault_of_url(model.base_url)):
-        document.report((*path, "base_url"), fault, "for example http://127.0.0.1:8000/v1")
-    if model.api_key is not None and not _can_be_sent(model.api_key.get_secret_value()):
-        document.report((*path, "api_key"), "expected visible ASCII characters without spaces")
+    for where, section in _addressed(model, path):
+        if section.base_url is not None and (fault := _fault_of_url(section.base_url)):
+            document.report((*where, "base_url"), fault, "for example http://127.0.0.1:8000/v1")
+        if section.api_key is not None and not _can_be_sent(section.api_key.get_secret_value()):
+            document.report((*where, "api_key"), "expected visible ASCII characters without spaces")
+
+
+def _addressed(model: Model, path: KeyPath) -> Iterator[tuple[KeyPath, Model | Deployment]]:
+    yield path, model
+    for index, deployment in enumerate(model.deployments):
+        yield (*path, "deployments", index), deployment
+
+
+def _check_deployments(model: Model, path: KeyPath, document: Document) -> None:
+    if model.deployments and model.base_url is not None:
+        hint = "remove it, or make it one of the deployments"
+        message = "'base_url' means nothing beside deployments"
+        document.report((*path, "base_url"), message, hint, at_key=True)
+    if "balance" in model.model_fields_set and len(model.deployments) < 2:
+        message = "'balance' means nothing without several deployments"
+        document.report((*path, "balance"), message, "remove it", at_key=True)
+    seen: set[str] = set()
+    for index, deployment in enumerate(model.deployments):
+        if deployment.base_url in seen:
+            where = (*path, "deployments", index, "base_url")
+            document.report(where, "this deployment stands twice", "give one a larger weight")
+        seen.add(deployment.base_url)
 
 
 def _fault_of_url(url: str) -> str | None:

@@ -20,7 +20,6 @@ ROUTE = "  r: {model: tiny, %s}"
             SMALL + "access: {keys: [{name: a, key: k, background: off}]}",
             "access.keys[0].background",
         ),
-        (SMALL.replace("sk-large", "x, deployments: []"), "models.large.deployments"),
         (SMALL.replace("openai", "anthropic"), "models.large.provider"),
         (SMALL.replace("demo/tiny", "demo/tiny, quantization: int4"), "models.tiny.quantization"),
         (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
@@ -30,8 +29,6 @@ ROUTE = "  r: {model: tiny, %s}"
         (routes(CASCADE % "bundle: bundles/auto"), "routes.r.cascade.bundle"),
         (routes(CASCADE % "audit: {share: 0.02}"), "routes.r.cascade.audit"),
         (routes(CASCADE % "control: 0.01"), "routes.r.cascade.control"),
-        (routes(ROUTE % "retries: {attempts: 2}"), "routes.r.retries"),
-        (routes(ROUTE % "breaker: {failures: 0.5}"), "routes.r.breaker"),
         (routes(ROUTE % "cache: {semantic: {max_error: 0.01}}"), "routes.r.cache.semantic"),
         (
             routes(ROUTE % "rules: [{when: {tag: x}, cache: {semantic: {ttl: 6h}}}]"),

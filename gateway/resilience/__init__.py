@@ -1,0 +1,1 @@
+"""What keeps a sick upstream from hurting more than it must."""

@@ -1,0 +1,174 @@
+"""Several deployments of one model behind one provider: who is asked, and who sits out.
+
+Two deployments are drawn by weight and the better one is asked ("the power of
+two choices", Mitzenmacher 2001): better is the shorter expected wait, the
+recent time to a first part times the calls under way. Old measurements fade,
+so that one that was slow is tried again. A deployment that fails is ejected by
+a breaker of its own, for longer each time; when all are, the least loaded is
+asked all the same, for a sick upstream is better than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Literal
+
+from gateway.errors import ProviderError, ProviderRateLimited
+from gateway.resilience.breaker import Breaker
+from gateway.resilience.guard import Tick, counted, is_upstreams_fault
+from gateway.resilience.retry import seconds_in
+from gateway.wire import Part, Provider, ProviderCall
+from policies.resilience import BreakerRules
+
+EJECTION = BreakerRules(consecutive=5, failures=0.5, min_calls=10, window=30.0, open_for=5.0)
+"""Outlier ejection: five failures in a row, or half of ten within half a minute."""
+
+_FADE_S = 10.0
+_DREAD = 10.0
+_LONGEST_REST_S = 60.0
+_REST_S = 1.0
+Balance = Literal["latency", "weight"]
+
+
+class Member:
+    """One deployment and what is known of it."""
+
+    def __init__(self, name: str, provider: Provider, weight: float) -> None:
+        self.name = name
+        self.provider = provider
+        self.weight = weight
+        self.breaker = Breaker(EJECTION, growth=2.0)
+        self.under_way = 0
+        self.rests_until = -math.inf
+        self._first_s = 0.0
+        self._illness = 0.0
+        self._measured = -math.inf
+
+    def is_well(self, now: float) -> bool:
+        """Return whether it may be asked: neither ejected nor over its rate limit."""
+        return self.breaker.would_admit(now) and now >= self.rests_until
+
+    def expected_s(self, now: float) -> float:
+        """Return its recent time to a first part, fading to nothing."""
+        return self._first_s * self._fade(now)
+
+    def load(self, now: float) -> float:
+        """Return how long a new call would wait, longer for one that often fails."""
+        illness = self._illness * self._fade(now)
+        # A little for every call, so that unmeasured deployments share alike.
+        wait_s = (self.expected_s(now) + 0.001) * (self.under_way + 1)
+        return wait_s * (1.0 + _DREAD * illness) / self.weight
+
+    def answered(self, first_s: float, now: float) -> None:
+        """Learn a time to a first part: a worse one at once, a better one by and by."""
+        known = self.expected_s(now)
+        first_s = first_s if first_s > known else 0.7 * known + 0.3 * first_s
+        self._learn(first_s, 0.0, now)
+
+    def failed(self, after_s: float, now: float) -> None:
+        """Learn a failure; the time it took counts where it was long."""
+        self._learn(max(after_s, self.expected_s(now)), 1.0, now)
+
+    def left(self, after_s: float, now: float) -> None:
+        """Learn that nothing had come by the time somebody gave up waiting."""
+        if after_s > self.expected_s(now):
+            self._first_s, self._illness = after_s, self._illness * self._fade(now)
+            self._measured = now
+
+    def _learn(self, first_s: float, failure: float, now: float) -> None:
+        self._illness = 0.9 * self._illness * self._fade(now) + 0.1 * failure
+        self._first_s = first_s
+        self._measured = now
+
+    def _fade(self, now: float) -> float:
+        return math.exp((self._measured - now) / _FADE_S)
+
+
+class BalancedProvider:
+    """One model on several servers; satisfies `Provider`."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        tick: Tick,
+        wall: Callable[[], float],
+        draw: Callable[[], float],
+        balance: Balance = "latency",
+    ) -> None:
+        self._members = members
+        self._tick = tick
+        self._wall = wall
+        self._draw = draw
+        self._balance = balance
+
+    async def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
+        """Yield the parts of one reply; see `Provider.call`."""
+        began = self._tick()
+        asked = call.asked if call.asked is not None else set()
+        member = self.choose(began, asked)
+        asked.add(member.name)
+        ticket = member.breaker.admit(began) or member.breaker.force()
+        parts = counted(member.breaker, ticket, member.provider.call(call), self._tick)
+        is_first = True
+        member.under_way += 1
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    if is_first:
+                        is_first = False
+                        now = self._tick()
+                        member.answered(now - began, now)
+                    yield part
+        except ProviderError as exc:
+            self._learn(member, exc, began)
+            exc.has_alternative = any(
+                each.name not in asked and each.is_well(self._tick()) for each in self._members
+            )
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if is_first:
+                now = self._tick()
+                member.left(now - began, now)
+            raise
+        finally:
+            member.under_way -= 1
+
+    def choose(self, now: float, asked: set[str]) -> Member:
+        """Return the deployment to ask: one that is well and was not asked, where there is one."""
+        well = [member for member in self._members if member.is_well(now)]
+        fresh = [member for member in well if member.name not in asked]
+        if not well:
+            return min(self._members, key=lambda member: member.load(now))
+        return self._draw_one(fresh or well, now)
+
+    async def aclose(self) -> None:
+        """Release the connections of all."""
+        await asyncio.gather(*(member.provider.aclose() for member in self._members))
+
+    def _draw_one(self, members: Sequence[Member], now: float) -> Member:
+        first = self._by_weight(members)
+        others = [member for member in members if member is not first]
+        if self._balance == "weight" or not others:
+            return first
+        return min(first, self._by_weight(others), key=lambda member: member.load(now))
+
+    def _by_weight(self, members: Sequence[Member]) -> Member:
+        point = self._draw() * sum(member.weight for member in members)
+        for member in members:
+            point -= member.weight
+            if point < 0:
+                return member
+        return members[-1]
+
+    def _learn(self, member: Member, exc: ProviderError, began: float) -> None:
+        """Let a deployment that is over its rate rest."""
+        now = self._tick()
+        if isinstance(exc, ProviderRateLimited):
+            rest_s = seconds_in(exc.retry_after, self._wall()) or _REST_S
+            member.rests_until = now + min(rest_s, _LONGEST_REST_S)
+        elif is_upstreams_fault(exc):
+            member.failed(now - began, now)
