@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -242,6 +242,7 @@ class ExactCache(Generic[T]):
         self._flights: SingleFlight[T] = SingleFlight()
         if far is not None:
             far.forget = self.forget
+            far.counts = lambda: asdict(self.stats())
 
     def seat(
         self, fingerprint: bytes, freshness: Freshness, *, max_entry: int, skips: bool = False

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 _REMEMBERED = 64  # answers that have ended, for followers who have missed their end
 _WAITING_INVALIDATIONS = 100
+_SILENT_S = 10.0  # after which a process counts as gone
 
 
 class Codec(Protocol[T]):
@@ -84,7 +85,8 @@ class Found(Generic[T]):
 class Far(Generic[T]):
     """This process among those that share a Redis. An async context manager.
 
-    `forget` is told of every scope that another process has invalidated.
+    `forget` is told of every scope that another process has invalidated; what
+    `counts` returns is shown to the others.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Far(Generic[T]):
         self.epochs = Epochs()
         self.timing = timing or Timing()
         self.forget: Callable[[Scope], object] = lambda scope: None
+        self.counts: Callable[[], Mapping[str, int]] = dict
         self.hits = self.followed = self.led = 0
         self._link = store.link
         self._wall = wall
@@ -226,6 +229,16 @@ class Far(Generic[T]):
         """Return how many invalidations the other processes do not know of yet."""
         return len(self._pending)
 
+    async def totals(self) -> tuple[int, dict[str, int]]:
+        """Return how many processes there are, and the sums of their counts. Raises StoreFailed."""
+        others = await self.store.reports(self._wall() - _SILENT_S)
+        reports = [dict(self.counts()), *(r for name, r in others.items() if name != self._process)]
+        sums: dict[str, int] = {}
+        for report in reports:
+            for name, count in report.items():
+                sums[name] = sums.get(name, 0) + count
+        return len(reports), sums
+
     def _ask(self, token: bytes, have: int) -> None:
         """Ask a leader for what is missing of its answer."""
         leader = token.partition(b".")[0]
@@ -292,6 +305,7 @@ class Far(Generic[T]):
                     held = {lease.key: token for token, lease in self._leases.items()}
                     await self.store.renew(held, self.timing.lease_s)
                 await self._catch_up()
+                self.store.report(self._process, self.counts())
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(_passing_over_failures(work))

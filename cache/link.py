@@ -23,6 +23,21 @@ class Link(Protocol):
         """Return whether calls are tried at all."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Return why the link was last down."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """Return how often the link has gone down."""
+        ...
+
+    @property
+    def refusals(self) -> int:
+        """Return how many commands were answered with an error."""
+        ...
+
     async def call(self, *command: bytes) -> Reply:
         """Send a command and return the answer. Raises StoreFailed."""
         ...

@@ -10,14 +10,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cache.exact import ExactCache
 from gateway.access.admission import Admission
 from gateway.access.build import admission_of
 from gateway.access.keys import KeyRing
 from gateway.api.admin import admin_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
-from gateway.caches import exact_cache
+from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.engines import running_engines
 from gateway.entry import Clock
@@ -25,7 +24,6 @@ from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.providers.build import build_providers
-from gateway.released import Released
 from gateway.settings import Settings
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -44,7 +42,8 @@ class Running:
     ledger_url: str
     pipeline: Pipeline | None = None
     ledger: Ledger | None = None
-    exact: ExactCache[Released] | None = None
+    caches: Caches | None = None
+    workers: int = 1
 
     @property
     def is_ready(self) -> bool:
@@ -74,7 +73,7 @@ def create_app(
     """
     clock = clock or Clock()
     ledger_url = settings.ledger or policy.storage.ledger
-    running = Running(policy, KeyRing(policy.access), ledger_url)
+    running = Running(policy, KeyRing(policy.access), ledger_url, workers=settings.workers)
     prices = resolve_prices(policy, datetime.fromtimestamp(clock.wall(), UTC))
 
     @asynccontextmanager
@@ -90,7 +89,7 @@ def create_app(
             for provider in served.values():
                 stack.push_async_callback(provider.aclose)
             running.ledger = ledger
-            running.exact = await stack.enter_async_context(exact_cache(policy, clock))
+            running.caches = await stack.enter_async_context(caches_of(policy, clock))
             admission = admission_of(policy, prices, clock, ledger_url)
             if admission is not None:
                 stack.push_async_callback(admission.aclose)
@@ -126,7 +125,7 @@ def _pipeline(
     clock: Clock,
     admission: Admission | None,
 ) -> Pipeline:
-    assert running.exact is not None, "the cache is built first"
+    assert running.caches is not None, "the caches are built first"
     return Pipeline(
         Parts(
             policy=running.policy,
@@ -134,7 +133,7 @@ def _pipeline(
             routers=build_routers(running.policy),
             providers=providers,
             prices=prices,
-            exact=running.exact,
+            exact=running.caches.exact,
             ledger=ledger,
             clock=clock,
             admission=admission,

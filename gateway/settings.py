@@ -13,9 +13,11 @@ class Settings:
 
     `sockets` maps a local model's name to the Unix socket of an engine that
     somebody else supervises; the app starts an engine itself for each local
-    model not named there. `ledger` overrides the policy's.
+    model not named there. `ledger` overrides the policy's. `workers` tells how
+    many processes serve alike, this one included.
     """
 
     policy_path: Path | None = None
     ledger: str | None = None
     sockets: Mapping[str, Path] = field(default_factory=dict)
+    workers: int = 1

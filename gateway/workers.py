@@ -74,6 +74,7 @@ async def _spawn(
         "policy": str(settings.policy_path),
         "ledger": settings.ledger,
         "sockets": {name: str(path) for name, path in settings.sockets.items()},
+        "workers": settings.workers,
         "public": public.fileno(),
         "admin": admin.fileno() if admin else None,
     }
@@ -96,6 +97,7 @@ def _worker(handed: str) -> None:
         policy_path=Path(told["policy"]),
         ledger=told["ledger"],
         sockets={name: Path(path) for name, path in told["sockets"].items()},
+        workers=told["workers"],
     )
     admin = socket.socket(fileno=told["admin"]) if told["admin"] is not None else None
     serve_from(settings, socket.socket(fileno=told["public"]), admin)

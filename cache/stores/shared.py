@@ -3,6 +3,7 @@
 frugal:e:<partition>:<digest>    an entry, see `cache.codec`
 frugal:l:<partition>:<digest>    the lease of who makes it now
 frugal:epochs                    what was invalidated when
+frugal:counts                    what each process has counted
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from cache.codec import HEAD_BYTES, Corrupt, Labels, Stored, dump, load, load_labels
 from cache.epochs import MAX_SCOPES
@@ -21,6 +24,7 @@ from cache.types import CachedReply, StoreFailed
 
 EPOCHS = b"frugal:epochs"
 NEWS = b"frugal:news"
+_COUNTS = b"frugal:counts"
 _ENTRY, _LEASE = b"frugal:e:", b"frugal:l:"
 _SCAN = 250
 
@@ -116,9 +120,7 @@ class SharedStore:
     async def epochs(self) -> tuple[int, Mapping[bytes, int]]:
         """Return the epoch, and which scope opened which."""
         found = await self.link.call(b"HGETALL", EPOCHS)
-        if not isinstance(found, list):
-            raise StoreFailed(f"expected the epochs, found {found!r}")
-        told = {bytes(name): _number(at) for name, at in _pairs(found)}
+        told = {name: _number(at) for name, at in _pairs(_list(found))}
         return told.pop(b"now", 0), told
 
     async def holder(self, key: bytes) -> bytes | None:
@@ -134,6 +136,21 @@ class SharedStore:
         """Hold on to leases, given as tokens by key."""
         keys = [_named(_LEASE, key) for key in leases]
         await self.link.run("renew", keys, _milliseconds(lease_s), *leases.values())
+
+    def report(self, process: bytes, counts: Mapping[str, int]) -> None:
+        """Let the others know what a process has counted."""
+        told = msgspec.json.encode((self._wall(), counts))
+        self.link.post(b"HSET", _COUNTS, process, told)
+        self.link.post(b"EXPIRE", _COUNTS, b"3600")
+
+    async def reports(self, since: float) -> dict[bytes, dict[str, int]]:
+        """Return the counts of each process that has reported since; forget the others."""
+        found = await self.link.call(b"HGETALL", _COUNTS)
+        told = {name: _report(data) for name, data in _pairs(_list(found))}
+        for name, (at, _) in told.items():
+            if at < since:
+                self.link.post(b"HDEL", _COUNTS, name)
+        return {name: counts for name, (at, counts) in told.items() if at >= since}
 
     def _kept(
         self, key: bytes, reply: CachedReply, ttl: float, stamp: int, token: bytes
@@ -214,6 +231,22 @@ def _scanned(found: Reply) -> tuple[bytes, list[bytes]]:
         found[0] if isinstance(found[0], bytes) else b"0",
         [name for name in found[1] if isinstance(name, bytes)],
     )
+
+
+def _list(found: Reply) -> list[Reply]:
+    if not isinstance(found, list):
+        raise StoreFailed(f"expected a hash, found {found!r}")
+    return found
+
+
+def _report(data: Reply) -> tuple[float, dict[str, int]]:
+    try:
+        at, counts = msgspec.json.decode(
+            data if isinstance(data, bytes) else b"", type=tuple[float, dict[str, int]]
+        )
+    except msgspec.MsgspecError:
+        return 0.0, {}
+    return at, counts
 
 
 def _pairs(found: list[Reply]) -> list[tuple[bytes, Reply]]:

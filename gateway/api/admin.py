@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from gateway.access.keys import ANONYMOUS, Caller, is_loopback_host
+from gateway.api.caches import cache_routes
 from gateway.api.public import calling, health_routes
 from gateway.errors import Forbidden, InvalidRequest
 from policies.show import masked
@@ -51,5 +52,6 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         except ReportError as exc:
             raise InvalidRequest(str(exc), param="since") from exc
 
+    cache_routes(routes, running)
     app.include_router(routes)
     health_routes(app, running)

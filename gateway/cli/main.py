@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.cache import cache
 from gateway.cli.check import check
 from gateway.cli.costs import costs
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 engine = typer.Typer(help="The local engine on its own.", no_args_is_help=True)
 app.add_typer(engine, name="engine")
+app.add_typer(cache, name="cache")
 app.command()(check)
 app.command()(costs)
 

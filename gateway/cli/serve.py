@@ -82,7 +82,8 @@ def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
         serve_here(policy, settings, public, admin, greeting=greeting)
     else:
         print(greeting, file=sys.stderr, flush=True)
-        _say_what_is_per_worker(server.workers)
+        if policy.storage.redis is None:
+            _say_what_is_per_worker(server.workers)
         asyncio.run(_supervise(policy, settings, public, admin))
 
 
@@ -179,7 +180,7 @@ async def _supervise(
 ) -> None:
     """Run the engines once and the workers beside them; a worker that dies is replaced."""
     async with running_engines(policy, already=settings.sockets) as sockets:
-        shared = replace(settings, sockets=sockets)
+        shared = replace(settings, sockets=sockets, workers=policy.server.workers)
         await run_workers(policy.server.workers, shared, public, admin)
 
 
@@ -207,6 +208,6 @@ def _address(sock: socket.socket) -> str:
 def _say_what_is_per_worker(workers: int) -> None:
     print(
         f"{workers} workers: the exact cache and single-flight are per worker, so up to {workers} "
-        "equal requests may be paid for; the ledger is shared",
+        "equal requests may be paid for (storage.redis lets them share); the ledger is shared",
         file=sys.stderr,
     )

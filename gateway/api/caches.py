@@ -1,0 +1,108 @@
+"""What the caches hold and how often they helped, and how to make them forget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cache.fingerprint import fingerprint
+from cache.scope import Scope
+from gateway.errors import GatewayError, InvalidRequest
+from gateway.request import parse_chat
+
+if TYPE_CHECKING:
+    from gateway.app import Running
+    from gateway.caches import Caches
+
+
+class CacheNotShared(GatewayError):
+    """Other workers keep answers that this one cannot reach."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "cache_not_shared"
+
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Invalidation(BaseModel):
+    """Which answers to forget: those for which all that is given holds.
+
+    `request` is a chat completion's body, and needs the tenant that sent it;
+    `key` is what a dry run by `request` returns. `before` is in seconds since
+    the epoch. To forget everything, say so: `everything: true`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    tenant: Text | None = None
+    route: Text | None = None
+    model: Text | None = None
+    tag: Text | None = None
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    request: dict[str, Any] | None = None
+    before: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    everything: Literal[True] | None = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Invalidation:
+        named = self.model_dump(exclude_none=True, exclude={"dry_run", "everything"})
+        if bool(named) == bool(self.everything):
+            names = "tenant, route, model, tag, key, request, before"
+            raise ValueError(f"expected one or more of {names}, or everything: true alone")
+        if self.request is not None and (self.key is not None or self.tenant is None):
+            raise ValueError("expected the tenant beside the request, and no key")
+        return self
+
+
+def cache_routes(routes: APIRouter, running: Running) -> None:
+    """Add `/cache` and `/cache/invalidate` to the admin's routes."""
+
+    def caches() -> Caches:
+        assert running.caches is not None, "the lifespan has not begun"
+        return running.caches
+
+    @routes.get("/cache")
+    async def cache() -> dict[str, Any]:
+        """Return what this process has counted and, with Redis, what all have."""
+        return {"workers": running.workers, **await caches().report()}
+
+    @routes.post("/cache/invalidate")
+    async def invalidate(asked: Invalidation) -> dict[str, Any]:
+        """Forget answers, those of requests under way included; a dry run only counts them."""
+        if running.workers > 1 and caches().shared is None:
+            raise CacheNotShared(
+                f"each of the {running.workers} workers keeps answers of its own, and only one "
+                "was asked; set storage.redis, or serve with one worker"
+            )
+        scope = _scope(asked, running)
+        done = await caches().invalidate(scope, dry_run=asked.dry_run)
+        return {
+            "dry_run": done.is_dry_run,
+            "entries": done.found.entries if done.found else None,
+            "bytes": done.found.bytes if done.found else None,
+            "key": scope.key.hex() if scope.key else None,
+            "pending": done.trouble is not None and not done.is_dry_run,
+            "trouble": done.trouble,
+        }
+
+
+def _scope(asked: Invalidation, running: Running) -> Scope:
+    key = bytes.fromhex(asked.key) if asked.key is not None else None
+    if asked.request is not None and asked.tenant is not None:
+        key = _key_of(asked.request, asked.tenant, running)
+    return Scope(asked.tenant, asked.route, asked.model, asked.tag, key, asked.before)
+
+
+def _key_of(body: dict[str, Any], tenant: str, running: Running) -> bytes:
+    """Return the fingerprint that a request has. Raises InvalidRequest."""
+    request = parse_chat(msgspec.json.encode(body), {}, "admin")
+    policy = running.policy
+    if policy.route_for(request.model) is None:
+        raise InvalidRequest(f"no route or model is called {request.model!r}", param="request")
+    return fingerprint(tenant, request.model, policy.revision(request.model), request.body)
