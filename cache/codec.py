@@ -91,7 +91,7 @@ def load(key: bytes, data: bytes) -> Stored:
         raise Corrupt("expected an entry of this key, found other bytes")
     try:
         body = _body.decode(_inflated(data[end:], labels.body_bytes) if data[1] else data[end:])
-    except (msgspec.MsgspecError, zlib.error) as exc:
+    except (msgspec.MsgspecError, ValueError, zlib.error) as exc:
         raise Corrupt(str(exc)) from exc
     reply = CachedReply(
         parts=body.parts,
@@ -119,7 +119,7 @@ def _read_labels(data: bytes) -> tuple[Labels, int]:
     end = _FIXED + int.from_bytes(data[2:6], "big")
     try:
         return _labels.decode(data[_FIXED:end]), end
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, ValueError) as exc:  # a text may hold bytes that are none
         raise Corrupt(str(exc)) from exc
 
 

@@ -252,7 +252,7 @@ class Far(Generic[T]):
     def _hear(self, data: bytes) -> None:
         try:
             message = read(data)
-        except msgspec.MsgspecError:
+        except ValueError:
             _log.warning("a message of another kind came over Redis; it was passed over")
             return
         if isinstance(message, Want):
@@ -279,7 +279,7 @@ class Far(Generic[T]):
         now, opened = await self.store.epochs()
         try:
             news = self.epochs.adopt(now, opened)
-        except (ValueError, msgspec.MsgspecError) as exc:
+        except ValueError as exc:
             raise StoreFailed(f"expected epochs of this version: {exc}") from exc
         for scope in news:
             self.forget(scope)

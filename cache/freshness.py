@@ -67,8 +67,8 @@ def read_bounds(control: str) -> Bounds:
     """Return what a `cache-control` header says of age; what cannot be read is passed over."""
     found: dict[str, float] = {}
     for directive in control.lower().split(","):
-        name, _, value = directive.strip().partition("=")
-        text = value.strip().strip('"')
+        name, _, value = directive.partition("=")
+        name, text = name.strip(), value.strip().strip('"')
         if text.isdecimal():
             found[name] = float(text)
         elif name == "max-stale" and not text:

@@ -37,5 +37,8 @@ _decoder: msgspec.msgpack.Decoder[Want | Pieces] = msgspec.msgpack.Decoder(Want 
 
 
 def read(data: bytes) -> Want | Pieces:
-    """Return a message. Raises msgspec.MsgspecError."""
-    return _decoder.decode(data)
+    """Return a message. Raises ValueError."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as exc:
+        raise ValueError(f"expected a message of another process: {exc}") from exc

@@ -76,8 +76,12 @@ class Scope:
     @classmethod
     def load(cls, data: bytes) -> Scope:
         """Return the scope that `dump` wrote. Raises ValueError."""
-        tenant, route, model, tag, key, before = msgspec.json.decode(data, type=_Dumped)
-        return cls(tenant, route, model, tag, None if key is None else bytes.fromhex(key), before)
+        try:
+            tenant, route, model, tag, key, before = msgspec.json.decode(data, type=_Dumped)
+            digest = None if key is None else bytes.fromhex(key)
+        except (msgspec.MsgspecError, ValueError) as exc:
+            raise ValueError(f"expected a scope, found other bytes: {exc}") from exc
+        return cls(tenant, route, model, tag, digest, before)
 
 
 _Dumped = tuple[str | None, str | None, str | None, str | None, str | None, float | None]

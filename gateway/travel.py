@@ -38,7 +38,7 @@ class ReleasedCodec:
         """Return the piece that `dump` wrote. Raises ValueError."""
         try:
             piece = _piece.decode(data)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, ValueError) as exc:
             raise ValueError(f"expected a piece of an answer: {exc}") from exc
         usage = piece.usage
         part = Part(

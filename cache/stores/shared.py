@@ -244,7 +244,7 @@ def _report(data: Reply) -> tuple[float, dict[str, int]]:
         at, counts = msgspec.json.decode(
             data if isinstance(data, bytes) else b"", type=tuple[float, dict[str, int]]
         )
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return 0.0, {}
     return at, counts
 

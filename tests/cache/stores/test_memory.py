@@ -11,10 +11,10 @@ from cache.stores.memory import MemoryStore
 from cache.types import CachedReply
 
 
-def reply(size: int, parts: int = 1) -> CachedReply:
+def reply(size: int, parts: int = 1, worth: float = 1.0) -> CachedReply:
     """Make a reply that holds so many bytes in each of its parts."""
     bodies = tuple(bytes(size) for _ in range(parts))
-    return CachedReply(bodies, parts > 1, "m", {"input": 1}, 0.0, "m:served")
+    return CachedReply(bodies, parts > 1, "m", {"input": 1}, 0.0, "m:served", worth=worth)
 
 
 def key(number: int) -> bytes:
@@ -63,6 +63,85 @@ def test_an_entry_that_has_expired_gives_its_room_back_when_asked_for() -> None:
     store.get(key(0))
 
     assert (len(store), store.size) == (0, 0)
+
+
+def test_what_is_dear_outlives_what_is_cheap() -> None:
+    store = MemoryStore(3 * reply(1000).size)
+    store.put(key(0), reply(1000, worth=5.0), ttl=60)
+    for number in range(1, 5):
+        store.put(key(number), reply(1000, worth=1.0), ttl=60)
+
+    assert names(store, 5) == [0, 3, 4]
+
+
+def test_what_is_small_outlives_what_is_large() -> None:
+    store = MemoryStore(reply(4000).size + 3 * reply(100).size)
+    store.put(key(0), reply(100), ttl=60)
+    store.put(key(1), reply(4000), ttl=60)
+    for number in range(2, 5):
+        store.put(key(number), reply(100), ttl=60)
+
+    assert names(store, 5) == [0, 2, 3, 4]
+
+
+def test_what_is_used_outlives_what_is_not() -> None:
+    store = MemoryStore(3 * reply(1000).size)
+    for number in range(20):
+        store.put(key(number), reply(1000), ttl=60)
+        store.get(key(0))
+
+    assert names(store, 20)[0] == 0
+
+
+def test_what_was_once_in_demand_goes_in_the_end() -> None:
+    store = MemoryStore(3 * reply(1000).size)
+    store.put(key(0), reply(1000), ttl=60)
+    for _ in range(50):
+        store.get(key(0))
+    for number in range(1, 400):
+        store.put(key(number), reply(1000), ttl=60)
+
+    assert 0 not in names(store, 1)
+
+
+def test_what_was_dropped_leaves_nothing_behind() -> None:
+    store = MemoryStore()
+    for number in range(1000):
+        store.put(key(number % 7), reply(10), ttl=60)
+
+    assert len(store) == 7
+    assert len(store._heap) < 100
+
+
+uses = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 3000), st.sampled_from([0.5, 1, 9])),
+    max_size=80,
+)
+
+
+@given(uses)
+def test_the_one_to_go_is_always_the_least_by_uses_worth_and_size(
+    steps: list[tuple[bool, int, int, float]],
+) -> None:
+    store = MemoryStore(9000, clock=lambda: 0.0)
+    kept: dict[int, CachedReply] = {}
+    uses: dict[int, int] = {}
+    priority: dict[int, float] = {}
+    for is_use, number, size, worth in steps:
+        if is_use:
+            if store.get(key(number)) is not None:
+                uses[number] += 1
+                rate = kept[number].worth / kept[number].size
+                priority[number] = store._age + uses[number] * rate
+            continue
+        kept.pop(number, None)
+        store.put(key(number), put := reply(size, worth=worth), ttl=60)
+        gone = {n for n in kept if key(n) not in store._slots}
+
+        assert all(priority[g] <= priority[s] for g in gone for s in kept.keys() - gone)
+        kept = {n: one for n, one in kept.items() if n not in gone} | {number: put}
+        uses[number], priority[number] = 1, store._age + put.worth / put.size
+        assert sum(one.size for one in kept.values()) == store.size <= store.max_bytes
 
 
 @pytest.mark.parametrize("size", [0, -1])
