@@ -29,7 +29,9 @@ def refuse(asked: Text, stored: Text) -> str | None:
 @lru_cache(maxsize=4096)
 def names(text: Text) -> frozenset[str]:
     """Return the names of a text in lower case: capitalised words, and places known as such."""
-    return _capitalised(text.raw) | _known(text)
+    known = _known(text)
+    parts = {part for name in known for part in name.split()}
+    return (_capitalised(text.raw) - parts) | known
 
 
 def _capitalised(raw: str) -> frozenset[str]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from difflib import SequenceMatcher
 
+from cache.semantic.guards.opposites import OPPOSITES
 from cache.semantic.guards.synonyms import SAME
 from cache.semantic.guards.words import EMPTY, Text, listed
 
 _LEADS = listed(
     "a an the my your our his her their its this that for in of to with on at from about by into"
 )
-_SHORT = 3
+_FEWEST = 2  # words of content, of which one differs
+_SHORT = 3  # letters
 _TYPO = 0.72  # likeness of spelling above which two words are taken for one
 
 
 def refuse(asked: Text, stored: Text) -> str | None:
     """Return the pair of words that alone tells two questions apart, or None."""
     ours, theirs = _order(asked), _order(stored)
-    if len(ours) != len(theirs) or len(ours) < _SHORT:
+    if len(ours) != len(theirs) or len(ours) < _FEWEST:
         return None
     odd = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
     if len(odd) != 1 or _alike(*odd[0]):
@@ -46,6 +48,8 @@ def _order(text: Text) -> list[str]:
 def _alike(one: str, other: str) -> bool:
     if SAME.get(one, one) == SAME.get(other, other):
         return True
+    if not {*OPPOSITES.get(one, ())}.isdisjoint(OPPOSITES.get(other, ())):
+        return True  # on one side of one axis
     if not (one.isalpha() and other.isalpha()) or min(len(one), len(other)) < _SHORT:
         return True  # figures have guards of their own
     return SequenceMatcher(None, one, other).ratio() >= _TYPO

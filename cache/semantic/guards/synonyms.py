@@ -96,6 +96,26 @@ improve enhance better
 important essential crucial
 advise suggest recommend
 forgot forget
+limit limitation restriction cap policy
+point purpose importance aim
+way route
+resident citizen
+purchase order
+merchant seller vendor retailer
+worker employee staff
+laptop computer pc notebook
+setting configuration option preference default
+app application program
+website site page
+picture image photo
+region area zone
+guide tutorial manual walkthrough
+feature function capability
+user member
+child kid
+flat apartment
+lift elevator
+trip tour
 passcode password
 """
 SAME: dict[str, str] = {}
