@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.cache_pairs import question_pairs
+from bench.cache_vectors import Vectors
 from cache.semantic.decision_features import Evidence, answer_key, weigh
 from cache.semantic.guards import AxisGuards
 from cache.semantic.types import Candidate
 
-Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.float32]
 NEAREST = 8
 _NEVER = "oos"  # questions out of scope share no answer, not even with each other
 
@@ -26,7 +28,7 @@ class Stream:
     name: str
     texts: Sequence[str]
     answers: Sequence[str]
-    vectors: Vectors
+    vectors: Rows
 
     def drawn(self, seed: int, size: int | None = None) -> Stream:
         """Return the stream in another order, cut to a size."""
@@ -124,6 +126,20 @@ def lookups(
         found.append(_looked_up(stream, number, near) if near else None)
         if chance.random() < kept:
             shelf.keep(number)
+    return found
+
+
+def pair_lookups(vectors: Vectors, guards: AxisGuards | None = None) -> list[Lookup | None]:
+    """Look one question of every pair up where only the other is kept; None if a guard refuses."""
+    pairs = question_pairs()
+    rows = vectors.of("pairs", [text for pair in pairs for text in (pair.asked, pair.stored)])
+    guards = guards or AxisGuards()
+    found: list[Lookup | None] = []
+    for number, pair in enumerate(pairs):
+        cosine = float(rows[2 * number] @ rows[2 * number + 1])
+        near = [Candidate(pair.stored, 0, cosine, "0")]
+        refused = guards.refuse(pair.asked, pair.stored) is not None
+        found.append(None if refused else Lookup(weigh(pair.asked, near), 0, pair.is_same))
     return found
 
 

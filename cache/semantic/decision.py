@@ -11,6 +11,10 @@ from cache.semantic.calibration import Calibration, default_calibration, probabi
 from cache.semantic.decision_features import weigh
 from cache.semantic.types import Candidate, Decision
 
+# How often the nearest question asks for the same hangs on how much a cache holds. Where no
+# neighbours bear each other out, a far one is not served however much error is allowed.
+_LEAST = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class Effect:
@@ -56,6 +60,8 @@ class CalibratedDecider:
         shift = effect.mean + self._route.mean
         score = self._calibration.score(model, evidence.values, shift, effect.variance)
         logit = model.logit(evidence.values)
+        if not evidence.is_shared and candidates[evidence.place].similarity < _LEAST:
+            return Decision(None, probability(logit + shift), reason="too far")
         lower = 1 - model.error_from(score)
         chance = probability(logit + shift)
         if lower < 1 - max_error:

@@ -1,0 +1,332 @@
+"""The semantic cache beside its rivals: streams of two public sets, and near misses by axis.
+
+    python -m bench.cache --data ../data
+
+Every way passes each stream from an empty cache; what it does not serve it buys and
+keeps. `ours, other set` is fitted on the other set's train split, so that no intent of
+the stream was seen; `ours, unseen` is what ships, on the intents that it has not seen.
+A false hit is an answer of another intent. The near misses are made from forms that
+ship beside this file. Texts are embedded once and kept (`--cache`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench.cache_fit import SHOWN, fit_calibration, fit_lookups, seen, stream_of
+from bench.cache_pairs import question_pairs
+from bench.cache_replay import WRONG, Pass, Replay
+from bench.cache_rules import Calibrated, Cosine, Rule, Shipped, Verified, scored
+from bench.cache_streams import Lookup, Stream, pair_lookups
+from bench.cache_vectors import FOLDER, Vectors
+from cache.semantic.calibration import Calibration, default_calibration
+from cache.semantic.decision_budget import Allowance, ErrorBudget
+from cache.semantic.guards import AxisGuards
+from cache.semantic.types import Candidate
+
+ALLOWED = (0.005, 0.01, 0.02, 0.05)
+_VERIFIED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+_SLICES = 8
+_GRID = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one way came to on one stream.
+
+    `hits` and `hits_of_queries` are the best hit rates among its thresholds at each
+    allowed share of wrong answers, of the answers served and of all questions;
+    `over_time` the share of wrong answers served in each slice of the stream, at the
+    threshold for 1 %.
+    """
+
+    stream: str
+    way: str
+    hits: Sequence[float]
+    hits_of_queries: Sequence[float]
+    p_chr_area: float
+    over_time: Sequence[float]
+    net_usd_per_1k: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the gateway's own decider came to at a route's `max_error`."""
+
+    stream: str
+    max_error: float
+    hit_rate: float
+    error: float
+    error_of_queries: float
+    audited: float
+    interval: tuple[float, float]
+    stops: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and print. Returns the exit status."""
+    arguments = _arguments(argv)
+    folders = sorted(arguments.data.glob("semcache_*")) if arguments.data else []
+    if not folders:
+        print("skipped: --data names no folder that holds semcache_* sets")
+        return 0
+    vectors = Vectors(arguments.cache)
+    refuses = _refusing()
+    rows: list[Row] = []
+    shown: list[Shown] = []
+    thresholds: dict[str, float] = {}
+    for folder in folders:
+        stream = stream_of(folder, "dev", vectors).drawn(0, arguments.limit)
+        others = [other for other in folders if other != folder]
+        fitted = fit_calibration(_learned(others, vectors, arguments.limit))
+        new = set(stream.answers) - seen(stream.answers, SHOWN)
+        bench = _Bench(stream, refuses, arguments)
+        cosine = bench.cosine()
+        thresholds[folder.name] = cosine.best
+        rows += [cosine.row, bench.verified(), bench.ours("ours, other set", fitted),
+                 bench.ours("ours, other set, answers unknown", fitted, knows=False)]  # fmt: skip
+        shown += [bench.shown(fitted, allowed) for allowed in ALLOWED]
+        part = _Bench(stream.only(new), refuses, arguments, suffix=" unseen")
+        rows += [part.cosine().row, part.ours("ours, unseen", default_calibration())]
+    axes = _axes(vectors, thresholds)
+    if arguments.json:
+        print(json.dumps({"rows": [asdict(r) for r in rows], "shown": [asdict(s) for s in shown],
+                          "axes": axes}, indent=2))  # fmt: skip
+    else:
+        _print(rows, shown, axes, thresholds)
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, help="folder that holds semcache_* folders")
+    parser.add_argument("--cache", type=Path, default=FOLDER, help="where vectors are kept")
+    parser.add_argument("--limit", type=int, help="only so many questions of each stream")
+    parser.add_argument("--usd-per-answer", type=float, default=0.002)
+    parser.add_argument("--usd-per-lookup", type=float, default=2e-7,
+                        help="embedding and decision: 5 ms of a core at $0.15 an hour")  # fmt: skip
+    parser.add_argument("--audit", type=float, default=0.02, help="share of hits re-asked")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(argv)
+
+
+def _refusing() -> Callable[[str, str], bool]:
+    """Return the guards, which ask each pair once over all replays."""
+    guards = AxisGuards()
+
+    @lru_cache(maxsize=2_000_000)
+    def refuses(asked: str, stored: str) -> bool:
+        return guards.refuse(asked, stored) is not None
+
+    return refuses
+
+
+def _learned(
+    folders: Sequence[Path], vectors: Vectors, limit: int | None
+) -> dict[str, Sequence[Sequence[Lookup | None]]]:
+    met: dict[str, Sequence[Sequence[Lookup | None]]] = {
+        folder.name: fit_lookups(stream_of(folder, "train", vectors).drawn(0, limit))
+        for folder in folders
+    }
+    return {**met, "near misses": [pair_lookups(vectors)]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    row: Row
+    best: float
+
+
+class _Bench:
+    """One stream, and each way's passes over it."""
+
+    def __init__(
+        self, stream: Stream, refuses: Callable[[str, str], bool],
+        arguments: argparse.Namespace, suffix: str = "",
+    ) -> None:  # fmt: skip
+        self._stream = stream
+        self._name = stream.name.removeprefix("semcache_") + suffix
+        self._refuses = refuses
+        self._arguments = arguments
+        self._replay = Replay(stream)
+
+    def cosine(self) -> _Best:
+        """Pass with plain cosine at every threshold; keep the best one for 1 %."""
+        levels = np.linspace(0.6, 0.995, 2 * _GRID).tolist()
+        passes = [self._replay.run(Cosine(level)) for level in levels]
+        good = [(p.hit_rate, level) for p, level in zip(passes, levels, strict=True)
+                if p.error <= 0.01]  # fmt: skip
+        return _Best(self._row("cosine", passes), max(good)[1] if good else 1.0)
+
+    def verified(self) -> Row:
+        """Pass with the per-entry verified cache at every error that it may be set to."""
+        return self._row("per entry", [self._replay.run(Verified(e)) for e in _VERIFIED])
+
+    def ours(self, way: str, calibration: Calibration, *, knows: bool = True) -> Row:
+        """Pass with guards and the calibrated score at every threshold."""
+        replay = self._replay if knows else Replay(self._stream, knows_answers=False)
+        seen_scores = _Seen(calibration, self._refuses)
+        replay.run(seen_scores)
+        quantiles = 1 - np.geomspace(0.01, 1, _GRID)
+        levels = np.unique(np.quantile(seen_scores.scores, quantiles)).tolist()
+        rules: list[Rule] = [Calibrated(calibration, self._refuses, level) for level in levels]
+        return self._row(way, [replay.run(rule) for rule in rules])
+
+    def shown(self, calibration: Calibration, max_error: float) -> Shown:
+        """Pass with the gateway's decider, its audits and its error budget."""
+        rule = Shipped(calibration, self._refuses, max_error)
+        budgets = [ErrorBudget()]
+        allowance = Allowance(max_error)
+
+        def audited(entry_id: str, was_right: bool) -> None:
+            rule.decider.observe(entry_id, was_right)
+            budgets.append(budgets[-1].after(was_right, allowance))
+
+        found = self._replay.run(rule, audited=audited, share=self._arguments.audit)
+        budget = budgets[-1]
+        return Shown(
+            self._name, max_error, found.hit_rate, found.error, found.error_of_queries,
+            budget.audited, budget.interval(), budget.stops,
+        )  # fmt: skip
+
+    def _row(self, way: str, passes: Sequence[Pass]) -> Row:
+        best = max((p for p in passes if p.error <= 0.01), key=lambda p: p.hit_rate,
+                   default=passes[0])  # fmt: skip
+        slices = np.array_split(best.outcomes, _SLICES)
+        return Row(
+            self._name,
+            way,
+            [max((p.hit_rate for p in passes if p.error <= e), default=0.0) for e in ALLOWED],
+            [max((p.hit_rate for p in passes if p.error_of_queries <= e), default=0.0)
+             for e in ALLOWED],
+            _area(passes),
+            [float((s == WRONG).sum() / max(1, (s > 0).sum())) for s in slices],
+            self._net(best),
+        )  # fmt: skip
+
+    def _net(self, found: Pass) -> float:
+        """Return the dollars saved on 1,000 questions, less what looking up and auditing cost."""
+        arguments = self._arguments
+        saved = found.hit_rate * (1 - arguments.audit) * arguments.usd_per_answer
+        return float((saved - arguments.usd_per_lookup) * 1000)
+
+
+class _Seen:
+    """Serves nothing, and notes the scores that were met."""
+
+    def __init__(self, calibration: Calibration, refuses: Callable[[str, str], bool]) -> None:
+        self.scores: list[float] = []
+        self._calibration = calibration
+        self._refuses = refuses
+
+    def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
+        """Note the score of what would be served."""
+        left = [c for c in near if not self._refuses(asked, c.question)]
+        if left:
+            self.scores.append(scored(self._calibration, asked, left)[1])
+        return None
+
+    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
+        """Learn nothing."""
+
+
+def _area(passes: Sequence[Pass]) -> float:
+    """Return the area under precision over hit rate, from none to all that is ever served."""
+    points = sorted((p.hit_rate, 1 - p.error) for p in passes)
+    rates = np.array([0.0, *(rate for rate, _ in points)])
+    precisions = np.array([points[0][1], *(precision for _, precision in points)])
+    return float(np.trapezoid(precisions, rates))
+
+
+def _axes(
+    vectors: Vectors, thresholds: Mapping[str, float]
+) -> Mapping[str, Mapping[str, Sequence[float]]]:
+    """Return, by way and axis, the shares of near misses and of benign controls served."""
+    pairs = question_pairs()
+    rows = vectors.of("pairs", [text for pair in pairs for text in (pair.asked, pair.stored)])
+    cosines = (rows[::2] * rows[1::2]).sum(1)
+    ways = {f"cosine at {level:.3f} ({name.removeprefix('semcache_')})": cosines >= level
+            for name, level in thresholds.items()}  # fmt: skip
+    for allowed in ALLOWED[1:3]:
+        ways[f"ours at {allowed:.0%}"] = _served(cosines.tolist(), allowed)
+    is_same = np.array([pair.is_same for pair in pairs])
+    axes = np.array([pair.axis for pair in pairs])
+    found: dict[str, dict[str, Sequence[float]]] = {}
+    for way, served in ways.items():
+        found[way] = {
+            str(axis): [float(served[(axes == axis) & ~is_same].mean()),
+                        float(served[(axes == axis) & is_same].mean())]
+            for axis in dict.fromkeys(axes.tolist())
+        }  # fmt: skip
+        found[way]["all"] = [float(served[~is_same].mean()), float(served[is_same].mean())]
+    return found
+
+
+def _served(cosines: Sequence[float], allowed: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    rule = Shipped(default_calibration(), _refusing(), allowed)
+    return np.array([
+        rule.serve(pair.asked, [Candidate(pair.stored, 0, cosine, "0")]) is not None
+        for pair, cosine in zip(question_pairs(), cosines, strict=True)
+    ])  # fmt: skip
+
+
+def _print(
+    rows: Sequence[Row],
+    shown: Sequence[Shown],
+    axes: Mapping[str, Mapping[str, Sequence[float]]],
+    thresholds: Mapping[str, float],
+) -> None:
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 150)
+    title = "hits, % of questions, where false hits are at most so much of the hits (of questions)"
+    table = Table(title=title)
+    for heading in ("stream", "way", "0.5 %", "1 %", "2 %", "5 %", "P-CHR area", "net $ per 1,000",
+                    "false hits over time at 1 %, %"):  # fmt: skip
+        table.add_column(heading)
+    for row in rows:
+        hits = [f"{100 * a:.1f} ({100 * b:.1f})" for a, b in
+                zip(row.hits, row.hits_of_queries, strict=True)]  # fmt: skip
+        times = " ".join(f"{100 * e:.1f}" for e in row.over_time)
+        table.add_row(row.stream, row.way, *hits, f"{row.p_chr_area:.3f}",
+                      f"{row.net_usd_per_1k:.3f}", times)  # fmt: skip
+    console.print(table)
+    own = Table(title="the gateway's decider, fitted on the other set, at a route's max_error")
+    for heading in ("stream", "max_error", "hits %", "wrong % of hits", "of questions", "audited",
+                    "95 % interval of the audits", "stops"):  # fmt: skip
+        own.add_column(heading)
+    for s in shown:
+        low, high = s.interval
+        rates = (s.hit_rate, s.error, s.error_of_queries)
+        cells = [f"{100 * rate:.2f}" for rate in rates]
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        own.add_row(
+            s.stream, f"{s.max_error:.1%}", *cells, f"{s.audited:.0f}", interval, str(s.stops)
+        )
+    console.print(own)
+    _print_axes(console, axes)
+
+
+def _print_axes(console: Console, axes: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    table = Table(
+        title=f"{len(question_pairs())} pairs: near misses served / benign controls served, %"
+    )
+    table.add_column("axis")
+    for way in axes:
+        table.add_column(way)
+    for axis in next(iter(axes.values())):
+        cells = [f"{100 * way[axis][0]:.1f} / {100 * way[axis][1]:.1f}" for way in axes.values()]
+        table.add_row(axis, *cells)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
