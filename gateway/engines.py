@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from policies.schema import Policy
+from policies.schema import Model, Policy
+
+if TYPE_CHECKING:
+    from local_engine.supervise import EngineCommand
 
 
 @asynccontextmanager
@@ -26,19 +30,25 @@ async def running_engines(
     if not wanted:
         yield dict(already)
         return
-    # Free of torch: the model lives in the child alone.
-    from local_engine.supervise import EngineCommand, EngineProcess
+    from local_engine.supervise import EngineProcess
 
     async with AsyncExitStack() as stack:
         sockets = dict(already)
         for name, model in wanted.items():
-            command = EngineCommand(
-                model.checkpoint or "",
-                model_name=name,
-                quantization=model.quantization,
-                threads=model.threads,
-                max_batch=model.max_batch,
-            )
-            engine = await stack.enter_async_context(EngineProcess(command))
+            engine = await stack.enter_async_context(EngineProcess(command_of(name, model)))
             sockets[name] = engine.path
         yield sockets
+
+
+def command_of(name: str, model: Model) -> EngineCommand:
+    """Return how the engine of a local model is started."""
+    # Free of torch: the model lives in the child alone.
+    from local_engine.supervise import EngineCommand
+
+    return EngineCommand(
+        model.checkpoint or "",
+        model_name=name,
+        quantization=model.quantization,
+        threads=model.threads,
+        max_batch=model.max_batch,
+    )

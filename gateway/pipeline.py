@@ -142,6 +142,7 @@ class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self.policy = parts.policy
         self.keys = parts.keys
+        self.under_way = 0
         self._routers = parts.routers
         self._providers = parts.providers
         self._tariff = Tariff(
@@ -225,6 +226,7 @@ class Pipeline:
 
         Once the generator has ended, the entry is durable in the ledger.
         """
+        self.under_way += 1
         try:
             if self._admission is not None:
                 await self._admission.admit(entry, is_free=seat is not None)
@@ -244,6 +246,7 @@ class Pipeline:
             entry.fail(GatewayError("the gateway failed; see its log"))
             raise
         finally:
+            self.under_way -= 1
             await self._settle(entry)
 
     async def _let_in(self, entry: Entry) -> None:

@@ -33,7 +33,10 @@ from policies.section import Section
 
 
 class Server(Section):
-    """Where the gateway listens, and the bounds of what it reads."""
+    """Where the gateway listens, and the bounds of what it reads.
+
+    `reload`: the file is read again on SIGHUP, and with `watch` whenever it changes.
+    """
 
     host: str = "127.0.0.1"
     port: Whole = Field(4000, ge=0, le=65535)
@@ -42,6 +45,7 @@ class Server(Section):
     workers: Whole = Field(1, ge=1, le=64)
     max_body: Bytes = 10 * 1024 * 1024
     drain: Duration = 30.0
+    reload: Literal["signal", "watch"] = "signal"
     allowed_hosts: tuple[str, ...] = ()
 
 

@@ -1,0 +1,88 @@
+"""Providers and engines by model: built once, kept over a reload that leaves them as they were."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.engines import command_of
+from gateway.providers.build import build_provider
+from gateway.wire import Provider
+from policies.problems import PolicyError, Problem
+from policies.schema import Model, Policy
+
+if TYPE_CHECKING:
+    from local_engine.supervise import EngineCommand, EngineProcess
+
+Berth = tuple[str, Model]
+"""A model's name and how it is described: what tells one provider from another."""
+
+
+class Fleet:
+    """What calls models in one process.
+
+    `given` takes the place of what would be built. `sockets` are of engines that
+    somebody else runs, for the local models of the policy that we began with.
+    """
+
+    def __init__(
+        self, policy: Policy, *, given: Mapping[str, Provider], sockets: Mapping[str, Path]
+    ) -> None:
+        self._given = given
+        self._sockets = sockets
+        self._lent = {
+            command_of(name, model): sockets[name]
+            for name, model in policy.models.items()
+            if name in sockets
+        }
+        self._providers: dict[Berth, Provider] = {}
+        self._engines: dict[EngineCommand, tuple[EngineProcess, AsyncExitStack]] = {}
+
+    async def providers(self, policy: Policy) -> dict[str, Provider]:
+        """Return the provider of each model, made where there is none like it.
+
+        Raises PolicyError for an engine that only who lends us engines can start.
+        """
+        if self._given:
+            return dict(self._given)
+        for name, model in policy.models.items():
+            if (name, model) not in self._providers:
+                socket = await self._socket(name, model) if model.provider == "local" else None
+                self._providers[name, model] = build_provider(name, model, socket)
+        return {name: self._providers[name, model] for name, model in policy.models.items()}
+
+    async def keep_only(self, policies: Iterable[Policy]) -> None:
+        """Close what none of these policies calls."""
+        berths = {berth for policy in policies for berth in policy.models.items()}
+        commands = {command_of(*berth) for berth in berths if berth[1].provider == "local"}
+        unused = [self._providers.pop(berth) for berth in {*self._providers} - berths]
+        stacks = [self._engines.pop(command)[1] for command in {*self._engines} - commands]
+        await asyncio.gather(*(provider.aclose() for provider in unused))
+        await asyncio.gather(*(stack.aclose() for stack in stacks))
+
+    async def aclose(self) -> None:
+        """Close everything, what was given too."""
+        await asyncio.gather(*(provider.aclose() for provider in self._given.values()))
+        await self.keep_only(())
+
+    async def _socket(self, name: str, model: Model) -> Path:
+        command = command_of(name, model)
+        if (lent := self._lent.get(command)) is not None:
+            return lent
+        if self._lent:
+            message = "an engine that changes needs a restart where several workers share it"
+            raise PolicyError([Problem("policy", 0, 0, f"models.{name}", message)])
+        if command not in self._engines:
+            self._engines[command] = await _started(command)
+        return self._engines[command][0].path
+
+
+async def _started(command: EngineCommand) -> tuple[EngineProcess, AsyncExitStack]:
+    # Free of torch: the model lives in the child alone.
+    from local_engine.supervise import EngineProcess
+
+    stack = AsyncExitStack()
+    return await stack.enter_async_context(EngineProcess(command)), stack
