@@ -137,10 +137,12 @@ class Done:
         }
 
 
-def train(recipe: Recipe, clock: Clock, *, out: Path, start: Start, export_s: float) -> Done:
+def train(
+    recipe: Recipe, clock: Clock, *, out: Path, start: Start, export_s: float, probe: int = 200
+) -> Done:
     """Train until the clock has run out, with a usable checkpoint in `out` every `export_s`.
 
-    Beside the weights lies `training.json`, what was done.
+    Each is tried on `probe` held-out questions. Beside the weights lies `training.json`, what was done.
     """
     torch.manual_seed(start.seed)
     network, tokenizer, done = start.prepare(recipe)
@@ -159,8 +161,10 @@ def train(recipe: Recipe, clock: Clock, *, out: Path, start: Start, export_s: fl
             _log(done, progress)
         if exports.is_due():
             _export(network, tokenizer, out, done.record(recipe, start.seed, clock))
+            _probe(out, probe)
     _log(done, 1.0)
     _export(network, tokenizer, out, done.record(recipe, start.seed, clock))
+    _probe(out, probe)
     return done
 
 
@@ -222,12 +226,11 @@ def _log(done: Done, progress: float) -> None:
 def _export(network: Llama, tokenizer: Tokenizer, out: Path, record: dict[str, Any]) -> None:
     save_checkpoint(network, tokenizer, out)
     write_json(out / "training.json", record)
-    _probe(out)
 
 
-def _probe(directory: Path) -> None:
+def _probe(directory: Path, questions: int) -> None:
     """Print the accuracy, as stored, on held-out questions that the final report does not use."""
-    answered = replies(*load_checkpoint(directory), held_out(200, _PROBE_SEED))
+    answered = replies(*load_checkpoint(directory), held_out(questions, _PROBE_SEED))
     families = "  ".join(
         f"{name} {accuracy(group):.2f}" for name, group in by_family(answered).items()
     )

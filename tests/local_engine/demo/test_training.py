@@ -132,7 +132,7 @@ def _clock(start: float) -> Clock:
 
 
 def test_training_ends_with_the_clock_and_leaves_a_record(tmp_path: Path) -> None:
-    done = train(RECIPE, _clock(0.0), out=tmp_path, start=Start(seed=0), export_s=1e9)
+    done = train(RECIPE, _clock(0.0), out=tmp_path, start=Start(seed=0), export_s=1e9, probe=5)
     assert 5 < done.steps < 30
     assert done.tokens > 0
     network, tokenizer = load_checkpoint(tmp_path)
@@ -141,12 +141,12 @@ def test_training_ends_with_the_clock_and_leaves_a_record(tmp_path: Path) -> Non
 
 
 def test_a_run_goes_on_where_a_checkpoint_left_off(tmp_path: Path) -> None:
-    first = train(RECIPE, _clock(0.0), out=tmp_path, start=Start(seed=0), export_s=1e9)
+    first = train(RECIPE, _clock(0.0), out=tmp_path, start=Start(seed=0), export_s=1e9, probe=5)
     again = Start(seed=0, directory=tmp_path)
     assert again.record()["progress"] == 1.0
     clock = _clock(0.5)
     assert clock.progress() >= 0.5
-    second = train(RECIPE, clock, out=tmp_path, start=again, export_s=1e9)
+    second = train(RECIPE, clock, out=tmp_path, start=again, export_s=1e9, probe=5)
     assert second.steps > first.steps
     assert second.tokens > first.tokens
     assert again.record()["steps"] == second.steps
