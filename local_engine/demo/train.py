@@ -142,7 +142,8 @@ def train(
 ) -> Done:
     """Train until the clock has run out, with a usable checkpoint in `out` every `export_s`.
 
-    Each is tried on `probe` held-out questions. Beside the weights lies `training.json`, what was done.
+    Each is tried on `probe` held-out questions. Beside the weights lies `training.json`, which
+    says what was done.
     """
     torch.manual_seed(start.seed)
     network, tokenizer, done = start.prepare(recipe)
