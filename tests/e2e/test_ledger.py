@@ -190,12 +190,12 @@ class Load:
                     self.begun.set()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_was_answered_before_kill_9_is_in_the_ledger(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "rounds"), [("1", 3), ("2", 1)])
+def test_what_was_answered_before_kill_9_is_in_the_ledger(tmp_path, workers, rounds):
     answered = []
     with upstream_in_thread(Says("one two three")) as upstream:
         text = one_model(upstream.url)
-        for round_ in range(3):
+        for round_ in range(rounds):
             with frugal_serve(text, tmp_path, "--workers", workers) as served:
                 load = Load(served.url, round_)
                 assert load.begun.wait(30)
@@ -205,6 +205,6 @@ def test_what_was_answered_before_kill_9_is_in_the_ledger(tmp_path, workers):
         with frugal_serve(text, tmp_path) as served:
             rows = {row["request_id"]: row for row in served.books.entries()}
 
-    assert len(answered) >= 60
+    assert len(answered) >= 20 * rounds
     assert set(answered) <= set(rows)
     assert all(rows[each]["state"] == "settled" for each in answered)
