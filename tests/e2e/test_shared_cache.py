@@ -244,8 +244,9 @@ async def test_workers_of_one_command_share_their_answers(tmp_path, server):
                 async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
                     answer = await client.post("/v1/chat/completions", json=asking(), timeout=20)
                     assert answer.headers["x-cache"] == ("exact" if number else "miss")
-            with httpx.Client(base_url=served.admin_url, trust_env=False) as admin:
-                done = admin.post("/admin/cache/invalidate", json={"everything": True}).json()
+            async with httpx.AsyncClient(base_url=served.admin_url, trust_env=False) as admin:
+                answer = await admin.post("/admin/cache/invalidate", json={"everything": True})
+                done = answer.json()
 
     assert len(upstream.requests) == 1
     assert done["entries"] == 1
