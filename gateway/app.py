@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from gateway.access.admission import Admission
 from gateway.access.build import admission_of
 from gateway.access.keys import KeyRing
 from gateway.api.admin import admin_routes
@@ -18,12 +17,13 @@ from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
 from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
-from gateway.engines import running_engines
 from gateway.entry import Clock
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
-from gateway.providers.build import build_providers
+from gateway.resilience.fleet import Fleet
+from gateway.resilience.resilience import Resilience
+from gateway.resilience.site import Site
 from gateway.settings import Settings
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -44,6 +44,11 @@ class Running:
     ledger: Ledger | None = None
     caches: Caches | None = None
     workers: int = 1
+    site: Site | None = None
+
+    def use(self, policy: Policy, pipeline: Pipeline) -> None:
+        """Follow another policy from the next request on."""
+        self.policy, self.keys, self.pipeline = policy, pipeline.keys, pipeline
 
     @property
     def is_ready(self) -> bool:
@@ -53,10 +58,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Apps:
-    """The two ASGI applications of one process: the public port's owns the lifespan."""
+    """The two ASGI applications of one process: the public port's owns the lifespan.
+
+    `reload` reads the policy's file again, and returns whether it is followed.
+    """
 
     public: App
     admin: App
+    reload: Callable[[], Awaitable[bool]]
 
 
 def create_app(
@@ -74,40 +83,32 @@ def create_app(
     clock = clock or Clock()
     ledger_url = settings.ledger or policy.storage.ledger
     running = Running(policy, KeyRing(policy.access), ledger_url, workers=settings.workers)
-    prices = resolve_prices(policy, datetime.fromtimestamp(clock.wall(), UTC))
+    _prices(policy, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            ledger = await stack.enter_async_context(ledger_at(ledger_url))
-            served = dict(providers or {})
-            if not served:
-                sockets = await stack.enter_async_context(
-                    running_engines(policy, already=settings.sockets)
-                )
-                served = build_providers(policy, sockets)
-            for provider in served.values():
-                stack.push_async_callback(provider.aclose)
-            running.ledger = ledger
+            running.ledger = await stack.enter_async_context(ledger_at(ledger_url))
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
-            admission = admission_of(policy, prices, clock, ledger_url)
-            if admission is not None:
-                stack.push_async_callback(admission.aclose)
-            pipeline = _pipeline(running, served, prices, ledger, clock, admission)
-            running.pipeline = pipeline
-            stack.push_async_callback(pipeline.aclose)
-            async with upkeep(policy, prices, ledger, clock, pipeline.use_prices):
-                yield
+            fleet = Fleet(policy, given=providers or {}, sockets=settings.sockets)
+            build = _Wiring(running, clock, Resilience(clock)).build
+            running.site = await stack.enter_async_context(
+                Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
+            )
+            yield
 
     def current() -> Pipeline:
         assert running.pipeline is not None, "the lifespan has not begun"
         return running.pipeline
 
+    async def reload() -> bool:
+        return running.site is not None and await running.site.reload()
+
     public = _fastapi(running, lifespan=lifespan, openapi_url=None)
     public_routes(public, running)
     admin = _fastapi(running)
     admin_routes(admin, running)
-    return Apps(Edge(current, public), admin)
+    return Apps(Edge(current, public), admin, reload)
 
 
 def _fastapi(running: Running, **options: Any) -> FastAPI:
@@ -117,28 +118,48 @@ def _fastapi(running: Running, **options: Any) -> FastAPI:
     return app
 
 
-def _pipeline(
-    running: Running,
-    providers: Mapping[str, Provider],
-    prices: PriceBook,
-    ledger: Ledger,
-    clock: Clock,
-    admission: Admission | None,
-) -> Pipeline:
-    assert running.caches is not None, "the caches are built first"
-    return Pipeline(
-        Parts(
-            policy=running.policy,
-            keys=running.keys,
-            routers=build_routers(running.policy),
-            providers=providers,
-            prices=prices,
-            exact=running.caches.exact,
-            ledger=ledger,
-            clock=clock,
-            admission=admission,
+@dataclass(frozen=True, slots=True)
+class _Wiring:
+    """What pipelines are made of beside their policies."""
+
+    running: Running
+    clock: Clock
+    resilience: Resilience
+
+    async def build(
+        self, policy: Policy, providers: Mapping[str, Provider], stack: AsyncExitStack
+    ) -> Pipeline:
+        """Wire the pipeline of one policy, with its upkeep."""
+        running, clock = self.running, self.clock
+        assert running.caches is not None, "the caches are built first"
+        assert running.ledger is not None, "the ledger is opened first"
+        prices = _prices(policy, clock)
+        admission = admission_of(policy, prices, clock, running.ledger_url)
+        if admission is not None:
+            stack.push_async_callback(admission.aclose)
+        pipeline = Pipeline(
+            Parts(
+                policy=policy,
+                keys=KeyRing(policy.access),
+                routers=build_routers(policy),
+                providers=providers,
+                prices=prices,
+                exact=running.caches.exact,
+                ledger=running.ledger,
+                clock=clock,
+                admission=admission,
+                resilience=self.resilience,
+            )
         )
-    )
+        stack.push_async_callback(pipeline.aclose)
+        await stack.enter_async_context(
+            upkeep(policy, prices, running.ledger, clock, pipeline.use_prices)
+        )
+        return pipeline
+
+
+def _prices(policy: Policy, clock: Clock) -> PriceBook:
+    return resolve_prices(policy, datetime.fromtimestamp(clock.wall(), UTC))
 
 
 def build_routers(policy: Policy) -> dict[str, Router]:

@@ -22,8 +22,12 @@ _log = logging.getLogger(__name__)
 async def run_workers(
     count: int, settings: Settings, public: socket.socket, admin: socket.socket
 ) -> None:
-    """Run `count` workers until a signal stops them. The first one serves the admin port too."""
+    """Run `count` workers until a signal stops them. The first one serves the admin port too.
+
+    SIGHUP is passed on: each follows the policy as it is by then.
+    """
     stopping = asyncio.Event()
+    running: set[asyncio.subprocess.Process] = set()
 
     def stop() -> None:
         stopping.set()
@@ -34,12 +38,19 @@ async def run_workers(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, _tell_all, running)
     await asyncio.gather(
         *(
-            _keep_running(settings, public, admin if index == 0 else None, stopping)
+            _keep_running(settings, public, admin if index == 0 else None, stopping, running)
             for index in range(count)
         )
     )
+
+
+def _tell_all(running: set[asyncio.subprocess.Process]) -> None:
+    for worker in running:
+        if worker.returncode is None:
+            worker.send_signal(signal.SIGHUP)
 
 
 async def _keep_running(
@@ -47,16 +58,19 @@ async def _keep_running(
     public: socket.socket,
     admin: socket.socket | None,
     stopping: asyncio.Event,
+    running: set[asyncio.subprocess.Process],
 ) -> None:
     failures = 0
     loop = asyncio.get_running_loop()
     while not stopping.is_set():
         started = loop.time()
         worker = await _spawn(settings, public, admin)
+        running.add(worker)
         ended = asyncio.create_task(worker.wait())
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        running.discard(worker)
         if stopping.is_set():
             if worker.returncode is None:
                 worker.terminate()

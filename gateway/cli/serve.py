@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def serve_here(
     servers = {_server(apps.public, policy, "on", greeting): public}
     if admin is not None:
         servers[_server(apps.admin, policy, "off")] = admin
-    uvloop.run(_serve_all(servers))
+    uvloop.run(_serve_all(servers, apps.reload))
 
 
 def _allow_many_connections() -> None:
@@ -156,22 +157,34 @@ def _server(
         # Whoever stands at the other end is the client: a header cannot make it a local one.
         proxy_headers=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(policy.server.drain),
+        timeout_graceful_shutdown=math.ceil(policy.server.drain),
     )
     return _Server(config, greeting)
 
 
-async def _serve_all(servers: Mapping[_Server, socket.socket]) -> None:
-    """Run the servers until a signal tells them to stop; requests under way are finished."""
+async def _serve_all(
+    servers: Mapping[_Server, socket.socket], reload: Callable[[], Awaitable[bool]]
+) -> None:
+    """Run the servers until a signal tells them to stop; requests under way are finished.
+
+    Another signal, SIGHUP, makes them follow the policy as it is by then.
+    """
+    reloads: set[asyncio.Task[bool]] = set()
 
     def stop() -> None:
         for server in servers:
             server.force_exit = server.should_exit
             server.should_exit = True
 
+    def begin_reload() -> None:
+        task = asyncio.ensure_future(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, begin_reload)
     await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers.items()))
 
 

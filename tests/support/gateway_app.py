@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class Gateway:
     admin: httpx.AsyncClient
     books: Books
     watched: Watched
+    reload: Callable[[], Awaitable[bool]]
 
     @property
     def url(self) -> str:
@@ -167,11 +168,15 @@ async def serving(
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
     env: Mapping[str, str] | None = None,
+    path: Path | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Serve a policy's text on a free port of loopback, with the ledger in `folder`."""
+    """Serve a policy's text on a free port of loopback, with the ledger in `folder`.
+
+    A reload reads the policy from `path`.
+    """
     books = Books(folder / "ledger.db")
     checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
-    apps = create_app(Settings(ledger=books.url), checked, providers=providers, clock=clock)
+    apps = create_app(Settings(path, ledger=books.url), checked, providers=providers, clock=clock)
     watched = Watched(apps.public)
     config = uvicorn.Config(watched, http=HttpProtocol, lifespan="on", log_config=None)
     config.load()
@@ -190,7 +195,7 @@ async def serving(
                 transport=httpx.ASGITransport(apps.admin), base_url="http://127.0.0.1"
             ) as admin,
         ):
-            yield Gateway(port, client, admin, books, watched)
+            yield Gateway(port, client, admin, books, watched, apps.reload)
     finally:
         await server.shutdown(sockets=[sock])
 
