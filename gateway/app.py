@@ -19,11 +19,13 @@ from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.money.ledger import Ledger, ledger_at
+from gateway.money.location import locate
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.site import Site
+from gateway.semantic import near_answers
 from gateway.settings import Settings
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -134,6 +136,9 @@ class _Wiring:
         assert running.caches is not None, "the caches are built first"
         assert running.ledger is not None, "the ledger is opened first"
         prices = _prices(policy, clock)
+        near = await stack.enter_async_context(
+            near_answers(policy, clock, locate(running.ledger_url).path)
+        )
         admission = admission_of(policy, prices, clock, running.ledger_url)
         if admission is not None:
             stack.push_async_callback(admission.aclose)
@@ -149,6 +154,7 @@ class _Wiring:
                 clock=clock,
                 admission=admission,
                 resilience=self.resilience,
+                near=near,
             )
         )
         stack.push_async_callback(pipeline.aclose)

@@ -11,6 +11,7 @@ from typing import Literal
 from gateway.access.admission import Permit
 from gateway.access.keys import Caller
 from gateway.errors import GatewayError, ProviderError
+from gateway.features import Features
 from gateway.money.estimate import estimate_usage
 from gateway.money.price import cost, to_nano
 from gateway.money.prices import PriceBook
@@ -23,7 +24,7 @@ from policies.schema import Route
 from router.types import Draft, Skip, TokenStats, Tried, Verdict
 
 Purpose = Literal["serve", "judge"]
-CacheState = Literal["exact", "miss", "bypass"]
+CacheState = Literal["exact", "semantic", "miss", "bypass"]
 _ZERO = Decimal(0)
 
 
@@ -224,6 +225,8 @@ class Entry:
         self.route = route
         self.cache: CacheState = "miss"
         self.age_s: int | None = None
+        self.similarity: float | None = None
+        self.features: Features | None = None
         self.attempts: list[Attempt] = []
         self.skipped: Sequence[Skip] = ()
         self.served: Attempt | None = None
@@ -303,7 +306,7 @@ class Entry:
     @property
     def path(self) -> str:
         """Return the models met on the way and what became of each."""
-        if self.cache == "exact":
+        if self.cache in ("exact", "semantic"):
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
         serving = [attempt for attempt in self.attempts if attempt.purpose == "serve"]

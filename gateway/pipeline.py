@@ -31,11 +31,13 @@ from gateway.errors import (
     UnknownModel,
 )
 from gateway.money.ledger import Ledger, LedgerError
+from gateway.money.own_account import on_own_account
 from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
 from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
 from gateway.resilience.resilience import Resilience, terms_of
+from gateway.semantic import NearAnswers
 from gateway.wire import Part, Provider, ProviderCall
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
@@ -62,6 +64,7 @@ class Parts:
     clock: Clock
     admission: Admission | None = None
     resilience: Resilience | None = None
+    near: NearAnswers | None = None
 
 
 class Reply:
@@ -109,6 +112,8 @@ class Reply:
         ]
         if entry.age_s is not None:
             found.append((b"age", b"%d" % entry.age_s))
+        if entry.similarity is not None:
+            found.append((b"x-cache-similarity", b"%.4f" % entry.similarity))
         if entry.permit is not None:
             found += [(k.encode(), v.encode()) for k, v in entry.permit.headers().items()]
         if cost:
@@ -149,6 +154,8 @@ class Pipeline:
             parts.prices, {name: model.max_output for name, model in parts.policy.models.items()}
         )
         self._exact = parts.exact
+        self._near = parts.near
+        self._made = self._cascade if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._ledger = parts.ledger
@@ -230,7 +237,7 @@ class Pipeline:
         try:
             if self._admission is not None:
                 await self._admission.admit(entry, is_free=seat is not None)
-            source = self._from_cache(entry, seat) if seat else self._cascade(entry)
+            source = self._from_cache(entry, seat) if seat else self._made(entry)
             async with aclosing(source) as parts:
                 async for part in parts:
                     entry.mark_first()
@@ -306,7 +313,7 @@ class Pipeline:
 
     async def _lead(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
         released: list[Part] = []
-        async with aclosing(self._cascade(entry)) as parts:
+        async with aclosing(self._made(entry)) as parts:
             async for part in parts:
                 seat.publish(Released(part, entry))
                 released.append(part)
@@ -358,6 +365,42 @@ class Pipeline:
         for task in self._renewals:
             task.cancel()
         await asyncio.gather(*self._renewals, return_exceptions=True)
+
+    async def _near_or_made(self, entry: Entry) -> AsyncGenerator[Part, None]:
+        """Answer with what was said to the same question in other words, else by the cascade."""
+        assert self._near is not None, "only a policy with a semantic cache comes here"
+        asking = await self._near.ask(entry)
+        near = asking and await self._near.find(entry, asking, self.ask_again)
+        if near:
+            for part in near:
+                yield part
+            return
+        released: list[Part] = []
+        async with aclosing(self._cascade(entry)) as parts:
+            async for part in parts:
+                released.append(part)
+                yield part
+        if asking and entry.is_keepable:
+            reply = cached(released, entry, self._clock, self._worth(entry))
+            self._near.keep(entry, asking, reply)
+
+    async def ask_again(self, entry: Entry) -> str | None:
+        """Answer a request anew at the gateway's own cost; return the words, None on failure."""
+        request = msgspec.structs.replace(entry.request, id=f"{entry.request.id}a", cache="off")
+        again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
+        again.cache = "bypass"
+        try:
+            async with aclosing(self._cascade(again)) as parts:
+                async for _ in parts:
+                    pass
+        except GatewayError as exc:
+            again.fail(exc)
+        except BaseException:
+            again.abandon()
+            raise
+        finally:
+            await self._ledger.write(*on_own_account(*again.settle(self._tariff), "audit"))
+        return again.served.text if again.is_keepable and again.served else None
 
     async def _cascade(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Do what the router says: call a tier, or serve an attempt."""

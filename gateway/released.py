@@ -63,6 +63,8 @@ async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, N
 
 def _credit(entry: Entry, leader: Entry | Told) -> None:
     entry.cache = "exact"
+    if isinstance(leader, Entry) and leader.cache == "semantic":
+        entry.cache, entry.similarity = leader.cache, leader.similarity
     entry.age_s = 0
     entry.cached_model = leader.model
     entry.cached_path = leader.path

@@ -22,8 +22,6 @@ LATER_KEYS: dict[KeyPath, str] = {
     ("routes", ANY, "cascade", "audit"): "audits",
     ("routes", ANY, "cascade", "control"): "a control arm",
     ("routes", ANY, "hedge"): "hedged calls",
-    ("routes", ANY, "cache", "semantic"): "the semantic cache",
-    ("routes", ANY, "rules", ANY, "cache", "semantic"): "the semantic cache",
     ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",
 }
 """Keys, and what they will bring."""
@@ -35,9 +33,6 @@ LATER_VALUES: dict[KeyPath, frozenset[str]] = {
     ("routes", ANY, "cascade", "confidence", "kind"): frozenset({"learned"}),
 }
 """Values of known keys."""
-
-_OFF = (False, None, "off")
-_MAY_BE_OFF = "semantic"
 
 
 def take_out_later(document: Document) -> None:
@@ -54,8 +49,6 @@ def take_out_later(document: Document) -> None:
 def _take_out_key(document: Document, path: KeyPath, what: str) -> None:
     holder = document.at(path[:-1])
     if not isinstance(holder, dict):
-        return
-    if path[-1] == _MAY_BE_OFF and holder[path[-1]] in _OFF:
         return
     document.settle(path, f"not built yet: {what}", "remove this key", at_key=True)
     del holder[path[-1]]

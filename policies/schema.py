@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -189,6 +190,21 @@ class ExactCache(Section):
     max_entry: Bytes = 1024 * 1024
 
 
+class SemanticCache(Section):
+    """When an answer to other words may serve: surely wrong at most `max_error` of the time.
+
+    `audit` is the share of such answers that is asked again in the background, to
+    measure how many were wrong.
+    """
+
+    max_error: Probability = Field(0.01, gt=0, le=0.5)
+    ttl: Duration = 6 * 3600.0
+    max_entry: Bytes = 256 * 1024
+    max_entries: Whole = Field(200_000, ge=1, le=10_000_000)
+    embedder: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
+    audit: Probability = 0.02
+
+
 def _off(value: object) -> object:
     """Read `off` (which YAML 1.1 calls False) as absent."""
     return None if value is False or value == "off" else value
@@ -202,7 +218,8 @@ class Cache(Section):
         BeforeValidator(_off, json_schema_input_type=ExactCache | Literal["off", False] | None),
     ] = None
     semantic: Annotated[
-        None, BeforeValidator(_off, json_schema_input_type=Literal["off", False] | None)
+        SemanticCache | None,
+        BeforeValidator(_off, json_schema_input_type=SemanticCache | Literal["off", False] | None),
     ] = None
 
 
@@ -292,12 +309,26 @@ class Route(Section):
             return rule.cache.exact
         return self.cache.exact
 
+    def semantic_cache(self, rule: Rule | None = None) -> SemanticCache | None:
+        """Return the semantic cache under a rule: as the rule says, else as the route does."""
+        if rule and rule.cache and "semantic" in rule.cache.model_fields_set:
+            return rule.cache.semantic
+        return self.cache.semantic
+
+    @property
+    def semantic_caches(self) -> Iterator[SemanticCache]:
+        """Yield the semantic caches that requests of this route may meet."""
+        for cache in (self.cache, *(rule.cache for rule in self.rules if rule.cache)):
+            if cache.semantic is not None:
+                yield cache.semantic
+
 
 class Storage(Section):
     """Where state is kept; the defaults need nothing installed."""
 
     ledger: str = "sqlite:///frugal.db"
     redis: RedisUrl | None = None
+    semantic: FilePath | None = None
 
 
 _ROUTE_KEEPS_ANSWERS: Any = {

@@ -145,10 +145,10 @@ class SemanticCache:
     async def find(
         self, asked: Asked, vector: Vector, route: str, terms: Terms
     ) -> SemanticHit | None:
-        """Return an answer that serves, or None; a failing store has none."""
+        """Return an answer that serves, or None; whatever fails here costs no answer."""
         try:
             return await self._work(self._find, asked, vector, route, terms)
-        except sqlite3.Error as exc:
+        except Exception as exc:
             self._note("nothing was looked up", exc)
             return None
 
@@ -160,7 +160,7 @@ class SemanticCache:
             return
         try:
             await self._work(self._keep, asked, encoded(vector), reply, answer, terms)
-        except sqlite3.Error as exc:
+        except Exception as exc:
             self._note("nothing was kept", exc)
 
     async def drop(self, wanted: Scope, *, dry_run: bool = False) -> int:

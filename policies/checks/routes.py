@@ -28,6 +28,20 @@ def check_routes(outline: Outline, document: Document) -> None:
         _check_judged(route, path, outline, document)
         if route.cascade is not None:
             _check_confidence(route.cascade.confidence, path, document)
+    _check_embedders(outline, document)
+
+
+def _check_embedders(outline: Outline, document: Document) -> None:
+    """Refuse a second embedder: a process holds one, and one index of its vectors."""
+    first: str | None = None
+    for name, route in outline.routes.items():
+        for cache in route.semantic_caches:
+            first = first or cache.embedder
+            if cache.embedder != first:
+                path: KeyPath = ("routes", name, "cache", "semantic")
+                message = f"expected the embedder {first!r} of the other routes"
+                document.report(path, f"{message}, found {cache.embedder!r}", "name one for all")
+                return
 
 
 def _named_models(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

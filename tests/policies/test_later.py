@@ -29,11 +29,6 @@ ROUTE = "  r: {model: tiny, %s}"
         (routes(CASCADE % "bundle: bundles/auto"), "routes.r.cascade.bundle"),
         (routes(CASCADE % "audit: {share: 0.02}"), "routes.r.cascade.audit"),
         (routes(CASCADE % "control: 0.01"), "routes.r.cascade.control"),
-        (routes(ROUTE % "cache: {semantic: {max_error: 0.01}}"), "routes.r.cache.semantic"),
-        (
-            routes(ROUTE % "rules: [{when: {tag: x}, cache: {semantic: {ttl: 6h}}}]"),
-            "routes.r.rules[0].cache.semantic",
-        ),
         (
             routes(ROUTE % "rules: [{when: {language: de}, model: large}]"),
             "routes.r.rules[0].when.language",
@@ -69,4 +64,4 @@ def test_no_key_is_both_built_and_refused():
     for path in LATER_KEYS:
         known = known_keys(tuple(0 if key == "*" else key for key in path[:-1]))
         assert known, path
-        assert path[-1] not in known or path[-1] == "semantic", path
+        assert path[-1] not in known, path

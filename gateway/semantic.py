@@ -1,0 +1,243 @@
+"""The semantic cache within the request's way: who may ask it, what it serves, what it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cache.freshness import Freshness
+from cache.semantic.scope import Asked, asked_of
+from cache.types import CachedReply
+from gateway.entry import Clock, Entry
+from gateway.features import Features
+from gateway.released import replayed
+from gateway.replay import fold
+from gateway.wire import Part
+from policies.rules import first_match
+from policies.schema import Policy
+from policies.schema import SemanticCache as Rules
+from router.answers import same_answer
+
+if TYPE_CHECKING:
+    from cache.semantic.embedder import Embedder, Vector
+    from cache.semantic.lookup import SemanticCache, SemanticHit
+    from cache.semantic.service import EmbeddingService
+
+MOST_AUDITS = 4
+_ALIKE = 0.85  # the cosine from which two answers in prose are taken to say the same
+_MOST_KEEPING = 256
+_log = logging.getLogger(__name__)
+
+AskAgain = Callable[[Entry], Awaitable[str | None]]
+"""Answer a request anew at the gateway's own cost; None where that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request's question, fit to be answered by, and to answer, others."""
+
+    asked: Asked
+    vector: Vector
+    rules: Rules
+
+
+class NearAnswers:
+    """The semantic cache of one policy's routes."""
+
+    def __init__(self, cache: SemanticCache, policy: Policy, clock: Clock) -> None:
+        self.cache = cache
+        self.unfit: dict[str, int] = {}
+        self.audited = self.found_wrong = 0
+        self._clock = clock
+        self._revisions = {name: policy.revision(name) for name in policy.routes}
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._audits: set[asyncio.Task[None]] = set()
+
+    def features(self, entry: Entry) -> Features:
+        """Return what may be known of a request's meaning."""
+        return Features(entry.request.body["messages"], self.cache.vector)
+
+    async def ask(self, entry: Entry) -> Asking | None:
+        """Return the question of a request, or None where its answer is not to be shared."""
+        rules = _rules(entry)
+        if rules is None or entry.request.cache not in ("use", "refresh"):
+            return None
+        asked = self._asked(entry)
+        if isinstance(asked, str):
+            self.unfit[asked] = self.unfit.get(asked, 0) + 1
+            return None
+        entry.features = self.features(entry)
+        vector = await entry.features.vector()
+        if vector is None:
+            return None
+        entry.cache = "miss"
+        return Asking(asked, vector, rules)
+
+    async def find(
+        self, entry: Entry, asking: Asking, ask_again: AskAgain
+    ) -> Sequence[Part] | None:
+        """Return the parts of an answer that serves, and note in the entry where it came from."""
+        if entry.request.cache == "refresh":
+            return None
+        hit = await self.cache.find(
+            asking.asked, asking.vector, entry.route_name, _terms(asking.rules)
+        )
+        if hit is None or not self._is_fresh(entry, asking, hit.reply):
+            return None
+        parts = replayed(hit.reply, entry, self._clock)
+        entry.cache = "semantic"
+        entry.similarity = hit.similarity
+        if _is_drawn(entry.request.id, asking.rules.audit) and len(self._audits) < MOST_AUDITS:
+            _start(self._audit(entry, asking, hit, ask_again), self._audits)
+        return parts
+
+    def keep(self, entry: Entry, asking: Asking, reply: CachedReply) -> None:
+        """Keep an answer behind the client's back, if it is one in words that came to its end."""
+        served = entry.served
+        if served is None or served.finish_reason != "stop" or not served.text.strip():
+            return
+        if len(self._keeping) < _MOST_KEEPING:
+            work = self.cache.keep(
+                asking.asked, asking.vector, reply, answer=served.text, terms=_terms(asking.rules)
+            )
+            _start(work, self._keeping)
+
+    async def settled(self) -> None:
+        """Wait until what is under way behind clients' backs is done."""
+        await asyncio.gather(*self._keeping, *self._audits, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Finish what is being kept; give up what is being asked again."""
+        for task in self._audits:
+            task.cancel()
+        await self.settled()
+
+    def _asked(self, entry: Entry) -> Asked | str:
+        language = entry.request.headers.get(b"accept-language", b"")
+        return asked_of(
+            entry.caller.tenant,
+            entry.route_name,
+            self._revisions[entry.route_name],
+            entry.request.body,
+            locale=language.decode("latin-1"),
+        )
+
+    def _is_fresh(self, entry: Entry, asking: Asking, reply: CachedReply) -> bool:
+        freshness = Freshness(asking.rules.ttl, bounds=entry.request.bounds)
+        return freshness.accepts(self._clock.wall() - reply.created_at)
+
+    async def _audit(
+        self, entry: Entry, asking: Asking, hit: SemanticHit, ask_again: AskAgain
+    ) -> None:
+        """Ask again what was answered from the cache, and tell whether the answer was right."""
+        try:
+            fresh = await ask_again(entry)
+            stored = _words(hit.reply)
+            if fresh is None or stored is None:
+                return
+            was_right = same_answer(stored, fresh) or await self._is_alike(stored, fresh)
+            self.audited += 1
+            self.found_wrong += not was_right
+            await self.cache.observe(
+                asking.asked, entry.route_name, hit.entry_id, was_right=was_right
+            )
+        except Exception:
+            _log.exception("a semantic hit could not be audited")
+
+    async def _is_alike(self, one: str, other: str) -> bool:
+        """Return whether two answers in prose mean the same, as far as their vectors tell."""
+        first, second = await self.cache.vector(one), await self.cache.vector(other)
+        return first is not None and second is not None and float(first @ second) >= _ALIKE
+
+
+@asynccontextmanager
+async def near_answers(
+    policy: Policy, clock: Clock, ledger: Path
+) -> AsyncIterator[NearAnswers | None]:
+    """Yield the semantic cache that a policy's routes name, None where none does.
+
+    It is kept in `storage.semantic`, else beside the ledger. Raises EmbedderError,
+    or OSError for a file that cannot be had.
+    """
+    named = [cache for route in policy.routes.values() for cache in route.semantic_caches]
+    if not named:
+        yield None
+        return
+    path = policy.storage.semantic or ledger.with_name(f"{ledger.stem}-semantic.db")
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(_service(named[0].embedder))
+        cache = await stack.enter_async_context(_cache(service, path, clock))
+        near = NearAnswers(cache, policy, clock)
+        stack.push_async_callback(near.aclose)
+        yield near
+
+
+def _service(name: str) -> EmbeddingService:
+    from cache.semantic.service import EmbeddingService
+
+    def load() -> Embedder:
+        from cache.semantic.embedder import load_embedder
+
+        return load_embedder(name)
+
+    return EmbeddingService(load)
+
+
+def _cache(service: EmbeddingService, path: Path, clock: Clock) -> SemanticCache:
+    from cache.semantic.calibration import default_calibration
+    from cache.semantic.decision import CalibratedDecider
+    from cache.semantic.guards import AxisGuards
+    from cache.semantic.lookup import SemanticCache
+
+    calibration = default_calibration()
+    deciders: dict[tuple[bytes, str], CalibratedDecider] = {}
+
+    def decider(tenant: bytes, route: str) -> CalibratedDecider:
+        known = deciders.get((tenant, route))
+        if known is None:
+            known = deciders[tenant, route] = CalibratedDecider(calibration)
+        return known
+
+    return SemanticCache(service, path=path, guards=AxisGuards(), decider=decider, wall=clock.wall)
+
+
+def _rules(entry: Entry) -> Rules | None:
+    route = entry.route
+    return route.semantic_cache(first_match(route.rules, entry.facts) if route.rules else None)
+
+
+def _terms(rules: Rules) -> Any:
+    from cache.semantic.lookup import Terms
+
+    return Terms(rules.max_error, rules.ttl, rules.max_entry, rules.max_entries)
+
+
+def _is_drawn(request_id: str, share: float) -> bool:
+    """Return whether a request is in the sample, the same for whoever asks."""
+    digest = blake2b(request_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2.0**64
+
+
+def _words(reply: CachedReply) -> str | None:
+    """Return what the first choice of a kept answer says."""
+    try:
+        body = fold(reply.parts) if reply.streamed else reply.parts[0]
+        told: Mapping[str, Any] = msgspec.json.decode(body)
+        content = told["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return content if isinstance(content, str) else None
+
+
+def _start(work: Any, tasks: set[asyncio.Task[None]]) -> None:
+    task: asyncio.Task[None] = asyncio.ensure_future(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)

@@ -1,0 +1,179 @@
+"""Questions in other words, over the wire: answered once, guarded, audited, accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.gateway_app import events_of, serving, text_of
+from tests.support.policies import one_model, two_tiers
+from tests.support.replies import Says
+from tests.support.scripted_upstream import ScriptedUpstream
+
+ANSWER = Says("Open settings and press reset", tokens=(10, 5))
+FIRST = "How do I reset my password?"
+AGAIN = "how do I reset my password please"
+SEMANTIC = {"max_error": 0.5, "audit": 0}
+
+
+def near(**more):
+    return {"exact": {"ttl": "1h"}, "semantic": {**SEMANTIC, **more}}
+
+
+@pytest.mark.parametrize("streams", [(False, False), (True, True), (True, False), (False, True)])
+async def test_a_question_in_other_words_is_answered_for_nothing(tmp_path, streams):
+    first, again = streams
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST, stream=first)
+        answer = await gateway.chat(AGAIN, stream=again)
+
+    assert len(upstream.requests) == 1
+    assert answer.headers["x-cache"] == "semantic"
+    assert 0.8 < float(answer.headers["x-cache-similarity"]) <= 1
+    if again:
+        assert text_of(events_of(answer)) == ANSWER.text
+    else:
+        assert answer.json()["choices"][0]["message"]["content"] == ANSWER.text
+        assert float(answer.headers["x-frugal-cost-usd"]) == 0
+    row, _ = gateway.books.entries()[::-1]
+    assert (row["cache"], row["cost_nano_usd"], row["saved_nano_usd"]) == ("semantic", 0, 20_000)
+    assert row["model"] == "large"
+
+
+async def test_the_same_words_are_still_an_exact_hit(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+
+        assert (await gateway.chat(FIRST)).headers["x-cache"] == "exact"
+
+
+async def test_the_semantic_cache_works_without_the_exact_one(tmp_path):
+    cache = {"semantic": SEMANTIC}
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=cache), tmp_path) as gateway,
+    ):
+        first = await gateway.chat(FIRST)
+
+        assert first.headers["x-cache"] == "miss"
+        assert (await gateway.chat(AGAIN)).headers["x-cache"] == "semantic"
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+async def test_what_may_differ_is_asked_of_a_model(tmp_path):
+    pairs = [
+        ("Convert 5 miles to kilometres", "Convert 7 miles to kilometres", {}),
+        ("What is the weather like?", "What is the weather like today?", {}),
+        (FIRST, AGAIN, {"n": 2}),
+        (FIRST, AGAIN, {"temperature": 1.4}),
+        (FIRST, AGAIN, {"tools": [TOOL]}),
+    ]
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        found = []
+        for one, other, members in pairs:
+            await gateway.chat(one, **members)
+            found.append((await gateway.chat(other, **members)).headers["x-cache"])
+
+    assert found == ["miss"] * len(pairs)
+    assert len(upstream.requests) == 2 * len(pairs)
+
+
+async def test_another_parameter_or_header_asks_a_model(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        colder = await gateway.chat(AGAIN, temperature=0)
+        exact = await gateway.chat(AGAIN + ".", headers={"x-frugal-cache": "exact"})
+        fresh = await gateway.chat(AGAIN + "!", headers={"cache-control": "max-age=0"})
+        german = await gateway.chat(AGAIN, headers={"accept-language": "de"})
+
+    assert [a.headers["x-cache"] for a in (colder, exact, fresh, german)] == ["miss"] * 4
+
+
+async def test_a_draft_that_was_not_good_enough_is_not_kept_but_the_better_answer_is(tmp_path):
+    small = Says("Perhaps press something", tokens=(10, 5), logprobs=[-3.0] * 5)
+    async with (
+        ScriptedUpstream(small) as cheap,
+        ScriptedUpstream(ANSWER) as dear,
+        serving(two_tiers(cheap.url, dear.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        answer = await gateway.chat(AGAIN)
+
+    assert answer.headers["x-frugal-model"] == "large"
+    assert answer.json()["choices"][0]["message"]["content"] == ANSWER.text
+
+
+async def test_an_answer_cut_short_is_not_kept(tmp_path):
+    cut = Says("Open settings and", tokens=(10, 3), finish_reason="length")
+    async with (
+        ScriptedUpstream(cut) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+
+        assert (await gateway.chat(AGAIN)).headers["x-cache"] == "miss"
+
+
+async def test_answers_survive_a_restart(tmp_path):
+    async with ScriptedUpstream(ANSWER) as upstream:
+        policy = one_model(upstream.url, cache=near())
+        async with serving(policy, tmp_path) as gateway:
+            await gateway.chat(FIRST)
+        async with serving(policy, tmp_path) as gateway:
+            answer = await gateway.chat(AGAIN)
+
+    assert answer.headers["x-cache"] == "semantic"
+
+
+async def test_a_hit_is_audited_at_the_gateways_own_cost(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near(audit=1)), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        answer = await gateway.chat(AGAIN)
+        rows = await gateway.books.until(3)
+        (audit,) = (row for row in rows if row["tenant"] == "gateway")
+        (line,) = gateway.books.lines(audit["request_id"])
+
+    assert answer.headers["x-cache"] == "semantic"
+    assert audit["request_id"] == answer.headers["x-request-id"] + "a"
+    assert (line["purpose"], line["payer"], line["cost_nano_usd"]) == ("audit", "gateway", 20_000)
+    assert audit["cost_nano_usd"] == 0
+
+
+async def test_an_answer_found_wrong_is_not_served_again(tmp_path):
+    asked = []
+
+    def changing(received):
+        asked.append(received)
+        text = "Press the red button" if len(asked) == 1 else "Move to another country"
+        return Says(text, tokens=(10, 5))(received)
+
+    async with (
+        ScriptedUpstream(changing) as upstream,
+        serving(one_model(upstream.url, cache=near(audit=1)), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        wrong = await gateway.chat(AGAIN)
+        async with asyncio.timeout(20):
+            while (right := await gateway.chat(AGAIN)).headers["x-cache"] == "semantic":
+                pass
+
+    assert wrong.headers["x-cache"] == "semantic"
+    assert right.json()["choices"][0]["message"]["content"] == "Move to another country"
