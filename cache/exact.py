@@ -63,14 +63,17 @@ class Seat(Generic[T]):
         self._claims = 0
         self._lease: Lease[T] | None = None
         self._follow: Follow[T] | None = None
-        self.hit: CachedReply | None = None if skips else self._find()
+        hit = None if skips else cache.find(key)
+        self.hit: CachedReply | None = hit
+        if hit is not None and not freshness.is_plain and not self._accepts(hit):
+            self.hit = None
 
     def __enter__(self) -> Seat[T]:
         if self._member is not None:
             raise RuntimeError("a seat is entered once; it would wait for itself")
         cache = self._cache
         # Others may have landed between the lookup and now; a second look spares a second call.
-        if self.hit is None and self._kept_before != cache.kept:
+        if self.hit is None and self._kept_before != cache.kept and not self._skips:
             self.hit = self._find()
         if self.hit is None:
             self._member = cache.join(self._key, self._max_entry)
@@ -195,8 +198,9 @@ class Seat(Generic[T]):
         member, cache = self._seated(), self._cache
         if not member.is_leader:
             raise RuntimeError("only the leader of a flight may keep its answer")
-        stands = cache.epochs.admits(self._stamp, self._key, reply)
-        if member.is_open and reply.size <= self._max_entry and stands:
+        epochs, stamp = cache.epochs, self._stamp
+        stands = stamp >= epochs.now or epochs.admits(stamp, self._key, reply)
+        if stands and member.is_open and reply.size <= self._max_entry:
             cache.keep(self._key, reply, self._freshness.keep_for)
             if cache.far is not None:
                 token = self._lease.token if self._lease is not None else b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +25,24 @@ class Freshness:
     """An answer is fresh for `ttl` seconds, and kept to be served stale for `stale` more.
 
     Whoever names a `max-age` has no use for a stale answer, unless `max-stale` says so;
-    whoever renews an answer is `only_fresh`.
+    whoever renews an answer is `only_fresh`. Where it `is_plain`, whatever is kept
+    may be served as it is.
     """
 
     ttl: float
     stale: float = 0.0
     bounds: Bounds = ANY_AGE
     only_fresh: bool = False
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = not self.stale and self.bounds is ANY_AGE and not self.only_fresh
+        object.__setattr__(self, "is_plain", plain)
 
     @property
     def keep_for(self) -> float:
         """Return how long an answer is kept, in seconds."""
         return self.ttl + self.stale
-
-    @property
-    def is_plain(self) -> bool:
-        """Return whether whatever is kept may be served as it is."""
-        return not self.stale and self.bounds is ANY_AGE
 
     def is_stale(self, age: float) -> bool:
         """Return whether an answer of that age should be made anew."""

@@ -68,15 +68,18 @@ class MemoryStore:
 
     def put(self, key: bytes, reply: CachedReply, ttl: float) -> None:
         """Keep an entry for at most `ttl` seconds; one larger than the whole store is not kept."""
-        self.drop(key)
-        size = reply.size
-        if size > self.max_bytes:
+        if key in self._slots:
+            self.drop(key)
+        slot = _Slot(reply, self._clock() + ttl, 0.0)
+        if slot.size > self.max_bytes:
             return
-        while self.size + size > self.max_bytes:
-            self._evict()
-        slot = self._slots[key] = _Slot(reply, self._clock() + ttl, self._age)
-        self.size += size
-        self._push(key, slot)
+        self.size += slot.size
+        if self.size > self.max_bytes:
+            self._make_room()
+        slot.priority += self._age
+        self._slots[key] = slot
+        self._count += 1
+        heappush(self._heap, (slot.priority, self._count, key, slot))
 
     def drop(self, key: bytes) -> bool:
         """Remove an entry; return whether there was one."""
@@ -99,18 +102,18 @@ class MemoryStore:
                 self.drop(key)
         return Tally(len(found), sum(size for _, size in found))
 
-    def _push(self, key: bytes, slot: _Slot) -> None:
-        self._count += 1
-        heappush(self._heap, (slot.priority, self._count, key, slot))
-
-    def _evict(self) -> None:
-        while True:
-            priority, _, key, slot = heappop(self._heap)
-            if self._slots.get(key) is not slot:
+    def _make_room(self) -> None:
+        """Let go of the least until the rest fits, which one more entry may not yet be part of."""
+        heap, slots = self._heap, self._slots
+        while self.size > self.max_bytes:
+            priority, _, key, slot = heappop(heap)
+            if slots.get(key) is not slot:
                 continue
-            if priority == slot.priority:
-                break
-            self._push(key, slot)
-        self._age = priority
-        self.evicted += 1
-        self.drop(key)
+            if priority != slot.priority:
+                self._count += 1
+                heappush(heap, (slot.priority, self._count, key, slot))
+                continue
+            del slots[key]
+            self.size -= slot.size
+            self._age = priority
+            self.evicted += 1
