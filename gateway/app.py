@@ -10,8 +10,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from gateway.access.build import admission_of
+from gateway.access.build import admission_of, limit_store
 from gateway.access.keys import KeyRing
+from gateway.access.meters import LimitStore
 from gateway.api.admin import admin_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
@@ -93,7 +94,8 @@ def create_app(
             running.ledger = await stack.enter_async_context(ledger_at(ledger_url))
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
             fleet = Fleet(policy, given=providers or {}, sockets=settings.sockets)
-            build = _Wiring(running, clock, Resilience(clock)).build
+            limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
+            build = _Wiring(running, clock, limits, Resilience(clock)).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
             )
@@ -126,6 +128,7 @@ class _Wiring:
 
     running: Running
     clock: Clock
+    limits: LimitStore
     resilience: Resilience
 
     async def build(
@@ -139,9 +142,6 @@ class _Wiring:
         near = await stack.enter_async_context(
             near_answers(policy, clock, locate(running.ledger_url).path)
         )
-        admission = admission_of(policy, prices, clock, running.ledger_url)
-        if admission is not None:
-            stack.push_async_callback(admission.aclose)
         pipeline = Pipeline(
             Parts(
                 policy=policy,
@@ -152,7 +152,14 @@ class _Wiring:
                 exact=running.caches.exact,
                 ledger=running.ledger,
                 clock=clock,
-                admission=admission,
+                admission=admission_of(
+                    policy,
+                    prices,
+                    clock,
+                    running.ledger_url,
+                    self.limits,
+                    processes=running.workers,
+                ),
                 resilience=self.resilience,
                 near=near,
             )

@@ -18,6 +18,7 @@ from gateway.access.meters import (
     Pace,
     Purse,
     Refused,
+    Settler,
     StoreAway,
     Taken,
     Unseeded,
@@ -57,6 +58,7 @@ class Permit:
         self._store = store
         self._entrance: Claim | None = None
         self._work: Claim | None = None
+        self._settlers: tuple[Settler, Settler] = (store, store)
 
     @property
     def has_entered(self) -> bool:
@@ -70,21 +72,27 @@ class Permit:
 
     def note(self, entrance: Claim | None, work: Claim | None, taken: Taken, whole: Claim) -> None:
         """Keep what was taken, to give it back."""
-        self._entrance = entrance or self._entrance
-        self._work = work or self._work
-        self.levels += [(pace, at) for (pace, _), at in zip(whole.paces, taken.levels, strict=True)]
-
-    def share(self) -> None:
-        """Give back what was set aside for work, since somebody else does it."""
-        if self._work is not None:
-            self._store.settle(self._work, tokens=0, nano_usd=0)
-            self._work = None
+        of_entrance, of_work = self._settlers
+        settler = taken.settler or self._store
+        if entrance is not None:
+            self._entrance, of_entrance = entrance, settler
+        if work is not None:
+            self._work, of_work = work, settler
+        self._settlers = of_entrance, of_work
+        # A store that is away knows no levels.
+        self.levels += [
+            (pace, at) for (pace, _), at in zip(whole.paces, taken.levels, strict=False)
+        ]
 
     def close(self, *, tokens: int, nano_usd: int) -> None:
         """Settle with what the request came to."""
-        for claim in (self._entrance, self._work):
-            if claim is not None:
-                self._store.settle(claim, tokens=tokens, nano_usd=nano_usd)
+        first, second = self._settlers
+        if first is second:
+            claims = [(first, _both(self._entrance, self._work))]
+        else:
+            claims = [(first, self._entrance or Claim()), (second, self._work or Claim())]
+        for settler, claim in claims:
+            settler.settle(claim, tokens=tokens, nano_usd=nano_usd)
         self._entrance = self._work = None
 
     def headers(self) -> dict[str, str]:
@@ -158,7 +166,7 @@ class Admission:
                     tokens = part.usage.total if part.usage is not None else tokens
                     yield part
             finally:
-                self._store.settle(claim, tokens=tokens, nano_usd=0)
+                (result.settler or self._store).settle(claim, tokens=tokens, nano_usd=0)
 
     def limits_model(self, name: str) -> bool:
         """Return whether calls of a model are limited."""
@@ -181,7 +189,7 @@ class Admission:
         try:
             while isinstance(result := await self._store.take(claim), Unseeded):
                 for purse in result.purses:
-                    self._store.seed(purse, await self._spending(purse))
+                    await self._store.seed(purse, await self._spending(purse))
         except (StoreAway, LedgerError) as exc:
             raise LimitsUnavailable(
                 "limits cannot be checked just now; try again shortly", retry_after="1"
@@ -267,7 +275,7 @@ def _told(refused: Refused, claim: Claim) -> GatewayError:
     """Return what the client is told."""
     error = _refusal(refused, claim)
     paces = [pace for pace, _ in claim.paces]
-    levels = list(zip(paces, refused.levels, strict=True))
+    levels = list(zip(paces, refused.levels, strict=False))
     error.headers = {**error.headers, **rate_headers(levels)}
     return error
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from gateway.access.accounts import Accounts, has_limits
 from gateway.access.admission import Admission
+from gateway.access.meters import LimitStore
 from gateway.access.spent import LedgerSpending
 from gateway.access.stores.memory import MemoryLimits
 from gateway.access.worst_case import WorstCase
+from gateway.money.location import locate
 from gateway.money.prices import PriceBook, capabilities_of
 from policies.schema import Policy
 
@@ -17,17 +23,56 @@ if TYPE_CHECKING:
 
 
 def admission_of(
-    policy: Policy, prices: PriceBook, clock: Clock, ledger_url: str
+    policy: Policy,
+    prices: PriceBook,
+    clock: Clock,
+    ledger_url: str,
+    limits: LimitStore,
+    *,
+    processes: int = 1,
 ) -> Admission | None:
-    """Build the admission of a policy."""
+    """Build the admission of a policy over a store that outlives it.
+
+    Without Redis, each of several processes grants its part of every limit.
+    """
     if not has_limits(policy):
         return None
     capabilities = {name: capabilities_of(model, name) for name, model in policy.models.items()}
+    share = 1.0 if policy.storage.redis is not None else 1.0 / processes
     return Admission(
-        Accounts(policy),
-        MemoryLimits(clock.tick),
+        Accounts(policy, share=share),
+        limits,
         WorstCase(prices, capabilities),
         capabilities,
         clock,
-        LedgerSpending(ledger_url, since=clock.wall()),
+        LedgerSpending(ledger_url, since=clock.wall(), share=share),
     )
+
+
+@asynccontextmanager
+async def limit_store(policy: Policy, clock: Clock, ledger_url: str) -> AsyncIterator[LimitStore]:
+    """Yield where a process keeps its limits: in Redis where the policy names one."""
+    if policy.storage.redis is None or not has_limits(policy):
+        yield MemoryLimits(clock.tick)
+        return
+    from cache.stores.redis import RedisLink
+    from gateway.access.stores.scripts import SCRIPTS
+    from gateway.access.stores.shared import SharedLimits
+
+    link = RedisLink(policy.storage.redis.get_secret_value(), SCRIPTS)
+    store = SharedLimits(
+        link,
+        ledger=_name_of(ledger_url),
+        tick=clock.tick,
+        wall=clock.wall,
+        without_redis=policy.limits.without_redis,
+        share=policy.limits.local_share,
+    )
+    async with link, store:
+        yield store
+
+
+def _name_of(ledger_url: str) -> str:
+    """Return what tells this ledger from those of other machines."""
+    where = f"{platform.node()}:{locate(ledger_url).path.absolute()}"
+    return blake2b(where.encode(), digest_size=8).hexdigest()

@@ -58,11 +58,23 @@ class Claim(Struct, frozen=True, gc=False):
     purses: tuple[tuple[Purse, int], ...] = ()
 
 
+class Settler(Protocol):
+    """Who is told what became of a claim."""
+
+    def settle(self, claim: Claim, *, tokens: int, nano_usd: int) -> None:
+        """Say what a claim that was taken came to; what it reserved is given back."""
+        ...
+
+
 class Taken(Struct, frozen=True, gc=False):
-    """A claim was granted; `levels` go with its paces, `over` are soft purses past their sum."""
+    """A claim was granted; `levels` go with its paces, `over` are soft purses past their sum.
+
+    `settler` is who must be told of its end, where that is not the store itself.
+    """
 
     levels: tuple[Level, ...] = ()
     over: tuple[Purse, ...] = ()
+    settler: Settler | None = None
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -87,19 +99,15 @@ class StoreAway(Exception):
     """The store that several processes share cannot be asked now."""
 
 
-class LimitStore(Protocol):
+class LimitStore(Settler, Protocol):
     """Where meters are kept: the extension point `limit store`."""
 
     def take(self, claim: Claim) -> Awaitable[Taken | Refused | Unseeded]:
         """Take all of a claim or nothing. Raises StoreAway."""
         ...
 
-    def seed(self, purse: Purse, nano_usd: int) -> None:
+    def seed(self, purse: Purse, nano_usd: int) -> Awaitable[None]:
         """Say what is spent of a purse, where the store does not know it."""
-        ...
-
-    def settle(self, claim: Claim, *, tokens: int, nano_usd: int) -> None:
-        """Say what a claim that was taken came to; what it reserved is given back."""
         ...
 
     async def aclose(self) -> None:

@@ -51,7 +51,7 @@ class MemoryLimits:
         over = tuple(purse for purse, amount in claim.purses if self._hold(purse, amount))
         return Taken(self._levels(claim, now), over)
 
-    def seed(self, purse: Purse, nano_usd: int) -> None:
+    async def seed(self, purse: Purse, nano_usd: int) -> None:
         """Open a purse of which so much is spent, unless it is open already."""
         if purse.id not in self._sums:
             self._forget_before(purse)

@@ -1,0 +1,139 @@
+"""Limits of several gateways on one Redis, and what remains of them without it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack, ExitStack
+
+import httpx
+import pytest
+
+from tests.support.gateway_app import asking, frugal_serve, serving
+from tests.support.policies import policy, remote
+from tests.support.redis_server import RedisServer
+from tests.support.replies import Says
+from tests.support.scripted_upstream import ScriptedUpstream
+
+CENT = {"input_per_mtok_usd": 0, "output_per_mtok_usd": 10}
+ANSWER = Says("yes", tokens=(10, 1000))
+NANO = 10**9
+
+
+@pytest.fixture
+def redis(tmp_path):
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def upstream():
+    async with ScriptedUpstream(ANSWER) as server:
+        yield server
+
+
+@pytest.fixture
+def text(redis, upstream):
+    def write(**limits):
+        models = {"m": remote(upstream.url, price=CENT)}
+        return policy(models, limits=limits, storage={"redis": redis.url})
+
+    return write
+
+
+async def _ask(client, prompt, **more):
+    asked = asking(prompt, model="m", max_tokens=1000, **more)
+    return await client.post("/v1/chat/completions", json=asked)
+
+
+async def _until(gateway, status, prompt="again"):
+    """Ask until the answer is of that status: the link to Redis comes and goes in its own time."""
+    for _ in range(1000):
+        reply = await gateway.chat(prompt, model="m", max_tokens=1)
+        if reply.status_code == status:
+            break
+    return reply
+
+
+async def test_two_gateways_never_spend_more_than_the_dollar_between_them(text, tmp_path):
+    limits = text(budget={"usd": 1, "per": "day"})
+    folders = [tmp_path / name for name in ("one", "two")]
+    async with AsyncExitStack() as stack:
+        both = []
+        for folder in folders:
+            folder.mkdir()
+            both.append(await stack.enter_async_context(serving(limits, folder)))
+        replies = await asyncio.gather(
+            *(_ask(both[i % 2].client, str(i)) for i in range(200)), return_exceptions=True
+        )
+        spent = sum(row["cost_nano_usd"] for g in both for row in g.books.entries())
+
+    statuses = [reply.status_code for reply in replies]
+    assert set(statuses) <= {200, 429, 503}
+    assert spent == statuses.count(200) * NANO // 100 <= NANO
+    assert statuses.count(200) == 100 or 503 in statuses
+
+
+async def test_two_processes_never_spend_more_than_the_dollar_even_when_one_is_killed(
+    text, tmp_path
+):
+    limits = text(budget={"usd": 1, "per": "day"})
+    folders = [tmp_path / name for name in ("one", "two")]
+    with ExitStack() as stack:
+        both = []
+        for folder in folders:
+            folder.mkdir()
+            both.append(stack.enter_context(frugal_serve(limits, folder)))
+        await _load([each.url for each in both], 60)
+        both[0].process.send_signal(signal.SIGKILL)
+        await _load([both[1].url], 100)
+        spent = sum(row["cost_nano_usd"] for each in both for row in each.books.entries())
+
+    assert NANO // 2 < spent <= NANO
+
+
+async def _load(urls, count):
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
+            )
+            for url in urls
+        ]
+        await asyncio.gather(
+            *(_ask(clients[i % len(clients)], str(i)) for i in range(count)),
+            return_exceptions=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("rule", "statuses"),
+    [("open", [200, 200, 200]), ("closed", [503, 503, 503]), ("local", [200, 429, 429])],
+)
+async def test_without_redis_rates_go_by_the_rule(text, redis, tmp_path, rule, statuses):
+    limits = text(requests_per_minute=4, without_redis=rule)
+    async with serving(limits, tmp_path) as gateway:
+        redis.kill()
+        await gateway.chat("notices it", model="m")
+        found = [(await gateway.chat(str(i), model="m")).status_code for i in range(3)]
+
+    assert found == (statuses if rule != "local" else [429, 429, 429])
+
+
+async def test_without_redis_a_budget_gives_nothing_and_afterwards_what_it_had(
+    text, redis, tmp_path
+):
+    async with serving(text(budget={"usd": "0.015"}), tmp_path) as gateway:
+        first = await _until(gateway, 200, "first")
+        redis.kill()
+        away = await _until(gateway, 503)
+        redis.start()
+        back = await _until(gateway, 200)
+        spent = sum(row["cost_nano_usd"] for row in gateway.books.entries())
+        beyond = await gateway.chat("more", model="m", max_tokens=1000)
+
+    assert first.status_code == back.status_code == 200
+    assert away.json()["error"]["code"] == "limits_unavailable"
+    assert away.headers["retry-after"] == "1"
+    assert spent >= 2 * NANO // 100
+    assert beyond.status_code in (429, 503)
