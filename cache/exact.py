@@ -91,8 +91,10 @@ class Seat(Generic[T]):
             self._follow.close()
         if self._member is not None:
             self._member.leave(error)
-        if self._lease is not None and self._cache.far is not None:
-            self._cache.far.end(self._lease, is_whole=self._is_whole or error is None)
+        lease = self._lease
+        if lease is not None and self._cache.far is not None:
+            is_whole = self._is_whole or (error is None and lease.has_begun)
+            self._cache.far.end(lease, is_whole=is_whole)
 
     @property
     def is_leader(self) -> bool:
@@ -107,6 +109,8 @@ class Seat(Generic[T]):
     @property
     def was_promoted(self) -> bool:
         """Return whether this request followed at first and now leads."""
+        if self._follow is not None:
+            return False
         return self._was_left or (self._member is not None and self._member.was_promoted)
 
     @property

@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 _REMEMBERED = 64  # answers that have ended, for followers who have missed their end
 _WAITING_INVALIDATIONS = 100
+_NO_LONGER = -1
 _SILENT_S = 10.0  # after which a process counts as gone
 
 
@@ -265,14 +266,14 @@ class Far(Generic[T]):
         lease = self._leases.get(want.token) or self._ended.get(want.token)
         if lease is not None:
             lease.answer(want)
-        else:
+        elif want.have >= 0:
             self._send(want.channel, Pieces(want.token, want.have, [], State.GONE))
 
     def _let_go(self, follow: Follow[T]) -> None:
         follows = self._follows.get(follow.token, set())
         follows.discard(follow)
-        if not follows:
-            self._follows.pop(follow.token, None)
+        if not follows and self._follows.pop(follow.token, None) is not None:
+            self._ask(follow.token, _NO_LONGER)
 
     async def _catch_up(self) -> None:
         """Learn what others have invalidated."""

@@ -70,8 +70,10 @@ class Follow(Generic[T]):
                 self._end(State.FAILED)
                 return
             self._have += 1
-        if message.state is not State.GROWING:
-            self._state = message.state
+        if message.state is State.WHOLE and not self._have:
+            self._end(State.GONE)  # an answer without pieces is none
+        elif message.state is not State.GROWING:
+            self._end(message.state)
         self._wake()
 
     def lose(self) -> None:

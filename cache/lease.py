@@ -20,8 +20,8 @@ class Lease(Generic[T]):
     Past `room` bytes the answer is no longer shared; those who follow are told so.
     """
 
-    __slots__ = ("_dump", "_followers", "_pieces", "_room", "_send", "_sent", "_state", "_timer",
-                 "key", "stamp", "token")  # fmt: skip
+    __slots__ = ("_dump", "_followers", "_has_begun", "_pieces", "_room", "_send", "_sent",
+                 "_state", "_timer", "key", "stamp", "token")  # fmt: skip
 
     def __init__(
         self,
@@ -41,8 +41,14 @@ class Lease(Generic[T]):
         self._pieces: list[T] = []
         self._followers: set[bytes] = set()
         self._sent = 0
+        self._has_begun = False
         self._state = State.GROWING
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether any piece was published."""
+        return self._has_begun
 
     @property
     def has_followers(self) -> bool:
@@ -51,6 +57,7 @@ class Lease(Generic[T]):
 
     def publish(self, piece: T, size: int) -> None:
         """Take the next piece, of so many bytes."""
+        self._has_begun = True
         if self._state is not State.GROWING:
             return
         self._room -= size
@@ -70,7 +77,10 @@ class Lease(Generic[T]):
                 self._pieces.clear()
 
     def answer(self, want: Want) -> None:
-        """Send a follower what it has not."""
+        """Send a follower what it has not; one that follows no longer is forgotten."""
+        if want.have < 0:
+            self._followers.discard(want.channel)
+            return
         self._flush()
         self._followers.add(want.channel)
         pieces = [self._dump(piece) for piece in self._pieces[want.have :]]

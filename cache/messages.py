@@ -17,7 +17,10 @@ class State(IntEnum):
 
 
 class Want(msgspec.Struct, array_like=True, frozen=True, tag="want"):
-    """A follower asks for the pieces from number `have` on, to be sent to its channel."""
+    """A follower asks for the pieces from number `have` on, to be sent to its channel.
+
+    A negative `have` says that it follows no longer.
+    """
 
     token: bytes
     channel: bytes

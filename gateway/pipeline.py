@@ -17,7 +17,7 @@ import msgspec
 
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
-from cache.freshness import Freshness
+from cache.freshness import ANY_AGE, Bounds, Freshness
 from gateway.access.admission import Admission
 from gateway.access.keys import Caller, KeyRing
 from gateway.entry import Attempt, Clock, Entry, Tariff
@@ -157,6 +157,7 @@ class Pipeline:
         self._near = parts.near
         self._made = self._cascade if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
+        self._fresh: dict[int, Freshness] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._ledger = parts.ledger
         self._admission = parts.admission
@@ -205,13 +206,21 @@ class Pipeline:
         key = self._key(entry)
         if request.cache == "refresh":
             self._exact.drop(key)
-        freshness = Freshness(rules.ttl, rules.stale, request.bounds)
+        freshness = self._freshness(rules, request.bounds)
         skips = request.cache == "refresh"
         return self._exact.seat(key, freshness, max_entry=rules.max_entry, skips=skips)
 
     def _cache_rules(self, entry: Entry) -> ExactRules | None:
         route = entry.route
         return route.exact_cache(first_match(route.rules, entry.facts) if route.rules else None)
+
+    def _freshness(self, rules: ExactRules, bounds: Bounds) -> Freshness:
+        if bounds is not ANY_AGE:
+            return Freshness(rules.ttl, rules.stale, bounds)
+        known = self._fresh.get(id(rules))  # the policy keeps them, so none takes the id of another
+        if known is None:
+            known = self._fresh[id(rules)] = Freshness(rules.ttl, rules.stale)
+        return known
 
     def _key(self, entry: Entry) -> bytes:
         revision = self._revisions[entry.route_name]
