@@ -23,7 +23,7 @@ from policies.rules import RequestFacts
 from policies.schema import Route
 from router.types import Draft, Skip, TokenStats, Tried, Verdict
 
-Purpose = Literal["serve", "judge"]
+Purpose = Literal["serve", "judge", "hedge"]
 CacheState = Literal["exact", "semantic", "miss", "bypass"]
 _ZERO = Decimal(0)
 
@@ -69,6 +69,7 @@ class Attempt:
         self.reason = ""
         self.is_complete = False
         self.is_superseded = False
+        self.is_outrun = False
         self.has_been_served = False
         self.is_stream = False
         self.finish_reason: str | None = None
@@ -122,6 +123,14 @@ class Attempt:
         self.failure = exc
         self.reason = exc.message
 
+    def lose(self) -> None:
+        """Close the attempt, unless it has failed, since another one began its answer first."""
+        self.has_been_served = False
+        if self.error is None:
+            self._ended = self._clock.tick()
+            self.is_outrun = True
+            self.reason = "another attempt began first"
+
     @property
     def has_begun(self) -> bool:
         """Return whether any part has arrived."""
@@ -165,10 +174,17 @@ class Attempt:
         if self.error is not None:
             return f"{self.model}:{self.error}:{'retried' if self.is_superseded else 'failed'}"
         if self.verdict is None:
-            return f"{self.model}:{'fallback' if self.why == 'fallback' else 'served'}"
+            return f"{self.model}:{self._way_word()}"
         sure = self.verdict.confidence
         number = f"{sure:.2f}" if sure is not None else "-"
         return f"{self.model}:{number}:{self._outcome_word(self.verdict)}"
+
+    def _way_word(self) -> str:
+        if self.is_outrun:
+            return "outrun"
+        if self.purpose == "hedge":
+            return "hedged"
+        return "fallback" if self.why == "fallback" else "served"
 
     def _outcome_word(self, verdict: Verdict) -> str:
         if self.has_been_served:
@@ -309,8 +325,8 @@ class Entry:
         if self.cache in ("exact", "semantic"):
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
-        serving = [attempt for attempt in self.attempts if attempt.purpose == "serve"]
-        return ",".join(skipped + [attempt.segment() for attempt in serving])
+        shown = [a for a in self.attempts if a.purpose == "serve" or _has_won(a)]
+        return ",".join(skipped + [attempt.segment() for attempt in shown])
 
     @property
     def is_keepable(self) -> bool:
@@ -379,6 +395,10 @@ class Entry:
             ttft_us=None if self._first is None else int((self._first - self._started) * 1e6),
             error=self.error,
         )
+
+
+def _has_won(attempt: Attempt) -> bool:
+    return attempt.purpose == "hedge" and attempt.has_been_served
 
 
 def _line(

@@ -36,9 +36,11 @@ from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
 from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
+from gateway.resilience.hedge import Runner, race
 from gateway.resilience.resilience import Resilience, terms_of
 from gateway.semantic import NearAnswers
 from gateway.wire import Part, Provider, ProviderCall
+from policies.resilience import HedgeRules
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
 from policies.schema import Policy, Route
@@ -427,6 +429,8 @@ class Pipeline:
                             yield part
                     return
             except ProviderError as exc:
+                if not step.judged and entry.served is not None:
+                    attempt = entry.served  # or the hedge that was quicker
                 attempt.fail(exc)
                 attempt.is_superseded = await self._resilience.try_again(attempt, entry, exc)
                 if attempt.is_superseded:
@@ -454,13 +458,33 @@ class Pipeline:
     async def _live(self, attempt: Attempt, entry: Entry) -> AsyncGenerator[Part, None]:
         """Send a reply as it comes: nothing above this tier could take its place."""
         entry.serve(attempt)
-        request = entry.request
-        call = self._call(attempt, entry, stream=request.stream, wants_stats=False)
+        is_stream = entry.request.stream
+        if is_stream and entry.route.hedge is not None:
+            attempt, call = await self._hedged(attempt, entry, entry.route.hedge)
+        else:
+            call = self._call(attempt, entry, stream=is_stream, wants_stats=False)
         async with aclosing(call) as parts:
             async for part in parts:
                 attempt.see(part)
                 yield part
         attempt.end()
+
+    async def _hedged(
+        self, attempt: Attempt, entry: Entry, rules: HedgeRules
+    ) -> tuple[Attempt, AsyncGenerator[Part, None]]:
+        """Return who has begun to answer: the attempt, or a second one where it is slow."""
+
+        def run(each: Attempt) -> Runner:
+            return Runner(each, self._call(each, entry, stream=True, wants_stats=False))
+
+        def rival() -> Runner | None:
+            if not self._resilience.may_hedge(entry):
+                return None
+            return run(entry.attempt(attempt.model, purpose="hedge", why=attempt.why))
+
+        winner = await race(run(attempt), rules.after, rival)
+        entry.serve(winner.attempt)
+        return winner.attempt, winner.parts()
 
     async def _judged(self, attempt: Attempt, entry: Entry, plan: Plan) -> None:
         """Hold a draft and judge it; a slow or hopeless one is cancelled where it stands."""

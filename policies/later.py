@@ -21,7 +21,6 @@ LATER_KEYS: dict[KeyPath, str] = {
     ("routes", ANY, "cascade", "bundle"): "a trained bundle",
     ("routes", ANY, "cascade", "audit"): "audits",
     ("routes", ANY, "cascade", "control"): "a control arm",
-    ("routes", ANY, "hedge"): "hedged calls",
     ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",
 }
 """Keys, and what they will bring."""

@@ -46,3 +46,16 @@ class Deployment(Section):
     base_url: str
     weight: Real = Field(1.0, gt=0, le=1000)
     api_key: Secret | None = None
+
+
+class HedgeRules(Section):
+    """When to ask a model once more since its stream has not begun.
+
+    `after` is best chosen so that nineteen of twenty streams have begun by
+    then. Hedges are paid for like any attempt; over any ten seconds those of a
+    process and its retries together stay below their budgets.
+    """
+
+    after: Duration
+    budget: Probability = 0.05
+    per_second: Real = Field(0.1, ge=0, le=1000)

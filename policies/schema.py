@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from policies.limits import DefaultLimits, Limits, Rates
-from policies.resilience import BreakerRules, Deployment, RetryRules
+from policies.resilience import BreakerRules, Deployment, HedgeRules, RetryRules
 from policies.scalars import (
     Bytes,
     Checkpoint,
@@ -275,6 +275,7 @@ class Route(Section):
     timeouts: Timeouts = Timeouts()
     retries: RetryRules | None = None
     breaker: BreakerRules | None = None
+    hedge: HedgeRules | None = None
     fallback: tuple[Name, ...] = Field((), max_length=16)
     limits: Limits = Limits()
     rules: tuple[Rule, ...] = Field((), max_length=256)
@@ -336,6 +337,7 @@ _ROUTE_KEEPS_ANSWERS: Any = {
     "timeouts": True,
     "retries": True,
     "breaker": True,
+    "hedge": True,
     "cache": True,
     "cascade": {"reference": True, "max_hold": True, "keepalive": True},
     "rules": {"__all__": {"cache": True}},

@@ -70,7 +70,8 @@ class WorstCase:
 def models_of(route: Route, facts: RequestFacts) -> list[str]:
     """Return every call that a request may lead to; a model is there as often as it may be called.
 
-    A judged draft may cost one call of the model that `agreement` asks.
+    A judged draft may cost one call of the model that `agreement` asks; each model
+    that serves may be retried, and one that is not judged hedged.
     """
     rule = first_match(route.rules, facts) if route.rules else None
     tiers = route.tiers
@@ -79,7 +80,10 @@ def models_of(route: Route, facts: RequestFacts) -> list[str]:
     tiers = tuple(dict.fromkeys(tiers))
     second = route.cascade.confidence.second if route.cascade else None
     judged = [second] * (len(tiers) - 1) if second else []
-    return [*tiers, *judged, *(name for name in dict.fromkeys(route.fallback) if name not in tiers)]
+    fallback = [name for name in dict.fromkeys(route.fallback) if name not in tiers]
+    hedged = [tiers[-1], *fallback] if route.hedge else []
+    attempts = route.retries.attempts if route.retries else 1
+    return [*(tiers + tuple(fallback)) * attempts, *hedged, *judged]
 
 
 def expected_tokens(request: ChatRequest, facts: RequestFacts) -> tuple[int, int]:

@@ -50,7 +50,7 @@ class Fleet:
             return dict(self._given)
         for name, model in policy.models.items():
             if (name, model) not in self._providers:
-                socket = await self._socket(name, model) if model.provider == "local" else None
+                socket = await self._engine(name, model) if model.provider == "local" else None
                 self._providers[name, model] = build_provider(name, model, socket)
         return {name: self._providers[name, model] for name, model in policy.models.items()}
 
@@ -68,16 +68,25 @@ class Fleet:
         await asyncio.gather(*(provider.aclose() for provider in self._given.values()))
         await self.keep_only(())
 
-    async def _socket(self, name: str, model: Model) -> Path:
+    def socket(self, name: str, model: Model) -> Path:
+        """Return where the engine of a local model listens; raises KeyError if there is none."""
         command = command_of(name, model)
-        if (lent := self._lent.get(command)) is not None:
-            return lent
-        if self._lent:
-            message = "an engine that changes needs a restart where several workers share it"
-            raise PolicyError([Problem("policy", 0, 0, f"models.{name}", message)])
-        if command not in self._engines:
+        lent = self._lent.get(command)
+        return lent if lent is not None else self._engines[command][0].path
+
+    async def _engine(self, name: str, model: Model) -> Path:
+        """Start the engine of a local model unless it runs, and return its socket."""
+        command = command_of(name, model)
+        if command not in self._engines and command not in self._lent:
+            if self._lent:
+                raise _not_ours(name)
             self._engines[command] = await _started(command)
-        return self._engines[command][0].path
+        return self.socket(name, model)
+
+
+def _not_ours(name: str) -> PolicyError:
+    message = "an engine that changes needs a restart where several workers share it"
+    return PolicyError([Problem("policy", 0, 0, f"models.{name}", message)])
 
 
 async def _started(command: EngineCommand) -> tuple[EngineProcess, AsyncExitStack]:

@@ -19,7 +19,7 @@ _LEAST_S = 0.001
 
 
 class Resilience:
-    """Applies a route's `breaker` and `retries`; a route that names neither is left alone."""
+    """Applies a route's `breaker`, `retries` and `hedge`; one that names none is left alone."""
 
     def __init__(
         self,
@@ -35,9 +35,19 @@ class Resilience:
         self._budget = RetryBudget(clock.tick)
 
     def count(self, entry: Entry) -> None:
-        """Let a request that is about to call a model earn its share of a retry."""
-        if (rules := entry.route.retries) is not None:
-            self._budget.deposit(rules.budget)
+        """Let a request that is about to call a model earn its share of a retry or hedge."""
+        route = entry.route
+        if route.retries is not None:
+            self._budget.deposit(route.retries.budget)
+        if route.hedge is not None:
+            self._budget.deposit(route.hedge.budget)
+
+    def may_hedge(self, entry: Entry) -> bool:
+        """Return whether this request, which has none yet, may have a hedge; take it if so."""
+        rules = entry.route.hedge
+        if rules is None or any(attempt.purpose == "hedge" for attempt in entry.attempts):
+            return False
+        return self._budget.withdraw(rules.per_second)
 
     def guarded(
         self, parts: AsyncGenerator[Part, None], attempt: Attempt, entry: Entry
@@ -80,7 +90,7 @@ def left_s(attempt: Attempt, entry: Entry) -> float:
 def terms_of(attempt: Attempt, entry: Entry) -> tuple[Timeouts, set[str] | None]:
     """Return the deadlines of an attempt, and the deployments that were asked before it."""
     timeouts = entry.route.timeouts
-    if entry.route.retries is None:
+    if entry.route.retries is None and entry.route.hedge is None:
         return timeouts, None
     return _remaining(timeouts, attempt, entry), entry.asked(attempt.model)
 

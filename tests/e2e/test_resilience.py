@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 
@@ -221,3 +222,73 @@ async def test_each_deployment_has_its_own_key_or_the_models(tmp_path):
 
     assert {r.headers["authorization"] for r in first.requests} == {"Bearer sk-own"}
     assert {r.headers["authorization"] for r in second.requests} == {"Bearer sk-shared"}
+
+
+# Hedging
+
+HEDGE = {"after": "1ms", "per_second": 100}
+
+
+async def test_a_stream_that_does_not_begin_is_asked_for_once_more(tmp_path):
+    async with (
+        ScriptedUpstream(in_turn(lambda _: [Hold()], ANSWER)) as upstream,
+        serving(one_model(upstream.url, hedge=HEDGE), tmp_path) as gateway,
+    ):
+        response = await gateway.chat(stream=True)
+        await upstream.until_gone()
+        row = gateway.books.entry()
+        lines = gateway.books.lines(row["request_id"])
+
+    assert text_of(events_of(response)) == ANSWER.text
+    assert row["path"] == response.headers["x-frugal-path"] == "large:outrun,large:hedged"
+    assert [(line["purpose"], line["outcome"]) for line in lines] == [
+        ("serve", "abandoned"),
+        ("hedge", "accepted"),
+    ]
+    assert lines[1]["cost_nano_usd"] == 18_000
+    assert lines[0]["lower_nano_usd"] == 0
+    assert lines[0]["upper_nano_usd"] >= 18_000 - 8_000
+    assert row["lower_nano_usd"] <= row["cost_nano_usd"] <= row["upper_nano_usd"]
+
+
+async def test_the_first_call_may_still_win_against_its_hedge(tmp_path):
+    hold = Hold()
+    async with (
+        ScriptedUpstream(
+            in_turn(lambda _: [hold, *ANSWER.until(2), *ANSWER.since(2)], lambda _: [Hold()])
+        ) as upstream,
+        serving(one_model(upstream.url, hedge=HEDGE), tmp_path) as gateway,
+    ):
+        asked = asyncio.create_task(gateway.chat(stream=True))
+        await upstream.until(lambda: len(upstream.requests) == 2)
+        hold.release()
+        response = await asked
+        lines = gateway.books.lines(gateway.books.entry()["request_id"])
+
+    assert text_of(events_of(response)) == ANSWER.text
+    assert response.headers["x-frugal-path"] == "large:served"
+    assert [line["outcome"] for line in lines] == ["accepted", "abandoned"]
+
+
+async def test_half_an_answer_of_a_hedge_is_final_too(tmp_path):
+    scripts = in_turn(lambda _: [Hold()], lambda _: [*ANSWER.until(2), FIN], ANSWER)
+    async with (
+        ScriptedUpstream(scripts) as upstream,
+        serving(one_model(upstream.url, hedge=HEDGE, retries=SOON), tmp_path) as gateway,
+    ):
+        events = events_of(await gateway.chat(stream=True))
+        row = gateway.books.entry()
+
+    assert "error" in events[-1]
+    assert len(upstream.requests) == 2
+    assert row["path"].endswith("large:broken:failed")
+
+
+async def test_a_whole_answer_is_not_hedged(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, hedge=HEDGE), tmp_path) as gateway,
+    ):
+        assert (await gateway.chat()).status_code == 200
+
+    assert len(upstream.requests) == 1

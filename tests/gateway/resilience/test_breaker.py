@@ -136,6 +136,7 @@ def test_a_forced_call_that_is_answered_closes_it_and_one_that_fails_does_not_pr
     assert breaker.state == "closed"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=80))
 def test_a_window_counts_what_a_list_of_all_calls_counts(steps: list[tuple[float, bool]]) -> None:
     window, now, calls = Window(10.0), 0.0, []

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.resilience.budget import WINDOW_S, RetryBudget
@@ -16,6 +16,7 @@ class Clock:
         return self.now
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=150), st.sampled_from([0.0, 0.1, 1.0]))
 def test_retries_never_pass_their_share_and_floor_over_any_window(
     steps: list[tuple[float, str]], per_second: float
