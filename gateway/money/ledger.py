@@ -27,10 +27,15 @@ __all__ = [
     "LedgerError",
     "LedgerRefused",
     "LedgerStore",
+    "NearStore",
     "UnwritableRecord",
     "UptimeRecord",
     "ledger_at",
 ]
+
+
+_NEAR_BATCH = 64
+"""Records committed within the loop's turn; more of them are the writer's thread's."""
 
 
 class LedgerStore(Protocol):
@@ -51,6 +56,35 @@ class LedgerStore(Protocol):
         An empty batch proves that writing works. Raises UnwritableRecord where
         a value is at fault, LedgerError where the store is.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of the database."""
+        ...
+
+
+class NearStore(Protocol):
+    """Commits small batches at once, in the loop's own thread, where that is quick.
+
+    Handing a batch to another thread and back costs more than the commit itself.
+    """
+
+    def try_commit(
+        self,
+        entries: Sequence[EntryRecord],
+        attempts: Sequence[AttemptRecord],
+        uptimes: Sequence[UptimeRecord] = (),
+    ) -> bool:
+        """Write all, durably, and return True; or nothing, without waiting, and return False."""
+        ...
+
+    @property
+    def needs_tidying(self) -> bool:
+        """Return whether `tidy` is due."""
+        ...
+
+    def tidy(self) -> None:
+        """Do what takes long and can be put off; called in the writer's thread."""
         ...
 
     def close(self) -> None:
@@ -88,12 +122,15 @@ class Ledger:
     def __init__(
         self,
         store: LedgerStore,
+        near: NearStore | None = None,
         *,
         max_waiting: int = 16_384,
         max_batch: int = 512,
         probe_s: float = 1.0,
     ) -> None:
         self._store = store
+        self._near = near
+        self._is_writing = False
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._probe_s = probe_s
@@ -128,6 +165,8 @@ class Ledger:
         await self._ended
         self._thread.join()
         self._thread = None
+        if self._near is not None:
+            self._near.close()
         if self._kept:
             raise LedgerError(f"{len(self._kept)} requests are not in the ledger: {self._fault}")
 
@@ -188,8 +227,32 @@ class Ledger:
             if not self._is_rung:
                 self._is_rung = True
                 # At the end of this turn of the loop, so that all of its writes go together.
-                self._loop.call_soon(self._bell.put, None)
+                self._loop.call_soon(self._turn)
         return job.waiter
+
+    def _turn(self) -> None:
+        """Commit here what is little and quick; leave the rest to the writer's thread."""
+        near = self._near
+        if near is None or self._fault or self._kept or self._is_writing or self._is_closing:
+            self._bell.put(None)
+            return
+        batch = self._take_few()
+        if not near.try_commit(*_contents(batch)):
+            self._queue.extendleft(reversed(batch))
+            self._bell.put(None)
+            return
+        self._is_rung = False
+        _settle(batch)
+        if self._queue or near.needs_tidying:
+            self._is_rung = True
+            self._bell.put(None)
+
+    def _take_few(self) -> list[_Job]:
+        batch: list[_Job] = []
+        with contextlib.suppress(IndexError):
+            while len(batch) < _NEAR_BATCH:
+                batch.append(self._queue.popleft())
+        return batch
 
     # What follows runs in the writer's thread.
 
@@ -215,9 +278,13 @@ class Ledger:
                 self._bell.get(timeout=self._probe_s if self._fault else None)
             self._is_rung = False
             is_closing = self._is_closing
+            self._is_writing = True
             self._write(self._take())
             while self._queue:
                 self._write(self._take())
+            self._is_writing = False
+            if self._near is not None and self._near.needs_tidying:
+                self._near.tidy()
 
     def _take(self) -> list[_Job]:
         batch, self._kept = self._kept, []
@@ -263,11 +330,7 @@ class Ledger:
 
     def _commit(self, batch: list[_Job]) -> None:
         with _as_ledger_errors():
-            self._store.commit(
-                [entry for job in batch for entry in job.entries],
-                [attempt for job in batch for attempt in job.attempts],
-                [up for job in batch for up in job.uptimes],
-            )
+            self._store.commit(*_contents(batch))
 
     def _keep(self, batch: list[_Job], fault: LedgerError) -> None:
         self._fault = fault
@@ -283,10 +346,13 @@ class Ledger:
 
 def ledger_at(url: str) -> Ledger:
     """Return the ledger kept at `url`, not yet started. Raises LedgerRefused."""
+    from gateway.money.near import NearSqliteStore
     from gateway.money.sqlite import SqliteStore
 
     place = locate(url)
-    return Ledger(SqliteStore(place.path, synchronous=place.synchronous))
+    # Waiting for the disk at each commit would hold everybody up.
+    near = NearSqliteStore(place.path) if place.synchronous == "normal" else None
+    return Ledger(SqliteStore(place.path, synchronous=place.synchronous), near)
 
 
 @contextlib.contextmanager
@@ -298,6 +364,16 @@ def _as_ledger_errors() -> Iterator[None]:
         raise
     except Exception as exc:
         raise LedgerError(f"the ledger's store failed: {exc!r}") from exc
+
+
+def _contents(
+    batch: Sequence[_Job],
+) -> tuple[list[EntryRecord], list[AttemptRecord], list[UptimeRecord]]:
+    return (
+        [entry for job in batch for entry in job.entries],
+        [attempt for job in batch for attempt in job.attempts],
+        [up for job in batch for up in job.uptimes],
+    )
 
 
 def _settle(batch: list[_Job]) -> None:

@@ -132,7 +132,7 @@ class SqliteStore:
         migrate_sqlite(self._path, wait_s=wait_s)
         try:
             self._connection = self._connect()
-            self._file = _identity(self._path)
+            self._file = identity(self._path)
         except (sqlite3.Error, OSError) as exc:
             raise LedgerError(f"ledger {self._path}: cannot be opened: {exc}") from exc
 
@@ -144,19 +144,14 @@ class SqliteStore:
     ) -> None:
         connection = self._ready()
         connection.execute("BEGIN IMMEDIATE")
-        if entries:
-            connection.executemany(_INSERT_ENTRY, map(_entry_row, entries))
-        if attempts:
-            connection.executemany(_INSERT_ATTEMPT, map(_attempt_row, attempts))
-        if uptimes:
-            connection.executemany(_INSERT_UPTIME, map(_uptime_row, uptimes))
+        insert(connection, entries, attempts, uptimes)
         if not (entries or attempts or uptimes):
             connection.execute(_PROBE)
         connection.execute("COMMIT")
 
     def _ready(self) -> sqlite3.Connection:
         """Return a connection to the file that the path names now, not to one since removed."""
-        if self._connection is not None and _identity(self._path) != self._file:
+        if self._connection is not None and identity(self._path) != self._file:
             self.close()
         if self._connection is None:
             self._open(wait_s=self._busy_s)
@@ -177,7 +172,23 @@ class SqliteStore:
                 self._connection.execute("ROLLBACK")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def insert(
+    connection: sqlite3.Connection,
+    entries: Sequence[EntryRecord],
+    attempts: Sequence[AttemptRecord],
+    uptimes: Sequence[UptimeRecord],
+) -> None:
+    """Add records to a transaction; one that is there already changes nothing."""
+    if entries:
+        connection.executemany(_INSERT_ENTRY, map(_entry_row, entries))
+    if attempts:
+        connection.executemany(_INSERT_ATTEMPT, map(_attempt_row, attempts))
+    if uptimes:
+        connection.executemany(_INSERT_UPTIME, map(_uptime_row, uptimes))
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells one file from another of the same name; None where there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
