@@ -36,7 +36,7 @@ from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
 from gateway.released import Released, cached, followed, in_mode, replayed
 from gateway.request import ChatRequest
-from gateway.resilience.hedge import Runner, race
+from gateway.resilience.hedge import Runner, opening, race
 from gateway.resilience.resilience import Resilience, terms_of
 from gateway.semantic import NearAnswers
 from gateway.wire import Part, Provider, ProviderCall
@@ -464,6 +464,9 @@ class Pipeline:
         else:
             call = self._call(attempt, entry, stream=is_stream, wants_stats=False)
         async with aclosing(call) as parts:
+            for part in await opening(parts):
+                attempt.see(part)
+                yield part
             async for part in parts:
                 attempt.see(part)
                 yield part

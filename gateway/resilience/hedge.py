@@ -15,21 +15,36 @@ from gateway.errors import ProviderError
 from gateway.wire import Part
 
 
+async def opening(parts: AsyncGenerator[Part, None]) -> list[Part]:
+    """Return the first part, and the second too where the first is a role and nothing more.
+
+    Engines send a role before they have read the prompt: a failure in between
+    need not be the client's.
+    """
+    first = await anext(parts, None)
+    if first is None:
+        return []
+    if first.text or first.tool_calls or first.finish_reason or first.usage:
+        return [first]
+    second = await anext(parts, None)
+    return [first] if second is None else [first, second]
+
+
 class Runner:
-    """One call under way, whose first part is awaited from the start."""
+    """One call under way, whose opening is awaited from the start."""
 
     def __init__(self, attempt: Attempt, parts: AsyncGenerator[Part, None]) -> None:
         self.attempt = attempt
-        self.first = asyncio.ensure_future(anext(parts, None))
+        self.first = asyncio.create_task(opening(parts))
         self._parts = parts
 
     async def parts(self) -> AsyncGenerator[Part, None]:
-        """Yield all parts, the awaited one first."""
+        """Yield all parts, those awaited first."""
         async with aclosing(self._parts) as parts:
-            if (first := await self.first) is not None:
-                yield first
-                async for part in parts:
-                    yield part
+            for part in await self.first:
+                yield part
+            async for part in parts:
+                yield part
 
     async def stop(self) -> None:
         """End the call behind it."""

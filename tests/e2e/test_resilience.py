@@ -12,7 +12,15 @@ from tests.support.clients import RawClient
 from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import CHEAP, DEAR, one_model, policy, remote
 from tests.support.replies import Says, in_turn, refusal
-from tests.support.scripted_upstream import FIN, Hold, ScriptedUpstream
+from tests.support.scripted_upstream import (
+    FIN,
+    STREAM_HEAD,
+    Hold,
+    ScriptedUpstream,
+    chunk,
+    event,
+    stream,
+)
 
 ANSWER = Says("one two three four", tokens=(10, 4))
 ILL = [refusal("500 Internal Server Error", "ouch")]
@@ -292,3 +300,33 @@ async def test_a_whole_answer_is_not_hedged(tmp_path):
         assert (await gateway.chat()).status_code == 200
 
     assert len(upstream.requests) == 1
+
+
+# The point of no return is the first word
+
+
+ROLE = event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+
+
+@pytest.mark.parametrize("route", [{"retries": SOON}, {"fallback": ["spare"]}], ids=str)
+async def test_a_stream_that_breaks_after_the_role_alone_is_mended(tmp_path, route):
+    cut = [STREAM_HEAD, chunk(ROLE), FIN]
+    async with ScriptedUpstream(in_turn(lambda _: cut, ANSWER)) as upstream:
+        models = {"large": remote(upstream.url), "spare": remote(upstream.url)}
+        text = policy(models, {"auto": {"model": "large", **route}})
+        async with serving(text, tmp_path) as gateway:
+            events = events_of(await gateway.chat(stream=True))
+
+    assert text_of(events) == ANSWER.text
+    assert events[-1] == "[DONE]"
+    assert len(upstream.requests) == 2
+
+
+async def test_a_role_is_sent_with_the_first_word(tmp_path):
+    async with (
+        ScriptedUpstream([stream(ROLE, *ANSWER.events())]) as upstream,
+        serving(one_model(upstream.url), tmp_path) as gateway,
+    ):
+        response = await gateway.chat(stream=True, stream_options={"include_usage": True})
+
+    assert response.content == b"".join([ROLE, *ANSWER.events()]) + b"data: [DONE]\n\n"
