@@ -93,7 +93,12 @@ def create_app(
         async with AsyncExitStack() as stack:
             running.ledger = await stack.enter_async_context(ledger_at(ledger_url))
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
-            fleet = Fleet(policy, given=providers or {}, sockets=settings.sockets)
+            fleet = Fleet(
+                policy,
+                given=providers or {},
+                sockets=settings.sockets,
+                is_one_of_many=settings.workers > 1,
+            )
             limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
             build = _Wiring(running, clock, limits, Resilience(clock)).build
             running.site = await stack.enter_async_context(

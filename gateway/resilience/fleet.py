@@ -25,13 +25,20 @@ class Fleet:
     """What calls models in one process.
 
     `given` takes the place of what would be built. `sockets` are of engines that
-    somebody else runs, for the local models of the policy that we began with.
+    somebody else runs, for the local models of the policy that we began with;
+    a fleet that `is_one_of_many` leaves engines to whoever runs those.
     """
 
     def __init__(
-        self, policy: Policy, *, given: Mapping[str, Provider], sockets: Mapping[str, Path]
+        self,
+        policy: Policy,
+        *,
+        given: Mapping[str, Provider],
+        sockets: Mapping[str, Path],
+        is_one_of_many: bool = False,
     ) -> None:
         self._given = given
+        self._is_one_of_many = is_one_of_many
         self._sockets = sockets
         self._lent = {
             command_of(name, model): sockets[name]
@@ -78,7 +85,7 @@ class Fleet:
         """Start the engine of a local model unless it runs, and return its socket."""
         command = command_of(name, model)
         if command not in self._engines and command not in self._lent:
-            if self._lent:
+            if self._is_one_of_many:
                 raise _not_ours(name)
             self._engines[command] = await _started(command)
         return self.socket(name, model)

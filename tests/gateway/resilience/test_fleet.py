@@ -59,7 +59,8 @@ def _folder(fleet: Fleet, policy: Policy) -> Path:
 
 async def test_a_worker_does_not_start_what_its_parent_runs_for_all() -> None:
     first = _policy(tiny=LOCAL % (1, 2))
-    fleet = Fleet(first, given={}, sockets={"tiny": Path("engine.sock")})
+    sockets = {"tiny": Path("engine.sock")}
+    fleet = Fleet(first, given={}, sockets=sockets, is_one_of_many=True)
     await fleet.providers(_policy(tiny=LOCAL % (5, 2)))
 
     with pytest.raises(PolicyError, match=r"models\.tiny: an engine that changes needs a restart"):
