@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.departure import ClientGone, Watch
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
 from gateway.pipeline import Pipeline, Reply
 from gateway.request import ChatRequest, RawHeaders, parse_chat
@@ -35,12 +36,7 @@ _SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control
         (b"x-accel-buffering", b"no")]  # fmt: skip
 _DONE = b"data: [DONE]\n\n"
 _KEEPALIVE = b": keep-alive\n\n"
-_LOOK_AGAIN_S = 0.25
 _log = logging.getLogger(__name__)
-
-
-class ClientGone(Exception):
-    """The client left before its answer was complete."""
 
 
 class Edge:
@@ -79,7 +75,7 @@ class Edge:
                 await _instant(request, reply, send)
                 return
             answer = _stream if request.stream else _whole
-            with _Watch(receive, reply):
+            with Watch(scope, receive, reply):
                 await answer(request, reply, send)
         except ClientGone:
             _log.debug("client of %s left", request_id)
@@ -106,9 +102,8 @@ async def _open(
 
 
 async def _read_body(receive: Receive, headers: RawHeaders, limit: int) -> bytes:
-    too_large = PayloadTooLarge(f"the body may hold {limit} bytes; send less")
     if int(headers.get(b"content-length", b"0")) > limit:
-        raise too_large
+        raise _too_large(limit)
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise InvalidRequest("expected an uncompressed body; leave out content-encoding")
     message = await receive()
@@ -116,55 +111,23 @@ async def _read_body(receive: Receive, headers: RawHeaders, limit: int) -> bytes
     if not message.get("more_body", False):
         if message["type"] == "http.disconnect":
             raise ClientGone
-        return body if len(body) <= limit else _raise(too_large)
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     chunks, size = [body], len(body)
     while message.get("more_body", False):
         message = await receive()
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
-            raise too_large
+            raise _too_large(limit)
     if message["type"] == "http.disconnect":
         raise ClientGone
     return b"".join(chunks)
 
 
-def _raise(exc: Exception) -> bytes:
-    raise exc
-
-
-class _Watch:
-    """Cancel the request's task when its client leaves, once nobody else waits for its answer.
-
-    Leaving the block translates that cancellation to `ClientGone`.
-    """
-
-    def __init__(self, receive: Receive, reply: Reply) -> None:
-        self._receive = receive
-        self._reply = reply
-        self._task = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
-        self._has_cancelled = False
-
-    def __enter__(self) -> None:
-        self._watcher = asyncio.create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        while self._reply.is_shared:  # noqa: ASYNC110 - nobody says when the last follower leaves
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        if self._task is not None:
-            self._has_cancelled = True
-            self._task.cancel()
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._has_cancelled and isinstance(exc, asyncio.CancelledError):
-            assert self._task is not None
-            self._task.uncancel()
-            raise ClientGone from exc
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body may hold {limit} bytes; send less")
 
 
 async def _instant(request: ChatRequest, reply: Reply, send: Send) -> None:

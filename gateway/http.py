@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.departure import WHEN_GONE
 from gateway.errors import GatewayError, InvalidRequest
 
 MAX_HEAD = 64 * 1024
@@ -26,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _is_in_head = False
+    _gone: Callable[[], None] | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take what a client sends; a head without end is refused."""
@@ -41,6 +45,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_in_head = True
         super().on_message_begin()
+        told: dict[str, Any] = {WHEN_GONE: self._when_gone}
+        self.scope["extensions"] = told
+
+    def _when_gone(self, act: Callable[[], None] | None) -> None:
+        self._gone = act
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works for this client that it is gone."""
+        super().connection_lost(exc)
+        act, self._gone = self._gone, None
+        if act is not None:
+            act()
 
     def on_headers_complete(self) -> None:
         """Stop counting, and start the application."""

@@ -23,6 +23,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.cli.serve import listen
+from gateway.departure import WHEN_GONE
 from gateway.edge import App, Message, Receive, Scope, Send
 from gateway.entry import Clock
 from gateway.http import HttpProtocol
@@ -73,7 +74,7 @@ class Books:
 class Watched:
     """An application, and how many of its requests wait for an answer or have lost their client.
 
-    A request is under way once its body was read and the application waits for more.
+    A request is under way once its body was read and the application watches its client.
     """
 
     def __init__(self, app: App) -> None:
@@ -81,10 +82,13 @@ class Watched:
         self.gone = 0
         self._app = app
         self._news = asyncio.Condition()
+        self._notes: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         has_body = False
+        if (extensions := scope.get("extensions")) and WHEN_GONE in extensions:
+            scope["extensions"] = {WHEN_GONE: self._watching(extensions[WHEN_GONE])}
 
         async def receive_watched() -> Message:
             nonlocal has_body
@@ -97,6 +101,28 @@ class Watched:
             return message
 
         await self._app(scope, receive_watched, send)
+
+    def _watching(self, tell: Callable[[Callable[[], None] | None], None]) -> Any:
+        """Return the server's own extension, with both moments counted."""
+
+        def tell_watched(act: Callable[[], None] | None) -> None:
+            if act is None:
+                tell(None)
+                return
+            self._note("under_way")
+
+            def gone() -> None:
+                self._note("gone")
+                act()
+
+            tell(gone)
+
+        return tell_watched
+
+    def _note(self, name: str) -> None:
+        task = asyncio.ensure_future(self._count(name, 1))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     async def until(self, name: str, count: int) -> None:
         """Wait until a count is reached."""

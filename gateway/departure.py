@@ -1,0 +1,84 @@
+"""Notice that a client has left, and give up what was only for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
+
+WHEN_GONE = "frugal.when_gone"
+"""The scope extension by which our own server tells at once, without a task that waits."""
+
+_LOOK_AGAIN_S = 0.25
+
+
+class ClientGone(Exception):
+    """The client left before its answer was complete."""
+
+
+class Shared(Protocol):
+    """An answer that others may be waiting for as well."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether they do."""
+        ...
+
+
+class Watch:
+    """Cancel the request's task when its client leaves, once nobody else waits for its answer.
+
+    Leaving the block translates that cancellation to `ClientGone`. On a server
+    without our extension a task waits for `http.disconnect`.
+    """
+
+    def __init__(
+        self,
+        scope: Mapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        answer: Shared,
+    ) -> None:
+        extensions: Mapping[str, Any] = scope.get("extensions") or {}
+        self._tell: Callable[[Callable[[], None] | None], None] | None = extensions.get(WHEN_GONE)
+        self._receive = receive
+        self._answer = answer
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._waiter: asyncio.Task[None] | None = None
+        self._has_cancelled = False
+
+    def __enter__(self) -> None:
+        if self._tell is not None:
+            self._tell(self._gone)
+        else:
+            self._waiter = asyncio.create_task(self._wait())
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if self._tell is not None:
+            self._tell(None)
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if self._has_cancelled and isinstance(exc, asyncio.CancelledError):
+            assert self._task is not None
+            self._task.uncancel()
+            raise ClientGone from exc
+
+    def _gone(self) -> None:
+        if self._answer.is_shared:
+            self._waiter = asyncio.create_task(self._wait_alone())
+        else:
+            self._cancel()
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        await self._wait_alone()
+
+    async def _wait_alone(self) -> None:
+        while self._answer.is_shared:  # noqa: ASYNC110 - nobody says when the last follower leaves
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._has_cancelled = True
+            self._task.cancel()
