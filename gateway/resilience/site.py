@@ -28,7 +28,7 @@ _FIXED = ("host", "port", "admin_host", "admin_port", "workers", "drain", "reloa
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Generation:
     """One policy at work, with what is closed when it no longer is."""
 
