@@ -226,8 +226,8 @@ class Ledger:
             self._queue.append(job)
             if not self._is_rung:
                 self._is_rung = True
-                # At the end of this turn of the loop, so that all of its writes go together.
-                self._loop.call_soon(self._turn)
+                # Two turns of the loop later, so that requests which come meanwhile share it.
+                self._loop.call_soon(self._loop.call_soon, self._turn)
         return job.waiter
 
     def _turn(self) -> None:
