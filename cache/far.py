@@ -177,9 +177,8 @@ class Far(Generic[T]):
     def _seated(self, key: bytes, claim: Claim, room: int) -> Found[T]:
         if claim.state is Held.OURS:
             self.led += 1
-            lease: Lease[T] = Lease(
-                key, claim.token, claim.epoch, room, self._send, self.codec.dump
-            )
+            lease: Lease[T] = Lease(key, claim.token, claim.epoch, room, self._send,
+                                    self.codec.dump, self._outgrown)  # fmt: skip
             self._leases[claim.token] = lease
             return Found(lease=lease)
         if claim.state is Held.THEIRS and _epoch_of(claim.token) == claim.epoch:
@@ -200,14 +199,24 @@ class Far(Generic[T]):
 
     def end(self, lease: Lease[T], *, is_whole: bool) -> None:
         """Give a lease back, and tell who follows how the answer has ended."""
-        if self._leases.pop(lease.token, None) is None:
-            return
         lease.end(State.WHOLE if is_whole else State.FAILED)
+        self._ended.pop(lease.token, None)
         if lease.has_followers:
-            self._ended[lease.token] = lease
-            if len(self._ended) > _REMEMBERED:
-                del self._ended[next(iter(self._ended))]
-        if self._link.is_up:
+            self._remember(lease)
+        self._give_back(lease)
+
+    def _outgrown(self, lease: Lease[T]) -> None:
+        """Let newcomers make the answer themselves; those who follow go on."""
+        self._remember(lease)
+        self._give_back(lease)
+
+    def _remember(self, lease: Lease[T]) -> None:
+        self._ended[lease.token] = lease
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def _give_back(self, lease: Lease[T]) -> None:
+        if self._leases.pop(lease.token, None) is not None and self._link.is_up:
             self.store.release(lease.key, lease.token)
 
     async def invalidate(self, scope: Scope) -> Tally:
@@ -302,6 +311,8 @@ class Far(Generic[T]):
             if not self._link.is_up:
                 continue
             with suppress(StoreFailed):
+                if self._pending:
+                    await self._come_up()
                 if self._leases:
                     held = {lease.key: token for token, lease in self._leases.items()}
                     await self.store.renew(held, self.timing.lease_s)

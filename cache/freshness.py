@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request's `cache-control` says of age, in seconds; None where it says nothing.
+    """What a request says of age, in seconds; None where it says nothing.
 
-    A bare `max-stale` is infinite.
+    `max_age` and `max_stale` (infinite where it is bare) come from `cache-control`.
+    `ttl` is how long the answer to this request may be kept, where that is less
+    than the route says.
     """
 
     max_age: float | None = None
     max_stale: float | None = None
+    ttl: float | None = None
 
 
 ANY_AGE = Bounds()
@@ -42,7 +45,8 @@ class Freshness:
     @property
     def keep_for(self) -> float:
         """Return how long an answer is kept, in seconds."""
-        return self.ttl + self.stale
+        longest = self.ttl + self.stale
+        return longest if self.bounds.ttl is None else min(longest, self.bounds.ttl)
 
     def is_stale(self, age: float) -> bool:
         """Return whether an answer of that age should be made anew."""

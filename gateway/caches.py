@@ -29,6 +29,11 @@ class Caches:
     memory: MemoryStore
     shared: SharedStore | None = None
 
+    @property
+    def pending(self) -> int:
+        """Return how many invalidations other processes will be told once Redis is back."""
+        return self.exact.far.pending if self.exact.far is not None else 0
+
     async def invalidate(self, scope: Scope, *, dry_run: bool) -> Invalidated:
         """Remove a scope's answers from every process that shares them; a dry run only counts."""
         try:
@@ -57,7 +62,7 @@ class Caches:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """What an invalidation found; None where Redis was out of reach and will be told later."""
+    """What an invalidation found; None where Redis was out of reach."""
 
     found: Tally | None
     is_dry_run: bool

@@ -363,7 +363,7 @@ class Pipeline:
         rules = self._cache_rules(entry)
         if rules is None:
             return
-        freshness = Freshness(rules.ttl, rules.stale, only_fresh=True)
+        freshness = Freshness(rules.ttl, rules.stale, request.bounds, only_fresh=True)
         seat = self._exact.seat(key, freshness, max_entry=rules.max_entry)
         try:
             async for _ in self.answer(entry, seat):

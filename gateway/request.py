@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -39,6 +40,7 @@ class _StreamOptions(msgspec.Struct):
 
 class _Controls(msgspec.Struct, forbid_unknown_fields=True):
     cache: Literal["exact", "off"] | None = None
+    cache_ttl: Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)] | None = None
     tags: Annotated[list[str], msgspec.Meta(max_length=32)] = []
 
 
@@ -155,7 +157,7 @@ def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
         tags=frozenset(controls.tags) if controls else frozenset(),
         headers=headers,
         size=len(raw),
-        bounds=_bounds(headers),
+        bounds=_bounds(headers, controls or None),
     )
 
 
@@ -247,9 +249,12 @@ def _cache_mode(headers: RawHeaders, controls: _Controls | None) -> CacheMode:
     return "exact" if asked else "use"
 
 
-def _bounds(headers: RawHeaders) -> Bounds:
+def _bounds(headers: RawHeaders, controls: _Controls | None) -> Bounds:
     control = headers.get(b"cache-control")
-    return ANY_AGE if control is None else read_bounds(control.decode("latin-1"))
+    bounds = ANY_AGE if control is None else read_bounds(control.decode("latin-1"))
+    if controls is None or controls.cache_ttl is None:
+        return bounds
+    return replace(bounds, ttl=controls.cache_ttl)
 
 
 def _json_name(value: object) -> str:

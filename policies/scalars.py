@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -41,9 +42,13 @@ def _checkpoint(name: str, info: ValidationInfo) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    scheme, _, rest = url.get_secret_value().partition("://")
-    if scheme not in ("redis", "rediss", "unix") or not rest:
-        raise ValueError("expected redis://host:port/0, rediss://… or unix://path, found another")
+    try:
+        parts = urlsplit(url.get_secret_value())
+        is_known = parts.scheme in ("redis", "rediss", "unix") and parts.port != 0
+    except ValueError:
+        is_known = False
+    if not is_known or not (parts.hostname or parts.path):
+        raise ValueError("expected redis://host:6379/0, rediss://… or unix:///path, found another")
     return url
 
 

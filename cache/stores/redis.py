@@ -35,7 +35,8 @@ class RedisLink:
     """A link to the server at `url` (redis://, rediss:// or unix://).
 
     An async context manager: entering waits for the first attempt to connect,
-    whatever comes of it. `scripts` are Lua, by name.
+    whatever comes of it. `scripts` are Lua, by name. Raises ValueError for a URL
+    that cannot be used.
     """
 
     def __init__(
@@ -49,11 +50,20 @@ class RedisLink:
         self.failures = self.refusals = self.calls = 0
         self.is_up = False
         self.trouble = "not connected yet"
+        self.quiet_s = 15.0
         # The name of the client shows up in CLIENT LIST; no timeouts, since ours is sharper.
-        self._pool = ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=None, client_name="frugal-gateway",
-            socket_connect_timeout=_CONNECT_S,
-        )  # fmt: skip
+        try:
+            self._pool = ConnectionPool.from_url(
+                url, protocol=2, socket_timeout=None, client_name="frugal-gateway",
+                socket_connect_timeout=_CONNECT_S,
+            )  # fmt: skip
+            self._connection()
+        except (TypeError, ValueError):
+            # Not chained: what is wrong with a URL is told in terms of its parts, the secret too.
+            raise ValueError(
+                "expected redis://user:password@host:6379/0 with settings that the client knows, "
+                "found another URL"
+            ) from None
         self._scripts = dict(scripts)
         digests = {name: hashlib.sha1(text.encode()) for name, text in scripts.items()}
         self._digests = {name: digest.hexdigest().encode() for name, digest in digests.items()}
@@ -164,7 +174,7 @@ class RedisLink:
             self.is_up = False
             self.failures += 1
             self.trouble = str(error)
-            _log.warning("the shared cache is out of reach: %s", error)
+            _log.warning("Redis is out of reach: %s", error)
             for react in self._when_down:
                 react()
         for _, future in self._waiting:
@@ -182,9 +192,13 @@ class RedisLink:
             try:
                 await self._serve_connections()
             except (RedisError, OSError, TimeoutError, ValueError) as exc:
-                if self.trouble != str(exc):
-                    _log.warning("Redis cannot be used: %s", exc)
-                self.trouble = str(exc) or f"no answer within {_CONNECT_S:g} s"
+                trouble = str(exc) or f"no answer within {_CONNECT_S:g} s"
+                if self.trouble != trouble:
+                    _log.warning("Redis cannot be used: %s", trouble)
+                self.trouble = trouble
+            except Exception:
+                # A link that nobody keeps would never come back.
+                _log.exception("the link to Redis failed; it is tried again")
             self._first_try.set()
             await asyncio.sleep(self._backoff.wait_after(loop.time() - began))
 
@@ -198,7 +212,7 @@ class RedisLink:
                 await self._subscribe(news)
             self._fault = asyncio.get_running_loop().create_future()
             self.is_up = True
-            _log.info("the shared cache is in reach")
+            _log.info("Redis is in reach")
             tasks = [asyncio.create_task(each) for each in
                      (self._write(commands), self._read(commands), self._hear(news))]  # fmt: skip
             for react in self._when_up:
@@ -255,6 +269,8 @@ class RedisLink:
             except (RedisError, OSError) as exc:
                 self._fail(exc)
                 return
+            if not self._waiting:
+                return  # the link has gone down meanwhile
             _, future = self._waiting.popleft()
             if future.done():
                 continue
@@ -264,14 +280,29 @@ class RedisLink:
                 future.set_result(cast(Reply, found))
 
     async def _hear(self, connection: AbstractConnection) -> None:
+        """Pass messages on; a connection that is quiet is asked whether it still stands."""
+        has_asked = False
         while True:
             try:
-                found: Any = await connection.read_response(True, math.inf)
+                found: Any = await connection.read_response(True, self.quiet_s)
+                if found is None and not has_asked:
+                    await connection.send_command("PING", check_health=False)
             except (RedisError, OSError) as exc:
                 self._fail(exc)
                 return
-            if found[0] == b"message":
-                self._channels[found[1]](found[2])
+            if found is None and has_asked:
+                self._fail(StoreFailed(f"expected news of Redis within {self.quiet_s:g} s"))
+                return
+            has_asked = found is None
+            if found is not None and found[0] == b"message":
+                self._tell(found[1], found[2])
+
+    def _tell(self, channel: bytes, message: bytes) -> None:
+        try:
+            self._channels[channel](message)
+        except Exception:
+            # One message that cannot be dealt with must not end all others.
+            _log.exception("a message over Redis could not be dealt with")
 
 
 def _packed(command: Sequence[bytes]) -> bytes:

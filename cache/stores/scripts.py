@@ -57,6 +57,13 @@ end
 return held
 """
 
+# KEYS: entries. ARGV: the last byte wanted of each.
+_HEADS = """
+local heads = {}
+for i, key in ipairs(KEYS) do heads[i] = redis.call('GETRANGE', key, 0, ARGV[1]) end
+return heads
+"""
+
 # KEYS: epochs. ARGV: scope, the scope of everything, most scopes, channel of the news.
 # Epochs are microseconds of Redis's clock: they go on growing when it has lost everything.
 _INVALIDATE = """
@@ -78,6 +85,7 @@ SCRIPTS = {
     "keep": _KEEP,
     "release": _RELEASE,
     "renew": _RENEW,
+    "heads": _HEADS,
     "invalidate": _INVALIDATE,
 }
 """Every script by its name."""

@@ -26,7 +26,7 @@ EPOCHS = b"frugal:epochs"
 NEWS = b"frugal:news"
 _COUNTS = b"frugal:counts"
 _ENTRY, _LEASE = b"frugal:e:", b"frugal:l:"
-_SCAN = 250
+_PAGE = 100
 
 
 class State(IntEnum):
@@ -103,11 +103,16 @@ class SharedStore:
         Searches all of Redis, a few keys at a time; `invalidate` does not.
         """
         matches, tally = scope.matcher(), Tally()
-        async for key, labels in self._labels(scope):
-            if matches(key, labels):
-                name = _named(_ENTRY, key)
-                removed = await self.link.call(b"EXISTS" if dry_run else b"UNLINK", name)
-                tally += Tally(1, labels.body_bytes) if removed == 1 else Tally()
+        async for names in self._pages(scope):
+            found = await self._labels(names)
+            meant = {
+                name: labels.body_bytes
+                for name, labels in found.items()
+                if (key := _key(name)) is not None and matches(key, labels)
+            }
+            if meant and not dry_run:
+                await self.link.call(b"UNLINK", *meant)
+            tally += Tally(len(meant), sum(meant.values()))
         return tally
 
     async def invalidate(self, scope: Scope) -> int:
@@ -166,28 +171,31 @@ class SharedStore:
             self.link.post(b"UNLINK", _named(_ENTRY, key))
             return None
 
-    async def _labels(self, scope: Scope) -> AsyncIterator[tuple[bytes, Labels]]:
-        cursor = b"0"
+    async def _pages(self, scope: Scope) -> AsyncIterator[list[bytes]]:
+        """Yield the names of entries a few at a time, so that others get their turn between."""
+        cursor, pattern = b"0", _pattern(scope)
+        seen: set[bytes] = set()  # of the last page: a table that grows shows a key twice
         while True:
-            found = await self.link.call(b"SCAN", cursor, b"MATCH", _pattern(scope), b"COUNT",
-                                         b"%d" % _SCAN)  # fmt: skip
+            found = await self.link.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT",
+                                         b"%d" % _PAGE)  # fmt: skip
             cursor, names = _scanned(found)
-            for name in names:
-                if (key := _key(name)) is not None and (labels := await self._head(name)):
-                    yield key, labels
+            if fresh := [name for name in dict.fromkeys(names) if name not in seen]:
+                yield fresh
+            seen = set(names)
             if cursor == b"0":
                 return
 
-    async def _head(self, name: bytes) -> Labels | None:
-        head = await self.link.call(b"GETRANGE", name, b"0", b"%d" % (HEAD_BYTES - 1))
-        try:
-            return load_labels(head) if isinstance(head, bytes) else None
-        except Corrupt:
-            whole = await self.link.call(b"GET", name)
-        try:
-            return load_labels(whole) if isinstance(whole, bytes) else None
-        except Corrupt:
-            return None
+    async def _labels(self, names: list[bytes]) -> dict[bytes, Labels]:
+        """Return the labels of those that are entries."""
+        heads = _list(await self.link.run("heads", names, b"%d" % (HEAD_BYTES - 1)))
+        found: dict[bytes, Labels] = {}
+        for name, head in zip(names, heads, strict=True):
+            labels = _read(head)
+            if labels is None and isinstance(head, bytes) and len(head) == HEAD_BYTES:
+                labels = _read(await self.link.call(b"GET", name))  # many tags, a long head
+            if labels is not None:
+                found[name] = labels
+        return found
 
 
 def _named(kind: bytes, key: bytes) -> bytes:
@@ -203,6 +211,13 @@ def _key(name: bytes) -> bytes | None:
     try:
         return bytes.fromhex(name.removeprefix(_ENTRY).replace(b":", b"").decode())
     except ValueError:
+        return None
+
+
+def _read(head: Reply) -> Labels | None:
+    try:
+        return load_labels(head) if isinstance(head, bytes) else None
+    except Corrupt:
         return None
 
 

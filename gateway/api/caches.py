@@ -87,7 +87,7 @@ def cache_routes(routes: APIRouter, running: Running) -> None:
             "entries": done.found.entries if done.found else None,
             "bytes": done.found.bytes if done.found else None,
             "key": scope.key.hex() if scope.key else None,
-            "pending": done.trouble is not None and not done.is_dry_run,
+            "pending": caches().pending,
             "trouble": done.trouble,
         }
 

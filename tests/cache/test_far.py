@@ -281,16 +281,27 @@ async def test_with_nothing_in_hand_nobody_waits_for_a_server_that_died(tmp_path
             leave(leader)
 
 
-async def test_an_answer_that_outgrows_its_room_is_not_shared(processes: Processes) -> None:
-    one, two, _ = processes
+async def test_an_answer_that_outgrows_its_room_goes_on_for_those_who_follow_and_for_no_others(
+    processes: Processes,
+) -> None:
+    one, two, three = processes
     leader = await seated(one, room=5)
-    follower = await seated(two, room=5)
+    follower = await seated(two, room=100)
     reading = asyncio.ensure_future(read(follower))
     await until(lambda: leader.has_followers)
+    leader.publish(b"abc")
     leader.publish(b"too long")
+    async with asyncio.timeout(20):
+        while await far_of(one).store.holder(KEY) is not None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.005)
+    late = await seated(three, room=100)
+    assert late.is_leader, "it makes its own"
+    leader.publish(b"and on")
+    leader.keep(reply(b"abc", b"too long", b"and on"))
+    leave(leader)
 
-    assert await reading == []
-    assert follower.was_promoted
+    assert await reading == [b"abc", b"too long", b"and on"]
+    assert await far_of(one).store.get(KEY) is None
 
 
 async def test_a_piece_that_cannot_be_read_is_as_bad_as_a_failed_leader(
@@ -321,6 +332,85 @@ async def test_foreign_messages_are_passed_over(processes: Processes, server: Re
     leave(leader)
 
     assert await reading == [b"a"]
+
+
+async def test_a_leader_learns_when_nobody_elsewhere_follows_any_more(
+    processes: Processes,
+) -> None:
+    one, two, _ = processes
+    leader = await seated(one)
+    follower = await seated(two)
+    await until(lambda: leader.has_followers)
+    leave(follower, asyncio.CancelledError())
+
+    await until(lambda: not leader.has_followers)
+
+
+async def test_a_leader_that_leaves_with_nothing_said_has_not_answered(
+    processes: Processes,
+) -> None:
+    one, two, _ = processes
+    leader = await seated(one)
+    follower = await seated(two)
+    reading = asyncio.ensure_future(read(follower))
+    await until(lambda: leader.has_followers)
+    leave(leader)
+
+    assert await reading == []
+    assert follower.was_promoted
+
+
+async def test_one_promoted_here_may_follow_elsewhere_and_is_served(processes: Processes) -> None:
+    one, two, _ = processes
+    first = taken(two).__enter__()
+    second = taken(two).__enter__()
+    leader = await seated(one)
+    leave(first, ConnectionError())
+    assert second.was_promoted
+    await second.look_further()
+    assert second.is_follower
+    reading = asyncio.ensure_future(read(second))
+    await until(lambda: leader.has_followers)
+    leader.publish(b"a")
+    leader.keep(reply(b"a"))
+    leave(leader)
+
+    assert await reading == [b"a"]
+    assert not second.was_promoted
+
+
+async def test_after_three_leaders_that_failed_a_request_makes_its_own_answer(
+    processes: Processes,
+) -> None:
+    one, two, _ = processes
+    follower = taken(two).__enter__()
+    for _ in range(3):
+        leader = await seated(one)
+        await follower.look_further()
+        assert follower.is_follower
+        reading = asyncio.ensure_future(read(follower))
+        await until(lambda leader=leader: leader.has_followers)
+        leave(leader, ConnectionError())
+        assert await reading == []
+    leader = await seated(one)
+    await follower.look_further()
+
+    assert follower.is_leader
+    leave(leader)
+
+
+async def test_invalidated_entries_of_many_pages_are_all_found(processes: Processes) -> None:
+    one, two, _ = processes
+    for number in range(350):
+        key = fingerprint("acme", "auto", "1", {"n": number})
+        tags = tuple(f"{'long' * 100}{n}" for n in range(number % 5))
+        kept = CachedReply((b"a",), False, "m", {}, 0.0, "", route="auto", tags=tags)
+        await far_of(one).store.put(key, kept, 60)
+
+    assert (await two.invalidate(Scope(tenant="acme"), dry_run=True)).entries == 350
+    assert (await two.invalidate(Scope(tag="long" * 100 + "3"))).entries == 70
+    assert (await two.invalidate(Scope(tenant="other"))).entries == 0
+    assert (await two.invalidate(Scope(route="auto"))).entries == 280
 
 
 # Invalidation

@@ -48,6 +48,11 @@ def test_a_request_says_how_old_its_answer_may_be(bounds: Bounds, oldest: int) -
     assert not freshness.is_plain
 
 
+def test_a_request_may_have_its_answer_kept_for_less_and_never_for_longer() -> None:
+    assert Freshness(100, stale=30, bounds=Bounds(ttl=20)).keep_for == 20
+    assert Freshness(100, stale=30, bounds=Bounds(ttl=500)).keep_for == 130
+
+
 def test_an_answer_is_stale_from_its_time_to_live_on() -> None:
     freshness = Freshness(100, stale=30)
 

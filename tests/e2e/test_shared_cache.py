@@ -321,6 +321,20 @@ async def test_a_request_says_how_old_its_answer_may_be(tmp_path, control, age, 
     assert answer.headers["x-cache"] == state
 
 
+@pytest.mark.parametrize(("age", "state"), [(59, "exact"), (61, "miss")])
+async def test_a_request_may_have_its_answer_kept_for_less(tmp_path, age, state):
+    time = Time()
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url), tmp_path, clock=Clock(wall=time, tick=time)) as gateway,
+    ):
+        await gateway.chat(frugal={"cache_ttl": 60})
+        time.now += age
+        answer = await gateway.chat()
+
+    assert answer.headers["x-cache"] == state
+
+
 async def test_a_renewal_that_fails_leaves_the_stale_answer(tmp_path):
     time = Time()
     kept = {"exact": {"ttl": "1h", "stale": "5m"}}

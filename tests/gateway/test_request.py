@@ -50,6 +50,7 @@ def chat(**members: Any) -> bytes:
         (chat(tools={}), "tools"),
         (chat(frugal={"nonsense": 1}), "frugal"),
         (chat(frugal={"cache": "maybe"}), "frugal.cache"),
+        (chat(frugal={"cache_ttl": 0}), "frugal.cache_ttl"),
         (chat()[:-1] + b', "seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cache.backoff import Backoff
+from cache.scope import Scope
 from cache.stores.redis import RedisLink
 from cache.stores.scripts import SCRIPTS
 from cache.stores.shared import SharedStore, State
@@ -34,6 +36,15 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not is_so():  # noqa: ASYNC110 - a server tells nobody
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("url", ["http://a", "redis://a:b@c:d/0", "redis://a/0?colour=red"])
+def test_a_url_that_cannot_be_used_is_refused_without_telling_it(url: str) -> None:
+    with pytest.raises(ValueError, match="expected redis://user:password@host") as caught:
+        RedisLink(url, SCRIPTS)
+
+    assert url not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 async def test_commands_at_once_each_get_their_own_answer(server: RedisServer) -> None:
@@ -114,6 +125,57 @@ async def test_whoever_waits_when_the_server_dies_is_told_at_once(server: RedisS
 
         told = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(each, StoreFailed) for each in told)
+
+
+def pings(server: RedisServer) -> int:
+    """Return how often the server was asked whether it still stands."""
+    told = re.search(rb"cmdstat_ping:calls=(\d+)", server.say("INFO", "commandstats"))
+    assert told is not None
+    return int(told[1])
+
+
+async def test_a_quiet_channel_is_asked_and_goes_on(server: RedisServer) -> None:
+    heard: list[bytes] = []
+    link = linked(server)
+    link.quiet_s = 0.02
+    link.listen(b"news", heard.append)
+    async with link:
+        already = pings(server)
+        await until(lambda: pings(server) > already + 2)
+        server.say("PUBLISH", "news", "hello")
+        await until(lambda: heard == [b"hello"])
+
+        assert link.failures == 0
+
+
+async def test_a_channel_that_no_longer_answers_takes_the_link_down(server: RedisServer) -> None:
+    link = linked(server)
+    link.quiet_s = 0.02
+    link.listen(b"news", lambda _: None)
+    async with link:
+        server.hang()
+        await until(lambda: not link.is_up)
+        server.resume()
+
+
+async def test_a_message_that_cannot_be_dealt_with_ends_nothing(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[bytes] = []
+
+    def hear(message: bytes) -> None:
+        if message == b"bad":
+            raise RuntimeError("expected something else")
+        heard.append(message)
+
+    link = linked(server)
+    link.listen(b"news", hear)
+    async with link:
+        server.say("PUBLISH", "news", "bad")
+        server.say("PUBLISH", "news", "good")
+        await until(lambda: heard == [b"good"])
+
+    assert "could not be dealt with" in caplog.text
 
 
 async def test_what_was_posted_is_sent_before_the_link_is_closed(server: RedisServer) -> None:
@@ -203,8 +265,6 @@ async def test_a_lease_that_was_lost_is_taken_again_unless_another_has_it(
 
 
 async def test_epochs_grow_even_when_everything_was_lost(server: RedisServer) -> None:
-    from cache.scope import Scope
-
     async with linked(server) as link:
         store = SharedStore(link)
         first = await store.invalidate(Scope(route="auto"))
