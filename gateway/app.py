@@ -26,7 +26,7 @@ from gateway.pipeline import Parts, Pipeline
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.site import Site
-from gateway.semantic import near_answers
+from gateway.semantic import NearAnswers, check_extra, near_answers
 from gateway.settings import Settings
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -52,6 +52,11 @@ class Running:
     def use(self, policy: Policy, pipeline: Pipeline) -> None:
         """Follow another policy from the next request on."""
         self.policy, self.keys, self.pipeline = policy, pipeline.keys, pipeline
+
+    @property
+    def near(self) -> NearAnswers | None:
+        """Return the semantic cache of the policy that is followed, if it names one."""
+        return self.pipeline.near if self.pipeline else None
 
     @property
     def is_ready(self) -> bool:
@@ -81,12 +86,13 @@ def create_app(
     """Build the applications of one policy.
 
     `providers` takes the place of those that the policy's models would get.
-    Raises UnknownPrice for a model that nobody has priced.
+    Raises UnknownPrice for a model that nobody has priced, PolicyError where an extra is missing.
     """
     clock = clock or Clock()
     ledger_url = settings.ledger or policy.storage.ledger
     running = Running(policy, KeyRing(policy.access), ledger_url, workers=settings.workers)
     _prices(policy, clock)
+    check_extra(policy)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -156,7 +156,7 @@ class Pipeline:
             parts.prices, {name: model.max_output for name, model in parts.policy.models.items()}
         )
         self._exact = parts.exact
-        self._near = parts.near
+        self.near = parts.near
         self._made = self._cascade if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
         self._fresh: dict[int, Freshness] = {}
@@ -379,11 +379,11 @@ class Pipeline:
 
     async def _near_or_made(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Answer with what was said to the same question in other words, else by the cascade."""
-        assert self._near is not None, "only a policy with a semantic cache comes here"
-        asking = await self._near.ask(entry)
-        near = asking and await self._near.find(entry, asking, self.ask_again)
-        if near:
-            for part in near:
+        assert self.near is not None, "only a policy with a semantic cache comes here"
+        asking = await self.near.ask(entry)
+        hit = await self.near.find(entry, asking) if asking else None
+        if asking and hit and not hit.is_withheld:
+            for part in self.near.serve(entry, asking, hit, self.ask_again):
                 yield part
             return
         released: list[Part] = []
@@ -393,7 +393,7 @@ class Pipeline:
                 yield part
         if asking and entry.is_keepable:
             reply = cached(released, entry, self._clock, self._worth(entry))
-            self._near.keep(entry, asking, reply)
+            self.near.learn(entry, asking, hit, reply)
 
     async def ask_again(self, entry: Entry) -> str | None:
         """Answer a request anew at the gateway's own cost; return the words, None on failure."""

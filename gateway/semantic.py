@@ -6,14 +6,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cache.freshness import Freshness
+from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply
 from gateway.entry import Clock, Entry
@@ -21,18 +23,20 @@ from gateway.features import Features
 from gateway.released import replayed
 from gateway.replay import fold
 from gateway.wire import Part
+from policies.problems import PolicyError, Problem
 from policies.rules import first_match
 from policies.schema import Policy
 from policies.schema import SemanticCache as Rules
 from router.answers import same_answer
 
 if TYPE_CHECKING:
+    from cache.semantic.decision_budget import ErrorBudget
     from cache.semantic.embedder import Embedder, Vector
     from cache.semantic.lookup import SemanticCache, SemanticHit
     from cache.semantic.service import EmbeddingService
 
 MOST_AUDITS = 4
-_ALIKE = 0.85  # the cosine from which two answers in prose are taken to say the same
+_NEEDED = ("faiss", "onnx", "onnxruntime", "safetensors", "tokenizers")
 _MOST_KEEPING = 256
 _log = logging.getLogger(__name__)
 
@@ -81,17 +85,20 @@ class NearAnswers:
         entry.cache = "miss"
         return Asking(asked, vector, rules)
 
-    async def find(
-        self, entry: Entry, asking: Asking, ask_again: AskAgain
-    ) -> Sequence[Part] | None:
-        """Return the parts of an answer that serves, and note in the entry where it came from."""
+    async def find(self, entry: Entry, asking: Asking) -> SemanticHit | None:
+        """Return an answer that serves, or that would, were it not withheld."""
         if entry.request.cache == "refresh":
             return None
-        hit = await self.cache.find(
-            asking.asked, asking.vector, entry.route_name, _terms(asking.rules)
-        )
-        if hit is None or not self._is_fresh(entry, asking, hit.reply):
-            return None
+        hit = await self.cache.find(asking.asked, asking.vector, _terms(asking.rules))
+        return hit if hit is not None and self._is_fresh(entry, asking, hit.reply) else None
+
+    def serve(
+        self, entry: Entry, asking: Asking, hit: SemanticHit, ask_again: AskAgain
+    ) -> Sequence[Part]:
+        """Return the parts of an answer, and note in the entry where it came from.
+
+        A drawn share is asked again behind the client's back.
+        """
         parts = replayed(hit.reply, entry, self._clock)
         entry.cache = "semantic"
         entry.similarity = hit.similarity
@@ -99,16 +106,60 @@ class NearAnswers:
             _start(self._audit(entry, asking, hit, ask_again), self._audits)
         return parts
 
-    def keep(self, entry: Entry, asking: Asking, reply: CachedReply) -> None:
-        """Keep an answer behind the client's back, if it is one in words that came to its end."""
+    def learn(
+        self, entry: Entry, asking: Asking, withheld: SemanticHit | None, reply: CachedReply
+    ) -> None:
+        """Keep a fresh answer behind the client's back, and hold what was withheld against it.
+
+        Only answers in words that came to their end are kept.
+        """
         served = entry.served
         if served is None or served.finish_reason != "stop" or not served.text.strip():
             return
+        if withheld is not None and len(self._audits) < MOST_AUDITS:
+            _start(self._compare(asking, withheld, served.text), self._audits)
         if len(self._keeping) < _MOST_KEEPING:
             work = self.cache.keep(
                 asking.asked, asking.vector, reply, answer=served.text, terms=_terms(asking.rules)
             )
             _start(work, self._keeping)
+
+    async def invalidate(
+        self, wanted: Scope, request: Mapping[str, Any] | None, *, dry_run: bool
+    ) -> int:
+        """Forget the answers that somebody means; return how many there are.
+
+        A `request` stands for the one answer to its last question; the key of an exact
+        answer says nothing here.
+        """
+        if request is None:
+            return 0 if wanted.key else await self.cache.drop(wanted, dry_run=dry_run)
+        route = str(request["model"])
+        if wanted.tenant is None or route not in self._revisions:
+            return 0
+        asked = asked_of(wanted.tenant, route, self._revisions[route], request)
+        if isinstance(asked, str):
+            return 0
+        scope = replace(wanted, key=asked.scope)
+        return await self.cache.drop(scope, question=asked.question, dry_run=dry_run)
+
+    async def report(self) -> dict[str, Any]:
+        """Return what this process has counted, and the error budgets of all routes."""
+        stats = self.cache.stats
+        return {
+            "entries": await self.cache.count(),
+            "lookups": stats.lookups,
+            "hits": stats.hits,
+            "withheld": stats.withheld,
+            "kept": stats.kept,
+            "errors": stats.errors,
+            "refused": dict(stats.refused),
+            "decided": dict(stats.decided),
+            "unfit": dict(self.unfit),
+            "audited": self.audited,
+            "found_wrong": self.found_wrong,
+            "budgets": [_budget(*each) for each in await self.cache.budgets()],
+        }
 
     async def settled(self) -> None:
         """Wait until what is under way behind clients' backs is done."""
@@ -137,25 +188,47 @@ class NearAnswers:
     async def _audit(
         self, entry: Entry, asking: Asking, hit: SemanticHit, ask_again: AskAgain
     ) -> None:
-        """Ask again what was answered from the cache, and tell whether the answer was right."""
+        """Ask again what was answered from the cache."""
         try:
             fresh = await ask_again(entry)
+        except Exception:
+            _log.exception("a semantic hit could not be asked again")
+            return
+        if fresh is not None:
+            await self._compare(asking, hit, fresh)
+
+    async def _compare(self, asking: Asking, hit: SemanticHit, fresh: str) -> None:
+        """Tell whether a stored answer says what a fresh one does."""
+        try:
             stored = _words(hit.reply)
-            if fresh is None or stored is None:
+            if stored is None:
                 return
-            was_right = same_answer(stored, fresh) or await self._is_alike(stored, fresh)
+            was_right = same_answer(stored, fresh) or await self.cache.alike(stored, fresh)
+            if was_right is None:
+                return
             self.audited += 1
             self.found_wrong += not was_right
             await self.cache.observe(
-                asking.asked, entry.route_name, hit.entry_id, was_right=was_right
+                asking.asked, hit.entry_id, _terms(asking.rules), was_right=was_right
             )
         except Exception:
             _log.exception("a semantic hit could not be audited")
 
-    async def _is_alike(self, one: str, other: str) -> bool:
-        """Return whether two answers in prose mean the same, as far as their vectors tell."""
-        first, second = await self.cache.vector(one), await self.cache.vector(other)
-        return first is not None and second is not None and float(first @ second) >= _ALIKE
+
+def check_extra(policy: Policy) -> None:
+    """Raise PolicyError where a route names a semantic cache and its extra is not installed."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    problems = [
+        Problem(
+            "policy", 0, 0, f"routes.{name}.cache.semantic",
+            f"expected the packages of the extra, found no {', '.join(missing)}",
+            "pip install 'frugal-gateway[semantic]'",
+        )
+        for name, route in policy.routes.items()
+        if missing and any(route.semantic_caches)
+    ]  # fmt: skip
+    if problems:
+        raise PolicyError(problems)
 
 
 @asynccontextmanager
@@ -198,9 +271,9 @@ def _cache(service: EmbeddingService, path: Path, clock: Clock) -> SemanticCache
     from cache.semantic.lookup import SemanticCache
 
     calibration = default_calibration()
-    deciders: dict[tuple[bytes, str], CalibratedDecider] = {}
+    deciders: dict[tuple[str, str], CalibratedDecider] = {}
 
-    def decider(tenant: bytes, route: str) -> CalibratedDecider:
+    def decider(tenant: str, route: str) -> CalibratedDecider:
         known = deciders.get((tenant, route))
         if known is None:
             known = deciders[tenant, route] = CalibratedDecider(calibration)
@@ -218,6 +291,19 @@ def _terms(rules: Rules) -> Any:
     from cache.semantic.lookup import Terms
 
     return Terms(rules.max_error, rules.ttl, rules.max_entry, rules.max_entries)
+
+
+def _budget(tenant: str, route: str, budget: ErrorBudget) -> dict[str, Any]:
+    lower, upper = budget.interval()
+    return {
+        "tenant": tenant,
+        "route": route,
+        "state": "serving" if budget.is_serving else "exact only",
+        "audited": int(budget.audited),
+        "false_hit_rate": budget.false_hit_rate,
+        "interval": [lower, upper],
+        "stops": budget.stops,
+    }
 
 
 def _is_drawn(request_id: str, share: float) -> bool:

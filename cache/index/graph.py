@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,7 @@ _SPARE = 4  # times as many are asked for where some are dead
 class GraphIndex:
     """Finds nearly all of the nearest, in time that grows with the logarithm.
 
-    What is dropped stays in the graph as a way to others, and is passed over
-    until a quarter is dead; then the graph is built anew.
+    What is dropped stays in the graph as a way to others, and is passed over.
     """
 
     def __init__(self, width: int) -> None:
@@ -58,7 +58,7 @@ class GraphIndex:
         """Return up to `count` nearest, in falling similarity."""
         if not self._place:
             return []
-        wanted = min(self._count, _SPARE * count if self._dead else count)
+        wanted = min(self._count, _SPARE * count if self._count > len(self._place) else count)
         found, places = self._faiss.search(encoded(vector).astype(np.float32), wanted)
         near = [
             Near(int(self._ids[place]), cosine(float(score), self._width))
@@ -69,22 +69,45 @@ class GraphIndex:
 
     def drop(self, ids: Sequence[int]) -> int:
         """Remove vectors; return how many were there."""
-        gone = sum(self._place.pop(i, None) is not None for i in ids)
-        if self._dead > _MOST_DEAD * self._count:
-            self._rebuild()
-        return gone
+        return sum(self._place.pop(number, None) is not None for number in ids)
 
     @property
-    def _dead(self) -> int:
-        return self._count - len(self._place)
+    def is_worn(self) -> bool:
+        """Return whether so much of the graph is dead that it should be made anew."""
+        return self._count - len(self._place) > _MOST_DEAD * self._count
 
-    def _rebuild(self) -> None:
-        places = np.fromiter(self._place.values(), np.int64, len(self._place))
-        codes = self._faiss.storage.reconstruct_batch(places) if len(places) else None
-        ids = self._ids[places]
-        self._faiss, self._count, self._place = self._empty(), 0, {}
-        if codes is not None:
-            self.add_codes(ids, codes)
+    def take(self, count: int) -> tuple[NDArray[np.int64], Codes]:
+        """Remove up to `count` vectors and return their numbers and codes."""
+        ids = list(islice(self._place, count))
+        places = np.array([self._place.pop(number) for number in ids], np.int64)
+        codes: Codes = self._faiss.storage.reconstruct_batch(places)
+        return np.array(ids, np.int64), codes
+
+    def dumped(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the numbers in the order of the graph, -1 for the dead, and the graph."""
+        import faiss
+
+        ids = np.full(self._count, -1, np.int64)
+        for number, place in self._place.items():
+            ids[place] = number
+        return ids, faiss.serialize_index(self._faiss)
+
+    @classmethod
+    def restored(cls, width: int, ids: NDArray[np.int64], data: NDArray[np.uint8]) -> GraphIndex:
+        """Return the graph that `dumped` gave; `data` must be known to be sound."""
+        import faiss
+
+        graph = cls(width)
+        graph._faiss = faiss.deserialize_index(data)
+        graph._ids = ids.copy()
+        graph._count = len(ids)
+        graph._place = {number: place for place, number in enumerate(ids.tolist()) if number >= 0}
+        return graph
+
+    @property
+    def ids(self) -> Iterable[int]:
+        """Return the numbers that are there."""
+        return self._place.keys()
 
     def _empty(self) -> Any:
         import faiss

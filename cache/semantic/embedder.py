@@ -60,7 +60,7 @@ def load_embedder(name: str, *, threads: int = 1) -> Embedder:
     EmbedderError.
     """
     try:
-        folder = _folder(name)
+        folder = model_folder(name)
         if folder is not None:
             from cache.semantic.onnx_embedder import OnnxEmbedder, is_plain_bert
 
@@ -71,7 +71,8 @@ def load_embedder(name: str, *, threads: int = 1) -> Embedder:
         raise EmbedderError(f"the embedder {name!r} needs {exc.name}; {_EXTRA}") from exc
 
 
-def _folder(name: str) -> Path | None:
+def model_folder(name: str) -> Path | None:
+    """Return where a model's checkpoint lies on this machine; None for one of a hub."""
     if name in SHIPPED:
         spec = find_spec(_WHEEL)
         if spec is None or spec.origin is None:

@@ -1,10 +1,8 @@
 """Answers to questions asked before in other words: search, guards, decision.
 
-What is kept stands in a store; the vectors stand in memory, one index a scope.
-Both belong to one worker thread, so a lookup is one visit there and the event
-loop computes nothing. The tail of the store is followed: what other processes
-of the machine add is found here, and what is left from a time before another
-embedder is embedded anew in the background.
+What is kept stands in a store, its vectors in a mirror of it. Both belong to one
+worker thread, so a lookup is one visit there and the event loop computes nothing.
+What is left from a time before another embedder is embedded anew in the background.
 """
 
 from __future__ import annotations
@@ -13,38 +11,42 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import numpy as np
-
 from cache.index.codes import Codes, encoded
-from cache.index.growing import GrowingIndex
 from cache.index.types import Near
 from cache.scope import Scope
+from cache.semantic.decision_budget import Allowance, ErrorBudget
 from cache.semantic.embedder import Vector
+from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
 from cache.semantic.service import Busy, EmbeddingService
+from cache.semantic.snapshots import Snapshots
 from cache.semantic.store import AnswerStore, Gone, Place, Question
 from cache.semantic.types import Candidate, Decider, Guards
 from cache.types import CachedReply
 
 NEIGHBOURS = 8
-_ROUNDS = 4
-_LOADED_AT_ONCE = 128
 _RENEWED_AT_ONCE = 32
 _TIDIED_EVERY = 256
+_COUNTED_AT_ONCE = 64
+_ALIKE = 0.85  # the cosine from which two answers are taken to say the same
+_SHORT = 300  # characters; in longer answers a number may differ and nothing else
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a route allows: the share of wrong answers among those served, and bounds."""
+    """What a route allows: the share of wrong answers among those served, and bounds.
+
+    `max_entries` holds for each tenant, so that nobody drives out another's answers.
+    """
 
     max_error: float
     ttl: float
@@ -54,13 +56,18 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class SemanticHit:
-    """An answer that serves, and how near its question was."""
+    """An answer that serves, and how near its question was.
+
+    One that is withheld would serve, were the route's error budget not spent: it is
+    there to be compared with the answer that is given in its place.
+    """
 
     reply: CachedReply
     similarity: float
     entry_id: str
     question: str
     probability: float
+    is_withheld: bool = False
 
 
 @dataclass(slots=True)
@@ -69,6 +76,7 @@ class SemanticStats:
 
     lookups: int = 0
     hits: int = 0
+    withheld: int = 0
     kept: int = 0
     errors: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -89,7 +97,7 @@ class SemanticCache:
         *,
         path: Path | None,
         guards: Guards,
-        decider: Callable[[bytes, str], Decider],
+        decider: Callable[[str, str], Decider],
         wall: Callable[[], float],
     ) -> None:
         self.stats = SemanticStats()
@@ -99,12 +107,10 @@ class SemanticCache:
         self._decider = decider
         self._wall = wall
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="semantic-cache")
-        self._scopes: dict[bytes, GrowingIndex] = {}
-        self._last = 0
-        self._seen = -1
-        self._own: set[int] = set()
+        self._budgets: dict[tuple[str, str], ErrorBudget] = {}
+        self._hits: Counter[int] = Counter()
         self._task: asyncio.Task[None] | None = None
-        self._opened: AnswerStore | None = None
+        self._opened: tuple[AnswerStore, Mirror] | None = None
 
     async def __aenter__(self) -> SemanticCache:
         """Open the file. Raises OSError where it cannot be had."""
@@ -125,7 +131,7 @@ class SemanticCache:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._work(self._store.__exit__, None, None, None)
+        await self._work(self._close)
         self._worker.shutdown(wait=True)
 
     async def vector(self, text: str) -> Vector | None:
@@ -142,12 +148,24 @@ class SemanticCache:
             self._note("the embedder failed", exc)
         return None
 
-    async def find(
-        self, asked: Asked, vector: Vector, route: str, terms: Terms
-    ) -> SemanticHit | None:
+    async def alike(self, one: str, other: str) -> bool | None:
+        """Return whether two answers mean the same, as far as guards and vectors tell.
+
+        None where that cannot be told now.
+        """
+        if max(len(one), len(other)) <= _SHORT and self._guards.refuse(one, other) is not None:
+            return False
+        try:
+            first, second = await asyncio.gather(*map(self._service.vector, (one, other)))
+        except Exception as exc:
+            self._note("two answers were not compared", exc)
+            return None
+        return bool(first @ second >= _ALIKE)
+
+    async def find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
         """Return an answer that serves, or None; whatever fails here costs no answer."""
         try:
-            return await self._work(self._find, asked, vector, route, terms)
+            return await self._work(self._find, asked, vector, terms)
         except Exception as exc:
             self._note("nothing was looked up", exc)
             return None
@@ -163,17 +181,26 @@ class SemanticCache:
         except Exception as exc:
             self._note("nothing was kept", exc)
 
-    async def drop(self, wanted: Scope, *, dry_run: bool = False) -> int:
-        """Remove the entries that somebody means; return how many there are."""
+    async def drop(
+        self, wanted: Scope, *, question: str | None = None, dry_run: bool = False
+    ) -> int:
+        """Remove the entries that somebody means; return how many there are.
+
+        `wanted.key` is a scope of questions, `question` one of them.
+        """
         if dry_run:
-            return await self._work(self._store.count_where, wanted)
-        gone = await self._work(self._store.drop_where, wanted)
-        await self._work(self._forget, gone)
+            return await self._work(self._store.count_where, wanted, question)
+        gone = await self._work(self._store.drop_where, wanted, question)
+        await self._work(self._mirror.forget, gone)
         return len(gone)
 
-    async def observe(self, asked: Asked, route: str, entry_id: str, *, was_right: bool) -> None:
+    async def observe(self, asked: Asked, entry_id: str, terms: Terms, *, was_right: bool) -> None:
         """Take note of an audited hit; one that was wrong is not served again."""
-        await self._work(self._observe, asked, route, entry_id, was_right)
+        await self._work(self._observe, asked, entry_id, terms, was_right)
+
+    async def budgets(self) -> list[tuple[str, str, ErrorBudget]]:
+        """Return tenant, route and error budget of all that were audited."""
+        return await self._work(self._store.budgets)
 
     async def caught_up(self) -> None:
         """Wait until what stood in the file at the start is in the index."""
@@ -189,19 +216,38 @@ class SemanticCache:
     @property
     def _store(self) -> AnswerStore:
         assert self._opened is not None, "the cache is entered before it is asked"
-        return self._opened
+        return self._opened[0]
+
+    @property
+    def _mirror(self) -> Mirror:
+        assert self._opened is not None, "the cache is entered before it is asked"
+        return self._opened[1]
 
     def _open(self) -> None:
-        self._opened = AnswerStore(self._path, self._service.embedder.version)
+        embedder = self._service.embedder
+        store = AnswerStore(self._path, embedder.version)
+        snapshots = self._snapshots(store, embedder.width)
+        self._opened = store, Mirror(store, embedder.width, self._wall, snapshots)
 
-    def _find(self, asked: Asked, vector: Vector, route: str, terms: Terms) -> SemanticHit | None:
-        self.stats.lookups += 1
-        self._follow()
-        candidates = self._candidates(asked, vector)
-        if not candidates:
-            self.stats.decided["no candidate"] += 1
+    def _snapshots(self, store: AnswerStore, width: int) -> Snapshots | None:
+        if self._path is None:
             return None
-        decider = self._decider(asked.scope[:8], route)
+        return Snapshots(self._path.with_name(f"{self._path.name}-graphs") / store.identity, width)
+
+    def _close(self) -> None:
+        with self._store:
+            self._tell_hits()
+            try:
+                self._mirror.save()
+            except OSError as exc:
+                self._note("the next start will build its graphs anew", exc)
+
+    def _find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
+        self.stats.lookups += 1
+        if self._mirror.follow():
+            self._budgets.clear()
+        candidates = self._candidates(asked, vector)
+        decider = self._decider(asked.tenant, asked.route)
         decision = decider.decide(asked.question, candidates, terms.max_error)
         if decision.serve is None:
             self.stats.decided[decision.reason] += 1
@@ -210,27 +256,45 @@ class SemanticCache:
         reply = self._store.reply(int(chosen.entry_id))
         if reply is None:
             return None
-        self.stats.hits += 1
+        is_withheld = not self._budget(asked).is_serving
+        self._count(int(chosen.entry_id), is_withheld)
         return SemanticHit(
-            reply, chosen.similarity, chosen.entry_id, chosen.question, decision.probability
+            reply,
+            chosen.similarity,
+            chosen.entry_id,
+            chosen.question,
+            decision.probability,
+            is_withheld,
         )
 
-    def _candidates(self, asked: Asked, vector: Vector) -> list[Candidate]:
-        index = self._scopes.get(asked.scope)
-        near = self._still_there(index, asked.scope, vector) if index is not None else []
-        return [candidate for candidate in near if self._may_serve(asked, candidate)]
+    def _count(self, number: int, is_withheld: bool) -> None:
+        """Count a hit; the store is told of many at once, since a write may have to wait."""
+        self.stats.withheld += is_withheld
+        self.stats.hits += not is_withheld
+        self._hits[number] += not is_withheld
+        if len(self._hits) >= _COUNTED_AT_ONCE:
+            self._tell_hits()
 
-    def _still_there(self, index: GrowingIndex, scope: bytes, vector: Vector) -> list[Candidate]:
-        """Search, and drop from the index what the store no longer has."""
+    def _tell_hits(self) -> None:
+        counted, self._hits = self._hits, Counter()
+        self._store.count_hits(counted)
+
+    def _candidates(self, asked: Asked, vector: Vector) -> list[Candidate]:
         now = self._wall()
-        for _ in range(_ROUNDS):
-            near = index.search(vector, NEIGHBOURS)
-            found = self._store.questions([each.id for each in near], now)
-            missing = [Gone(each.id, scope) for each in near if each.id not in found]
-            self._forget(missing)
-            if not missing:
-                return [_candidate(each, found[each.id], now) for each in near]
-        return []
+        near = self._mirror.nearest(asked.scope, vector, NEIGHBOURS)
+        candidates = [self._candidate(each, found, now) for each, found in near]
+        return [candidate for candidate in candidates if self._may_serve(asked, candidate)]
+
+    def _candidate(self, near: Near, found: Question, now: float) -> Candidate:
+        return Candidate(
+            question=found.question,
+            answer_len=found.answer_len,
+            answer_key=found.answer_key,
+            similarity=near.similarity,
+            entry_id=str(found.id),
+            hits=found.hits + self._hits[found.id],
+            age_s=max(0.0, now - found.created_at),
+        )
 
     def _may_serve(self, asked: Asked, candidate: Candidate) -> bool:
         if asked.question == candidate.question:
@@ -248,72 +312,48 @@ class SemanticCache:
             asked.scope, asked.question, codes.tobytes(), reply,
             answer=answer, expires_at=expires_at,
         )  # fmt: skip
-        self._forget([Gone(old, asked.scope)] if old is not None else [])
-        self._place([Place(number, asked.scope, codes.tobytes())])
-        self._note_own(number)
+        self._mirror.forget([Gone(old, asked.scope)] if old is not None else [])
+        self._mirror.add_own(Place(number, asked.scope, codes.tobytes()))
         self.stats.kept += 1
         if self.stats.kept % _TIDIED_EVERY == 0:
-            self._forget(self._store.drop_expired(self._wall()))
-            self._forget(self._store.drop_beyond(terms.max_entries))
+            self._tell_hits()
+            self._mirror.forget(self._store.drop_expired(self._wall()))
+            self._mirror.forget(self._store.drop_beyond(asked.tenant, terms.max_entries))
 
-    def _observe(self, asked: Asked, route: str, entry_id: str, was_right: bool) -> None:
-        self._decider(asked.scope[:8], route).observe(entry_id, was_right)
+    def _observe(self, asked: Asked, entry_id: str, terms: Terms, was_right: bool) -> None:
+        self._decider(asked.tenant, asked.route).observe(entry_id, was_right)
         if not was_right:
             self._store.drop([int(entry_id)])
+        allowance = Allowance(terms.max_error)
+        budget = self._store.budget(asked.tenant, asked.route)
+        after = budget.after(was_right, allowance)
+        self._store.put_budget(asked.tenant, asked.route, after)
+        self._budgets[asked.tenant, asked.route] = after
+        if budget.is_serving != after.is_serving:
+            word = (
+                "serves again" if after.is_serving else "is exact only: its error budget is spent"
+            )
+            _log.warning("route %s, tenant %s: %s", asked.route, asked.tenant, word)
 
-    def _follow(self) -> None:
-        """Take in what other processes have added, a bounded share at a time."""
-        seen = self._store.changes_of_others()
-        if seen != self._seen and not self._load_more():
-            self._seen = seen
-
-    def _load_more(self) -> bool:
-        """Take in the next entries of the store; return whether there may be more."""
-        places = self._store.after(self._last, self._wall(), _LOADED_AT_ONCE)
-        self._place([place for place in places if place.id not in self._own])
-        if places:
-            self._last = places[-1].id
-            self._own = {number for number in self._own if number > self._last}
-        return len(places) == _LOADED_AT_ONCE
-
-    def _note_own(self, number: int) -> None:
-        """Remember an entry of ours that stands beyond those of others not yet taken in."""
-        if self._store.changes_of_others() == self._seen:
-            self._last = number
-        else:
-            self._own.add(number)
-
-    def _place(self, places: Sequence[Place]) -> None:
-        by_scope: dict[bytes, list[Place]] = {}
-        for place in places:
-            by_scope.setdefault(place.scope, []).append(place)
-        width = self._service.embedder.width
-        for scope, group in by_scope.items():
-            index = self._scopes.setdefault(scope, GrowingIndex(width))
-            codes = np.frombuffer(b"".join(place.codes for place in group), np.int8)
-            index.add_codes([place.id for place in group], codes.reshape(len(group), width))
-
-    def _forget(self, gone: Sequence[Gone]) -> None:
-        by_scope: dict[bytes, list[int]] = {}
-        for each in gone:
-            by_scope.setdefault(each.scope, []).append(each.id)
-        for scope, ids in by_scope.items():
-            index = self._scopes.get(scope)
-            if index is not None and index.drop(ids) and not len(index):
-                del self._scopes[scope]
+    def _budget(self, asked: Asked) -> ErrorBudget:
+        place = asked.tenant, asked.route
+        budget = self._budgets.get(place)
+        if budget is None:
+            budget = self._budgets[place] = self._store.budget(*place)
+        return budget
 
     # Around it
 
     async def _catch_up(self) -> None:
         """Fill the index from the file, then renew what another embedder had made."""
         try:
-            while await self._work(self._load_more):
+            while await self._work(self._mirror.load_more):
                 pass
             while stale := await self._work(self._store.stale, _RENEWED_AT_ONCE):
                 for number, question in stale:
                     vector = await self._service.vector(question)
                     await self._work(self._store.renew, number, encoded(vector).tobytes())
-                await self._work(self._load_more)
+                await self._work(self._mirror.load_more)
         except Exception as exc:
             self._note("earlier entries are not all found", exc)
 
@@ -324,15 +364,3 @@ class SemanticCache:
         if not self.stats.errors:
             _log.warning("the semantic cache goes on without: %s: %s", what, error)
         self.stats.errors += 1
-
-
-def _candidate(near: Near, found: Question, now: float) -> Candidate:
-    return Candidate(
-        question=found.question,
-        answer_len=found.answer_len,
-        answer_key=found.answer_key,
-        similarity=near.similarity,
-        entry_id=str(found.id),
-        hits=found.hits,
-        age_s=max(0.0, now - found.created_at),
-    )

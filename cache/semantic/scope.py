@@ -48,6 +48,8 @@ class Asked:
 
     question: str
     scope: bytes
+    tenant: str
+    route: str
 
 
 def asked_of(
@@ -74,7 +76,7 @@ def asked_of(
         "messages": [*earlier, {k: v for k, v in last.items() if k != "content"}],
         "frugal_locale": (locale, *_told_locales(body)),
     }
-    return Asked(question, fingerprint(tenant, route, revision, rest))
+    return Asked(question, fingerprint(tenant, route, revision, rest), tenant, route)
 
 
 def _unfit(body: Mapping[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from cache.codec import Corrupt, Stored, dump, load
 from cache.fingerprint import partition
 from cache.scope import Scope
+from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.decision_features import answer_key
 from cache.types import CachedReply
 
@@ -43,6 +44,17 @@ CREATE TABLE IF NOT EXISTS answer (
 );
 CREATE INDEX IF NOT EXISTS answer_expires ON answer (expires_at);
 CREATE INDEX IF NOT EXISTS answer_scope ON answer (scope);
+CREATE TABLE IF NOT EXISTS identity (only_one INTEGER PRIMARY KEY, name TEXT NOT NULL);
+INSERT OR IGNORE INTO identity VALUES (1, lower(hex(randomblob(8))));
+CREATE TABLE IF NOT EXISTS budget (
+    tenant TEXT NOT NULL,
+    route TEXT NOT NULL,
+    is_serving INTEGER NOT NULL,
+    audited REAL NOT NULL,
+    wrong REAL NOT NULL,
+    stops INTEGER NOT NULL,
+    PRIMARY KEY (tenant, route)
+) WITHOUT ROWID;
 """
 _RENEWED = (
     "scope, question, route, model, tags, reply, answer_len, answer_key, created_at, expires_at, "
@@ -152,20 +164,25 @@ class AnswerStore:
         return {row[0]: Question(*row) for row in rows}
 
     def reply(self, number: int) -> CachedReply | None:
-        """Return an answer and count the hit; one that cannot be read whole is dropped."""
+        """Return an answer; one that cannot be read whole is dropped."""
         row = self._file.execute(
             "SELECT scope, question, reply FROM answer WHERE id = ?", (number,)
         ).fetchone()
         if row is None:
             return None
         try:
-            reply = load(_key(row[0], row[1]), row[2]).reply
+            return load(_key(row[0], row[1]), row[2]).reply
         except Corrupt:
             self.drop([number])
             return None
+
+    def count_hits(self, hits: Mapping[int, int]) -> None:
+        """Add to how often entries were served."""
         with self._file as file:
-            file.execute("UPDATE answer SET hits = hits + 1 WHERE id = ?", (number,))
-        return reply
+            file.executemany(
+                "UPDATE answer SET hits = hits + ? WHERE id = ?",
+                [(count, number) for number, count in hits.items()],
+            )
 
     def after(self, number: int, now: float, most: int = 5000) -> list[Place]:
         """Return the entries with higher numbers, in rising order."""
@@ -182,13 +199,13 @@ class AnswerStore:
             done = [file.execute("DELETE FROM answer WHERE id = ?", (i,)).rowcount for i in ids]
         return sum(done)
 
-    def drop_where(self, wanted: Scope) -> list[Gone]:
-        """Remove the entries that somebody means, of any embedder."""
-        return self._dropped(*_condition(wanted))
+    def drop_where(self, wanted: Scope, question: str | None = None) -> list[Gone]:
+        """Remove the entries that somebody means, of any embedder; one question's where given."""
+        return self._dropped(*_condition(wanted, question))
 
-    def count_where(self, wanted: Scope) -> int:
+    def count_where(self, wanted: Scope, question: str | None = None) -> int:
         """Return how many entries `drop_where` would remove."""
-        condition, values = _condition(wanted)
+        condition, values = _condition(wanted, question)
         query = f"SELECT count(*) FROM answer WHERE {condition}"
         count: int = self._file.execute(query, values).fetchone()[0]
         return count
@@ -197,15 +214,46 @@ class AnswerStore:
         """Remove entries past their time, of any embedder."""
         return self._dropped("expires_at <= ?", (now,))
 
-    def drop_beyond(self, most: int) -> list[Gone]:
-        """Remove the least asked for, oldest first, beyond a bound."""
-        spare = len(self) - most
+    def drop_beyond(self, tenant: str, most: int) -> list[Gone]:
+        """Remove a tenant's least asked for entries, oldest first, beyond a bound."""
+        first = partition(tenant)
+        own = "embedder = ? AND scope >= ? AND scope < ?"
+        values = (self._embedder, first, _following(first))
+        query = f"SELECT count(*) FROM answer WHERE {own}"
+        spare: int = self._file.execute(query, values).fetchone()[0] - most
         if spare <= 0:
             return []
-        return self._dropped(
-            "id IN (SELECT id FROM answer WHERE embedder = ? ORDER BY hits, id LIMIT ?)",
-            (self._embedder, spare),
+        oldest = f"SELECT id FROM answer WHERE {own} ORDER BY hits, id LIMIT ?"
+        return self._dropped(f"id IN ({oldest})", (*values, spare))
+
+    def budget(self, tenant: str, route: str) -> ErrorBudget:
+        """Return what the audits of a tenant's route came to."""
+        row = self._file.execute(
+            "SELECT is_serving, audited, wrong, stops FROM budget WHERE tenant = ? AND route = ?",
+            (tenant, route),
+        ).fetchone()
+        return ErrorBudget(bool(row[0]), *row[1:]) if row else ErrorBudget()
+
+    def put_budget(self, tenant: str, route: str, budget: ErrorBudget) -> None:
+        """Keep what the audits of a tenant's route came to."""
+        with self._file as file:
+            file.execute(
+                "INSERT OR REPLACE INTO budget VALUES (?, ?, ?, ?, ?, ?)",
+                (tenant, route, budget.is_serving, budget.audited, budget.wrong, budget.stops),
+            )
+
+    def budgets(self) -> list[tuple[str, str, ErrorBudget]]:
+        """Return tenant, route and budget of all that were audited."""
+        rows = self._file.execute(
+            "SELECT tenant, route, is_serving, audited, wrong, stops FROM budget ORDER BY 2, 1"
         )
+        return [(row[0], row[1], ErrorBudget(bool(row[2]), *row[3:])) for row in rows]
+
+    @property
+    def identity(self) -> str:
+        """Return a name that no other file has, nor this one for another embedder."""
+        name: str = self._file.execute("SELECT name FROM identity").fetchone()[0]
+        return f"{name}-{blake2b(self._embedder.encode(), digest_size=6).hexdigest()}"
 
     def changes_of_others(self) -> int:
         """Return a number that differs once another process has written."""
@@ -254,7 +302,13 @@ def _key(scope: bytes, question: str) -> bytes:
     return blake2b(scope + question.encode(), digest_size=32).digest()
 
 
-def _condition(wanted: Scope) -> tuple[str, tuple[Any, ...]]:
+def _following(prefix: bytes) -> bytes:
+    """Return the first bytes after all that begin with `prefix`."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 64
+
+
+def _condition(wanted: Scope, question: str | None) -> tuple[str, tuple[Any, ...]]:
     """Return the condition for SQL; only its values come from outside."""
     parts: list[tuple[str, Any]] = []
     if wanted.tenant is not None:
@@ -267,6 +321,8 @@ def _condition(wanted: Scope) -> tuple[str, tuple[Any, ...]]:
         parts.append(("instr(tags, ?) > 0", f"{_EDGE}{wanted.tag}{_EDGE}"))
     if wanted.key is not None:
         parts.append(("scope = ?", wanted.key))
+    if question is not None:
+        parts.append(("question = ?", question))
     if wanted.before is not None:
         parts.append(("created_at < ?", wanted.before))
     return " AND ".join(text for text, _ in parts) or "1", tuple(value for _, value in parts)

@@ -70,7 +70,12 @@ def cache_routes(routes: APIRouter, running: Running) -> None:
     @routes.get("/cache")
     async def cache() -> dict[str, Any]:
         """Return what this process has counted and, with Redis, what all have."""
-        return {"workers": running.workers, **await caches().report()}
+        near = running.near
+        return {
+            "workers": running.workers,
+            **await caches().report(),
+            "semantic": await near.report() if near else None,
+        }
 
     @routes.post("/cache/invalidate")
     async def invalidate(asked: Invalidation) -> dict[str, Any]:
@@ -82,10 +87,14 @@ def cache_routes(routes: APIRouter, running: Running) -> None:
             )
         scope = _scope(asked, running)
         done = await caches().invalidate(scope, dry_run=asked.dry_run)
+        near = running.near
         return {
             "dry_run": done.is_dry_run,
             "entries": done.found.entries if done.found else None,
             "bytes": done.found.bytes if done.found else None,
+            "semantic_entries": (
+                await near.invalidate(scope, asked.request, dry_run=asked.dry_run) if near else 0
+            ),
             "key": scope.key.hex() if scope.key else None,
             "pending": caches().pending,
             "trouble": done.trouble,

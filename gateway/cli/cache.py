@@ -80,7 +80,8 @@ def invalidate(
         print(json.dumps(done, indent=2))
     elif done["entries"] is not None:
         verb = "would be forgotten" if done["dry_run"] else "forgotten"
-        print(f"{done['entries']} answers {verb}, {done['bytes']:,} bytes")
+        print(f"{done['entries']} answers {verb}, {done['bytes']:,} bytes; "
+              f"{done['semantic_entries']} in the semantic cache")  # fmt: skip
     if done["trouble"] is not None:
         if done["pending"]:
             print("forgotten here; the other processes will be told once Redis is back:",
@@ -161,6 +162,28 @@ def _show(report: Mapping[str, Any]) -> None:
     print(f"memory: {memory['entries']:,} entries, {memory['bytes']:,} of {memory['max_bytes']:,} "
           f"bytes, {memory['evicted']:,} evicted")  # fmt: skip
     print(_on_redis(shared))
+    if report["semantic"] is not None:
+        _show_semantic(report["semantic"])
+
+
+def _show_semantic(report: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    refused = sum(report["refused"].values())
+    print(f"semantic cache: {report['entries']:,} entries, {report['hits']:,} hits of "
+          f"{report['lookups']:,} lookups, {refused:,} refusals by guards")  # fmt: skip
+    table = Table(title="wrong answers among semantic hits, by audits")
+    for name in ("route", "tenant", "state", "audited", "wrong", "95 % interval", "stops"):
+        table.add_column(name)
+    for each in report["budgets"]:
+        lower, upper = each["interval"]
+        table.add_row(
+            each["route"], each["tenant"], each["state"], f"{each['audited']:,}",
+            f"{each['false_hit_rate']:.2%}", f"{lower:.2%} to {upper:.2%}", str(each["stops"]),
+        )  # fmt: skip
+    if report["budgets"]:
+        Console().print(table)
 
 
 def _on_redis(shared: Mapping[str, Any] | None) -> str:

@@ -87,6 +87,22 @@ def test_a_number_may_come_back_after_it_was_dropped(index):
     assert near.similarity > 0.9
 
 
+def test_a_worn_graph_is_left_for_a_new_one_while_vectors_are_added():
+    index = GrowingIndex(WIDTH, exact_below=20)
+    vectors = rows(900)
+    index.add(range(400), vectors[:400])
+    index.drop(range(300))
+    for number in range(400, 900):
+        index.add([number], vectors[number])
+
+    assert len(index) == 600
+    assert index.graph is not None
+    assert not index.graph.is_worn
+    found = [index.search(vectors[number], 1)[0].id for number in range(300, 900, 20)]
+    assert found == list(range(300, 900, 20))
+    assert all(near.id >= 300 for near in index.search(vectors[0], 50))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=60))

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.support.gateway_app import events_of, serving, text_of
+from cache.semantic.decision_budget import ErrorBudget
+from cache.semantic.store import AnswerStore
+from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import one_model, two_tiers
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -177,3 +179,52 @@ async def test_an_answer_found_wrong_is_not_served_again(tmp_path):
 
     assert wrong.headers["x-cache"] == "semantic"
     assert right.json()["choices"][0]["message"]["content"] == "Move to another country"
+
+
+async def test_an_operator_sees_what_it_holds_and_makes_it_forget(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near(audit=1)), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        await gateway.chat(AGAIN)
+        async with asyncio.timeout(20):
+            while not (await seen(gateway))["budgets"]:
+                pass
+        told = await seen(gateway)
+        one = {"request": asking(FIRST), "tenant": "default"}
+        url = "/admin/cache/invalidate"
+        dry = (await gateway.admin.post(url, json={**one, "dry_run": True})).json()
+        done = (await gateway.admin.post(url, json=one)).json()
+        after = await gateway.chat(AGAIN + "?")
+
+    assert (told["entries"], told["hits"], told["lookups"], told["found_wrong"]) == (1, 1, 2, 0)
+    (budget,) = told["budgets"]
+    assert (budget["route"], budget["tenant"], budget["state"]) == ("auto", "default", "serving")
+    assert budget["interval"][0] == 0 < budget["interval"][1]
+    assert dry["semantic_entries"] == done["semantic_entries"] == 1
+    assert after.headers["x-cache"] == "miss"
+
+
+async def seen(gateway):
+    return (await gateway.admin.get("/admin/cache")).json()["semantic"]
+
+
+async def test_a_route_whose_budget_is_spent_asks_models_until_it_is_certified_again(tmp_path):
+    with AnswerStore(tmp_path / "ledger-semantic.db", "any") as store:
+        store.put_budget("default", "auto", ErrorBudget(is_serving=False, stops=1))
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache={"semantic": SEMANTIC}), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        withheld = await gateway.chat(AGAIN)
+        async with asyncio.timeout(30):
+            while (await gateway.chat(AGAIN)).headers["x-cache"] != "semantic":
+                pass
+        told = await seen(gateway)
+
+    assert withheld.headers["x-cache"] == "miss"
+    assert len(upstream.requests) > 2
+    assert told["withheld"] >= 3
+    assert told["budgets"][0]["state"] == "serving"

@@ -51,6 +51,8 @@ class AtLeast:
 
     def decide(self, asked: str, candidates: Sequence[Candidate], max_error: float) -> Decision:
         """Return the first candidate where it is near enough."""
+        if not candidates:
+            return Decision(None, reason="no candidate")
         near = candidates[0].similarity
         if near < self.threshold:
             return Decision(None, near, near, "far")

@@ -6,8 +6,8 @@ import pytest
 from cache.semantic.embedder import (
     EmbedderError,
     SentenceTransformerEmbedder,
-    _folder,
     load_embedder,
+    model_folder,
 )
 from cache.semantic.onnx_embedder import OnnxEmbedder, is_plain_bert
 from cache.semantic.onnx_graph import Shape
@@ -23,7 +23,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def folder():
-    found = _folder("all-MiniLM-L6-v2")
+    found = model_folder("all-MiniLM-L6-v2")
     assert found is not None
     return found
 

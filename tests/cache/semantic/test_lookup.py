@@ -23,7 +23,7 @@ class Bench:
         self.decider = decider
 
     def asked(self, question: str, tenant: str = "acme") -> Asked:
-        return Asked(question, fingerprint(tenant, "auto", "1", {}))
+        return Asked(question, fingerprint(tenant, "auto", "1", {}), tenant, "auto")
 
     async def keep(self, question: str, text: str, terms: Terms = TERMS, **place: str) -> None:
         reply = CachedReply((text.encode(),), False, "m", {}, 1000.0, "m:served", route="auto")
@@ -34,7 +34,7 @@ class Bench:
 
     async def find(self, question: str, **place: str) -> str | None:
         vector = await self.cache.vector(question)
-        hit = await self.cache.find(self.asked(question, **place), vector, "auto", TERMS)
+        hit = await self.cache.find(self.asked(question, **place), vector, TERMS)
         return hit.reply.parts[0].decode() if hit else None
 
 
@@ -148,12 +148,55 @@ async def test_a_hit_found_wrong_is_told_and_not_served_again(bench_at):
         await bench.keep("reset my password", "press")
         asked = bench.asked("my password reset")
         vector = await bench.cache.vector(asked.question)
-        hit = await bench.cache.find(asked, vector, "auto", TERMS)
+        hit = await bench.cache.find(asked, vector, TERMS)
 
-        await bench.cache.observe(asked, "auto", hit.entry_id, was_right=False)
+        await bench.cache.observe(asked, hit.entry_id, TERMS, was_right=False)
 
         assert bench.decider.observed == [(hit.entry_id, False)]
         assert await bench.find("my password reset") is None
+
+
+async def test_a_route_whose_answers_were_wrong_is_exact_only_even_after_a_restart(
+    bench_at, tmp_path
+):
+    loose = Terms(max_error=0.2, ttl=100.0)
+    async with bench_at(tmp_path / "a.db") as bench:
+        asked = bench.asked("reset my password")
+        for number in range(8):
+            await bench.cache.observe(asked, f"{number + 100}", loose, was_right=False)
+
+    async with bench_at(tmp_path / "a.db") as bench:
+        await bench.keep("reset my password", "press")
+        vector = await bench.cache.vector("reset my password")
+        hit = await bench.cache.find(asked, vector, loose)
+
+        assert hit.is_withheld
+        ((tenant, route, budget),) = await bench.cache.budgets()
+        assert (tenant, route, budget.is_serving, budget.stops) == ("acme", "auto", False, 1)
+
+
+async def test_a_route_found_right_often_enough_serves_again(bench_at):
+    loose = Terms(max_error=0.2, ttl=100.0)
+    async with bench_at() as bench:
+        asked = bench.asked("reset my password")
+        await bench.keep("reset my password", "press")
+        for number in range(8):
+            await bench.cache.observe(asked, f"{number + 100}", loose, was_right=False)
+        for number in range(20):
+            await bench.cache.observe(asked, f"{number + 200}", loose, was_right=True)
+
+        assert await bench.find("reset my password") == "press"
+
+
+async def test_a_tenant_that_floods_drives_out_its_own_answers_alone(bench_at):
+    few = Terms(max_error=0.01, ttl=100.0, max_entries=10)
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press", few, tenant="other")
+        for number in range(600):
+            await bench.keep(f"question {number}", "x", few)
+
+        assert await bench.cache.count() < 300
+        assert await bench.find("reset my password", tenant="other") == "press"
 
 
 async def test_dropping_for_show_drops_nothing(bench_at):
@@ -162,6 +205,31 @@ async def test_dropping_for_show_drops_nothing(bench_at):
 
         assert await bench.cache.drop(Scope(tenant="acme"), dry_run=True) == 1
         assert await bench.find("reset my password") == "press"
+
+
+async def test_hits_are_counted_across_a_restart(bench_at, tmp_path):
+    async with bench_at(tmp_path / "a.db") as bench:
+        await bench.keep("reset my password", "press")
+        for _ in range(3):
+            await bench.find("my password reset")
+    seen = []
+    async with bench_at(tmp_path / "a.db") as bench:
+        decide = bench.decider.decide
+        bench.decider.decide = lambda asked, near, error: (
+            seen.extend(near) or decide(asked, near, error)
+        )
+        await bench.cache.caught_up()
+        await bench.find("password reset my")
+
+    assert [candidate.hits for candidate in seen] == [3]
+
+
+async def test_answers_are_alike_by_their_meaning_unless_a_guard_says_otherwise(bench_at):
+    async with bench_at() as bench:
+        assert await bench.cache.alike("it takes 3 days", "3 days it takes") is True
+        assert await bench.cache.alike("it takes 3 days", "it takes 4 days") is False
+        assert await bench.cache.alike("it takes 3 days", "zzz 3") is False
+        assert await bench.cache.alike("fail", "it takes long") is None
 
 
 async def test_a_text_longer_than_the_model_reads_has_no_vector(bench_at):

@@ -6,6 +6,7 @@ import pytest
 
 from cache.fingerprint import fingerprint
 from cache.scope import Scope
+from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.store import AnswerStore
 from cache.types import CachedReply
 
@@ -39,13 +40,18 @@ def store(path):
         yield opened
 
 
-def test_an_answer_comes_back_whole_and_its_hit_is_counted(store):
+def test_an_answer_comes_back_whole(store):
     number = put(store, "How?", text="so", tags=("a", "b"))
 
-    found = store.reply(number)
+    assert store.reply(number) == reply("so", tags=("a", "b"))
 
-    assert found == reply("so", tags=("a", "b"))
-    assert store.questions([number], 0.0)[number].hits == 1
+
+def test_hits_are_added_up(store):
+    number = put(store, "How?")
+    store.count_hits({number: 2})
+    store.count_hits({number: 1, number + 1: 5})
+
+    assert store.questions([number], 0.0)[number].hits == 3
 
 
 def test_one_question_of_a_scope_has_one_answer(store):
@@ -130,9 +136,11 @@ def test_entries_are_dropped_by_what_somebody_means(store, wanted, left):
 
 def test_the_least_asked_for_go_first(store):
     numbers = [put(store, question) for question in "abc"]
-    store.reply(numbers[0])
+    put(store, "d", where=scope("other"))
+    store.count_hits({numbers[0]: 1})
 
-    assert [gone.id for gone in store.drop_beyond(1)] == numbers[1:]
+    assert [gone.id for gone in store.drop_beyond("acme", 1)] == numbers[1:]
+    assert len(store) == 2
 
 
 def test_another_version_of_the_embedder_sees_only_its_own_until_they_are_renewed(path, store):
@@ -146,3 +154,13 @@ def test_another_version_of_the_embedder_sees_only_its_own_until_they_are_renewe
         assert place.codes == b"other"
         assert newer.reply(place.id) == reply("so")
         assert newer.stale(10) == []
+
+
+def test_budgets_are_kept_by_tenant_and_route(path, store):
+    spent = ErrorBudget(False, 10.0, 3.0, 1)
+    store.put_budget("acme", "auto", spent)
+
+    with AnswerStore(path, "v1") as other:
+        assert other.budget("acme", "auto") == spent
+        assert other.budget("acme", "else") == ErrorBudget()
+        assert other.budgets() == [("acme", "auto", spent)]

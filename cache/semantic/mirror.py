@@ -1,0 +1,116 @@
+"""The vectors of a store's entries in memory, one index a scope, kept up with its tail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cache.index.growing import GrowingIndex
+from cache.index.types import Near, Vectors
+from cache.semantic.snapshots import Snapshots
+from cache.semantic.store import AnswerStore, Gone, Place, Question
+
+_LOADED_AT_ONCE = 16  # a lookup may wait for so many to be added to a graph
+_ROUNDS = 4
+
+
+class Mirror:
+    """What can be searched of a store that other processes write to as well.
+
+    Numbers rise as entries are added, so what others added is what stands beyond the
+    last number taken in. What others dropped is noticed when it is found. Used by the
+    store's thread alone.
+    """
+
+    def __init__(
+        self,
+        store: AnswerStore,
+        width: int,
+        wall: Callable[[], float],
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        self._store = store
+        self._width = width
+        self._wall = wall
+        self._scopes: dict[bytes, GrowingIndex] = {}
+        self._last = 0
+        self._seen = -1
+        self._own: set[int] = set()
+        self._snapshots = snapshots
+        known = [np.empty(0, np.int64)]
+        for scope, graph in snapshots.load() if snapshots else ():
+            self._scopes[scope] = GrowingIndex.around(width, graph)
+            known.append(np.fromiter(graph.ids, np.int64, len(graph)))
+        self._known = np.sort(np.concatenate(known))
+
+    def follow(self) -> bool:
+        """Take in a bounded share of what others added; return whether anything had changed."""
+        seen = self._store.changes_of_others()
+        if seen == self._seen:
+            return False
+        if not self.load_more():
+            self._seen = seen
+        return True
+
+    def load_more(self) -> bool:
+        """Take in the next entries of the store; return whether there may be more."""
+        places = self._store.after(self._last, self._wall(), _LOADED_AT_ONCE)
+        self._place([place for place in places if not self._has(place.id)])
+        if places:
+            self._last = places[-1].id
+            self._own = {number for number in self._own if number > self._last}
+        return len(places) == _LOADED_AT_ONCE
+
+    def add_own(self, place: Place) -> None:
+        """Take in an entry that this process has just put into the store."""
+        self._place([place])
+        if self._store.changes_of_others() == self._seen:
+            self._last = place.id
+        else:
+            self._own.add(place.id)  # others may have added some before it
+
+    def save(self) -> None:
+        """Keep the graphs, so that another start need not build them. Raises OSError."""
+        for scope, index in self._scopes.items() if self._snapshots else ():
+            if self._snapshots and index.graph is not None:
+                self._snapshots.save(scope, index.graph)
+
+    def nearest(self, scope: bytes, vector: Vectors, count: int) -> list[tuple[Near, Question]]:
+        """Return the nearest entries of a scope that are still there, in falling similarity."""
+        for _ in range(_ROUNDS):
+            index = self._scopes.get(scope)
+            near = index.search(vector, count) if index is not None else []
+            found = self._store.questions([each.id for each in near], self._wall())
+            missing = [Gone(each.id, scope) for each in near if each.id not in found]
+            if not missing:
+                return [(each, found[each.id]) for each in near]
+            self.forget(missing)
+        return []
+
+    def forget(self, gone: Sequence[Gone]) -> None:
+        """Remove entries from the indexes."""
+        by_scope: dict[bytes, list[int]] = {}
+        for each in gone:
+            by_scope.setdefault(each.scope, []).append(each.id)
+        for scope, ids in by_scope.items():
+            index = self._scopes.get(scope)
+            if index is not None and index.drop(ids) and not len(index):
+                del self._scopes[scope]
+                if self._snapshots:
+                    self._snapshots.drop(scope)
+
+    def _has(self, number: int) -> bool:
+        """Return whether an entry came with a snapshot, or is our own."""
+        at = int(np.searchsorted(self._known, number))
+        is_known = at < len(self._known) and self._known[at] == number
+        return is_known or number in self._own
+
+    def _place(self, places: Sequence[Place]) -> None:
+        by_scope: dict[bytes, list[Place]] = {}
+        for place in places:
+            by_scope.setdefault(place.scope, []).append(place)
+        for scope, group in by_scope.items():
+            index = self._scopes.setdefault(scope, GrowingIndex(self._width))
+            codes = np.frombuffer(b"".join(place.codes for place in group), np.int8)
+            index.add_codes([place.id for place in group], codes.reshape(-1, self._width))
