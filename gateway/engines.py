@@ -51,4 +51,5 @@ def command_of(name: str, model: Model) -> EngineCommand:
         quantization=model.quantization,
         threads=model.threads,
         max_batch=model.max_batch,
+        niceness=10,  # requests that pass through go first, and a waiting draft loses little
     )
