@@ -100,11 +100,12 @@ def _reply() -> tuple[bytes, bytes]:
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": usage,
     }
-    deltas = [{"content": word} for word in _WORDS]
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices: list[dict[str, Any]] = [
+        {"index": 0, "delta": {"content": word}, "finish_reason": None} for word in _WORDS
+    ]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     chunk = {**head, "object": "chat.completion.chunk"}
-    events = [{**chunk, "choices": [choice]} for choice in choices]
+    events: list[dict[str, Any]] = [{**chunk, "choices": [choice]} for choice in choices]
     events.append({**chunk, "choices": [], "usage": usage})
     told = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
     return (
