@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from typing import Any
 from fastapi import FastAPI
 
 from gateway.access.build import admission_of, limit_store
+from gateway.access.key_store import keys_path
+from gateway.access.key_watch import KnownKeys, followed_keys
 from gateway.access.keys import KeyRing
 from gateway.access.meters import LimitStore
 from gateway.api.admin import admin_routes
+from gateway.api.keys import keys_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
 from gateway.caches import Caches, caches_of
@@ -47,6 +51,7 @@ class Running:
     ledger: Ledger | None = None
     caches: Caches | None = None
     workers: int = 1
+    made_keys: KnownKeys | None = None
     site: Site | None = None
 
     def use(self, policy: Policy, pipeline: Pipeline) -> None:
@@ -90,7 +95,10 @@ def create_app(
     """
     clock = clock or Clock()
     ledger_url = settings.ledger or policy.storage.ledger
-    running = Running(policy, KeyRing(policy.access), ledger_url, workers=settings.workers)
+    made = KnownKeys(clock.wall)
+    running = Running(
+        policy, KeyRing(policy.access, made), ledger_url, workers=settings.workers, made_keys=made
+    )
     _prices(policy, clock)
     check_extra(policy)
 
@@ -105,7 +113,11 @@ def create_app(
                 sockets=settings.sockets,
                 is_one_of_many=settings.workers > 1,
             )
-            limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
+            keys_at = keys_path(ledger_url)
+            await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
+            limits = await stack.enter_async_context(
+                limit_store(policy, clock, ledger_url, for_keys=keys_at.exists())
+            )
             build = _Wiring(running, clock, limits, Resilience(clock)).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
@@ -123,6 +135,7 @@ def create_app(
     public_routes(public, running)
     admin = _fastapi(running)
     admin_routes(admin, running)
+    keys_routes(admin)
     return Apps(Edge(current, public), admin, reload)
 
 
@@ -156,7 +169,7 @@ class _Wiring:
         pipeline = Pipeline(
             Parts(
                 policy=policy,
-                keys=KeyRing(policy.access),
+                keys=KeyRing(policy.access, running.made_keys),
                 routers=build_routers(policy),
                 providers=providers,
                 prices=prices,
@@ -170,6 +183,7 @@ class _Wiring:
                     running.ledger_url,
                     self.limits,
                     processes=running.workers,
+                    for_keys=keys_path(running.ledger_url).exists(),
                 ),
                 resilience=self.resilience,
                 near=near,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from gateway.access.admission import Permit
 from gateway.access.keys import Caller
+from gateway.access.permit import Permit
 from gateway.errors import GatewayError, ProviderError
 from gateway.features import Features
 from gateway.money.estimate import estimate_usage

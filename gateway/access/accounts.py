@@ -99,11 +99,6 @@ class Accounts:
         """Return what counts the calls of one model, None where nothing does."""
         return self._models.get(name)
 
-    def every_account(self, policy: Policy) -> Iterator[Account]:
-        """Yield the budgets that the policy itself names, for reports."""
-        for scope, limits in _named(policy):
-            yield from _meters([(scope, limits)], self._share).accounts
-
     def _scopes(
         self, caller: Caller, tags: Iterable[str], route_name: str, route: Route
     ) -> Iterator[tuple[Scope, Rates]]:
@@ -126,18 +121,6 @@ def has_limits(policy: Policy) -> bool:
     return any(each.model_fields_set for each in written) or any(
         key.limits is not None for key in policy.access.keys
     )
-
-
-def _named(policy: Policy) -> Iterator[tuple[Scope, Limits]]:
-    for key in policy.access.keys:
-        limits = key.limits.over(policy.limits) if key.limits else policy.limits
-        yield ("key", key.name), limits
-    for name, tenant_limits in policy.limits.tenants.items():
-        yield ("tenant", name), tenant_limits
-    for name, route in policy.routes.items():
-        yield ("route", name), route.limits
-    for name, tag in policy.limits.tags.items():
-        yield ("tag", name), Limits(budget=tag.budget)
 
 
 def _meters(scopes: Iterable[tuple[Scope, Rates]], share: float) -> Meters:

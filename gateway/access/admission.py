@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from gateway.access.accounts import Accounts, Meters
-from gateway.access.gcra import Level
 from gateway.access.meters import (
     Claim,
     LimitStore,
     Pace,
     Purse,
     Refused,
-    Settler,
     StoreAway,
     Taken,
     Unseeded,
-    tightest,
 )
+from gateway.access.permit import Permit, both
+from gateway.access.refusals import told
 from gateway.access.spent import Spending, nothing_spent
 from gateway.access.worst_case import WorstCase, expected_tokens, models_of
 from gateway.errors import (
-    BudgetExceeded,
-    GatewayError,
     LimitsUnavailable,
     ModelLimited,
-    RateLimited,
 )
 from gateway.money.errors import LedgerError
-from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
 from gateway.wire import Part
 from router.eligibility import why_unable
@@ -43,61 +39,8 @@ from router.types import Capabilities
 if TYPE_CHECKING:
     from gateway.entry import Attempt, Clock, Entry
 
-_NO_RETRY = {"x-should-retry": "false"}
-"""What OpenAI's clients look for before they try again."""
 _MOST_WARNED = 10_000
 _log = logging.getLogger(__name__)
-
-
-class Permit:
-    """What one request has taken. `cheapest` is the only model it may call, where that is set."""
-
-    def __init__(self, store: LimitStore) -> None:
-        self.cheapest: str | None = None
-        self.levels: list[tuple[Pace, Level]] = []
-        self._store = store
-        self._entrance: Claim | None = None
-        self._work: Claim | None = None
-        self._settlers: tuple[Settler, Settler] = (store, store)
-
-    @property
-    def has_entered(self) -> bool:
-        """Return whether the request counts as one under way."""
-        return self._entrance is not None
-
-    @property
-    def may_work(self) -> bool:
-        """Return whether tokens and money were set aside for it."""
-        return self._work is not None
-
-    def note(self, entrance: Claim | None, work: Claim | None, taken: Taken, whole: Claim) -> None:
-        """Keep what was taken, to give it back."""
-        of_entrance, of_work = self._settlers
-        settler = taken.settler or self._store
-        if entrance is not None:
-            self._entrance, of_entrance = entrance, settler
-        if work is not None:
-            self._work, of_work = work, settler
-        self._settlers = of_entrance, of_work
-        # A store that is away knows no levels.
-        self.levels += [
-            (pace, at) for (pace, _), at in zip(whole.paces, taken.levels, strict=False)
-        ]
-
-    def close(self, *, tokens: int, nano_usd: int) -> None:
-        """Settle with what the request came to."""
-        first, second = self._settlers
-        if first is second:
-            claims = [(first, _both(self._entrance, self._work))]
-        else:
-            claims = [(first, self._entrance or Claim()), (second, self._work or Claim())]
-        for settler, claim in claims:
-            settler.settle(claim, tokens=tokens, nano_usd=nano_usd)
-        self._entrance = self._work = None
-
-    def headers(self) -> dict[str, str]:
-        """Return `x-ratelimit-*` as OpenAI names them, of the tightest limits."""
-        return rate_headers(self.levels)
 
 
 class Admission:
@@ -119,6 +62,7 @@ class Admission:
         self._capabilities = capabilities
         self._clock = clock
         self._warned: set[str] = set()
+        self._seeding: dict[str, asyncio.Task[None]] = {}
 
     def use_prices(self, prices: PriceBook) -> None:
         """Bound what comes from now on by other prices."""
@@ -145,7 +89,7 @@ class Admission:
         if isinstance(result, Refused) and _is_of(result, "cheapest"):
             work, result = await self._take_cheapest(entry, permit, meters, entrance, result)
         if isinstance(result, Refused):
-            raise _told(result, _both(entrance, work))
+            raise told(result, both(entrance, work))
         self._warn(result)
         entry.permit = permit
 
@@ -158,7 +102,7 @@ class Admission:
             claim = _call(entry, meters) if meters else Claim()
             result = await self._ask(claim)
             if isinstance(result, Refused):
-                refusal = _told(result, claim)
+                refusal = told(result, claim)
                 raise ModelLimited(refusal.message, retry_after=refusal.retry_after)
             tokens = 0
             try:
@@ -172,14 +116,10 @@ class Admission:
         """Return whether calls of a model are limited."""
         return self._accounts.of_model(name) is not None
 
-    async def aclose(self) -> None:
-        """Let go of the store."""
-        await self._store.aclose()
-
     async def _take(
         self, permit: Permit, entrance: Claim | None, work: Claim | None
     ) -> Taken | Refused:
-        whole = _both(entrance, work)
+        whole = both(entrance, work)
         result = await self._ask(whole)
         if isinstance(result, Taken):
             permit.note(entrance, work, result, whole)
@@ -189,12 +129,28 @@ class Admission:
         try:
             while isinstance(result := await self._store.take(claim), Unseeded):
                 for purse in result.purses:
-                    await self._store.seed(purse, await self._spending(purse))
+                    await self._seed(purse)
         except (StoreAway, LedgerError) as exc:
             raise LimitsUnavailable(
                 "limits cannot be checked just now; try again shortly", retry_after="1"
             ) from exc
         return result
+
+    async def _seed(self, purse: Purse) -> None:
+        """Ask the ledger once, however many wait for its answer."""
+        task = self._seeding.get(purse.id)
+        if task is None:
+            task = self._seeding[purse.id] = asyncio.create_task(self._seed_now(purse))
+            task.add_done_callback(partial(self._seeded, purse.id))
+        await asyncio.shield(task)
+
+    async def _seed_now(self, purse: Purse) -> None:
+        await self._store.seed(purse, await self._spending(purse))
+
+    def _seeded(self, purse_id: str, task: asyncio.Task[None]) -> None:
+        del self._seeding[purse_id]
+        if not task.cancelled():
+            task.exception()  # those who waited have heard of it
 
     def _work(self, entry: Entry, meters: Meters) -> Claim:
         paces: tuple[tuple[Pace, int], ...] = ()
@@ -261,86 +217,5 @@ def _reserve(pace: Pace, tokens_in: int, tokens_out: int) -> int:
     return tokens_in + min(tokens_out, max(0, pace.per_minute - tokens_in))
 
 
-def _both(first: Claim | None, second: Claim | None) -> Claim:
-    if first is None or second is None:
-        return first or second or Claim()
-    return Claim(first.paces + second.paces, first.rooms, second.purses)
-
-
 def _is_of(refused: Refused, at_limit: str) -> bool:
     return isinstance(refused.meter, Purse) and refused.meter.at_limit == at_limit
-
-
-def _told(refused: Refused, claim: Claim) -> GatewayError:
-    """Return what the client is told."""
-    error = _refusal(refused, claim)
-    paces = [pace for pace, _ in claim.paces]
-    levels = list(zip(paces, refused.levels, strict=False))
-    error.headers = {**error.headers, **rate_headers(levels)}
-    return error
-
-
-def _refusal(refused: Refused, claim: Claim) -> GatewayError:
-    meter = refused.meter
-    if isinstance(meter, Purse):
-        return _out_of_money(meter, refused.wait_s, claim)
-    if isinstance(meter, Pace):
-        return _too_fast(meter, refused.wait_s or 0.0)
-    return RateLimited(
-        f"the limit of {meter.whose} is reached: {meter.size} requests at once; "
-        "wait for one to end",
-        retry_after="1",
-    )
-
-
-def _too_fast(pace: Pace, wait_s: float) -> GatewayError:
-    said = f"the limit of {pace.whose} is reached: {pace.per_minute} {pace.unit} per minute"
-    if math.isinf(wait_s):
-        error = RateLimited(f"{said}, and this request needs more than that; shorten its prompt")
-        error.headers = _NO_RETRY
-        return error
-    return RateLimited(f"{said}; try again in {shown_wait(wait_s)}", retry_after=_seconds(wait_s))
-
-
-def _out_of_money(purse: Purse, wait_s: float | None, claim: Claim) -> GatewayError:
-    amount = next(amount for asked, amount in claim.purses if asked.id == purse.id)
-    needs = f"this request may cost up to {shown_usd(amount)}"
-    if wait_s is None:
-        return BudgetExceeded(
-            f"{purse.whose}: {needs}, and requests under way hold the rest; try again shortly, "
-            "or send a smaller max_tokens",
-            retry_after="1",
-        )
-    error = BudgetExceeded(
-        f"{purse.whose}: {needs}, and less than that is left; send a smaller max_tokens, "
-        "wait for the next window, or ask for a larger budget"
-    )
-    error.headers = _NO_RETRY
-    return error
-
-
-def _seconds(wait_s: float) -> str:
-    return str(max(1, math.ceil(wait_s)))
-
-
-def rate_headers(levels: Sequence[tuple[Pace, Level]]) -> dict[str, str]:
-    """Return `x-ratelimit-*` of the tightest limit of each unit."""
-    headers: dict[str, str] = {}
-    for unit in ("requests", "tokens"):
-        if (level := tightest(levels, unit)) is not None:
-            headers[f"x-ratelimit-limit-{unit}"] = str(level.limit)
-            headers[f"x-ratelimit-remaining-{unit}"] = str(level.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = shown_wait(level.reset_s)
-    return headers
-
-
-def shown_wait(seconds: float) -> str:
-    """Write a duration as OpenAI does: 88ms, 1s, 6m0s, 1h0m0s."""
-    if seconds < 1:
-        return f"{math.ceil(seconds * 1000)}ms"
-    whole = math.ceil(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    hours, rest = divmod(whole, 3600)
-    minutes, secs = divmod(rest, 60)
-    return f"{hours}h{minutes}m{secs}s" if hours else f"{minutes}m{secs}s"

@@ -30,29 +30,36 @@ def admission_of(
     limits: LimitStore,
     *,
     processes: int = 1,
+    for_keys: bool = False,
 ) -> Admission | None:
     """Build the admission of a policy over a store that outlives it.
 
     Without Redis, each of several processes grants its part of every limit.
+    `for_keys`: keys of the store may have limits, even where the policy has none.
     """
-    if not has_limits(policy):
+    if not (for_keys or has_limits(policy)):
         return None
     capabilities = {name: capabilities_of(model, name) for name, model in policy.models.items()}
-    share = 1.0 if policy.storage.redis is not None else 1.0 / processes
+    is_shared = policy.storage.redis is not None
+    share = 1.0 if is_shared else 1.0 / processes
+    # Memory begins empty with each window; Redis may forget one that has long begun.
+    since = float("inf") if is_shared else clock.wall()
     return Admission(
         Accounts(policy, share=share),
         limits,
         WorstCase(prices, capabilities),
         capabilities,
         clock,
-        LedgerSpending(ledger_url, since=clock.wall(), share=share),
+        LedgerSpending(ledger_url, since=since, share=share),
     )
 
 
 @asynccontextmanager
-async def limit_store(policy: Policy, clock: Clock, ledger_url: str) -> AsyncIterator[LimitStore]:
+async def limit_store(
+    policy: Policy, clock: Clock, ledger_url: str, *, for_keys: bool = False
+) -> AsyncIterator[LimitStore]:
     """Yield where a process keeps its limits: in Redis where the policy names one."""
-    if policy.storage.redis is None or not has_limits(policy):
+    if policy.storage.redis is None or not (for_keys or has_limits(policy)):
         yield MemoryLimits(clock.tick)
         return
     from cache.stores.redis import RedisLink

@@ -1,4 +1,4 @@
-"""Who is asking: static keys of the policy, checked from memory."""
+"""Who is asking: the policy's static keys and those of the store, checked from memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from gateway.errors import Forbidden, InvalidRequest, Unauthenticated
 from policies.limits import Limits
 from policies.schema import Access
+
+if TYPE_CHECKING:
+    from gateway.access.key_watch import KnownKeys
 
 _MAX_KEY_BYTES = 512
 
@@ -46,10 +50,11 @@ class KeyRing:
     """The keys of one policy, held as keyed digests so that no key stays in memory twice.
 
     A lookup by digest leaks nothing of the key through its timing: the digest's
-    secret is drawn anew in each process.
+    secret is drawn anew in each process. `made` are the keys of the store.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, made: KnownKeys | None = None) -> None:
+        self._made = made
         self._secret = secrets.token_bytes(32)
         self._open_on_loopback = access.anonymous == "loopback"
         self._callers = {
@@ -73,7 +78,7 @@ class KeyRing:
         if authorization is not None and (caller := self._known(authorization)):
             return caller
         is_open = self._open_on_loopback and _is_loopback(client)
-        if is_open and (authorization is None or not self._callers):
+        if is_open and (authorization is None or not (self._callers or self._made)):
             if not is_loopback_host(host):
                 raise InvalidRequest(
                     "anonymous access needs a loopback Host header such as 127.0.0.1 or localhost"
@@ -87,7 +92,11 @@ class KeyRing:
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or len(key) > _MAX_KEY_BYTES:
             return None
-        return self._callers.get(self._digest(key.strip()))
+        key = key.strip()
+        caller = self._callers.get(self._digest(key))
+        if caller is None and self._made is not None:
+            caller = self._made.find(key)
+        return caller
 
 
 def _is_loopback(client: str | None) -> bool:

@@ -110,10 +110,6 @@ class LimitStore(Settler, Protocol):
         """Say what is spent of a purse, where the store does not know it."""
         ...
 
-    async def aclose(self) -> None:
-        """Let go of what is held."""
-        ...
-
 
 def tightest(levels: Sequence[tuple[Pace, Level]], unit: Unit) -> Level | None:
     """Return the level of a unit with the least left of it."""

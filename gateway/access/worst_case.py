@@ -50,21 +50,22 @@ class WorstCase:
         self._capabilities = capabilities
 
     def nano_usd(self, request: ChatRequest, route: Route, models: Iterable[str]) -> int:
-        """Return the most that calling each of `models` once may cost."""
+        """Return the most that calling each of `models` once may cost, a hedge included."""
         prompt = estimate_usage(request.body, "", max_output=0).upper.input
         choices = request.fields.n or 1
         is_rich = any(isinstance(m.content, list) for m in request.fields.messages)
         is_spoken = "modalities" in request.body
-        total = 0
+        bounds: list[int] = []
         for model in models:
             rates = self._rates[model]
             known = self._capabilities.get(model)
             tokens_in, tokens_out = _bounded(prompt, request.max_tokens, known)
             tokens = tokens_in * (rates.rich if is_rich else rates.input)
             tokens += tokens_out * choices * (rates.spoken if is_spoken else rates.output)
-            total += -(-tokens // _PICO_IN_NANO) + rates.call
-            total += round(rates.second * route.timeouts.total)
-        return total
+            busy = round(rates.second * route.timeouts.total)
+            bounds.append(-(-tokens // _PICO_IN_NANO) + rates.call + busy)
+        hedge = max(bounds, default=0) if route.hedge is not None and request.stream else 0
+        return sum(bounds) + hedge
 
 
 def models_of(route: Route, facts: RequestFacts) -> list[str]:

@@ -58,7 +58,7 @@ def costs(
     from gateway.money.errors import LedgerError, LedgerRefused, ReportError
 
     try:
-        url = _ledger_url(policy, ledger)
+        url = ledger_url(policy, ledger)
         if by is By.request:
             _show_requests(url, since, limit, as_json=as_json)
         else:
@@ -74,7 +74,11 @@ def _stop(fault: Exception, code: int) -> None:
     raise typer.Exit(code) from fault
 
 
-def _ledger_url(policy: Path | None, ledger: str | None) -> str:
+def ledger_url(policy: Path | None, ledger: str | None) -> str:
+    """Return the ledger that a command was told of, by itself or by its policy.
+
+    Raises Misused.
+    """
     if policy is not None and ledger is not None:
         raise Misused("expected --policy or --ledger, found both; leave one out")
     if policy is None:

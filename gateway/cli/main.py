@@ -10,6 +10,7 @@ import typer
 from gateway.cli.cache import cache
 from gateway.cli.check import check
 from gateway.cli.costs import costs
+from gateway.cli.keys import keys
 
 app = typer.Typer(
     name="frugal",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 engine = typer.Typer(help="The local engine on its own.", no_args_is_help=True)
 app.add_typer(engine, name="engine")
+app.add_typer(keys, name="keys")
 app.add_typer(cache, name="cache")
 app.command()(check)
 app.command()(costs)

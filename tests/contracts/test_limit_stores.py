@@ -189,7 +189,6 @@ async def test_what_a_dead_process_held_is_swept_and_what_it_spent_stays(pair, s
     await take(first, Claim((), (ROOM,), ((PURSE, 300),)))
     first.settle(Claim((), (ROOM,), ((PURSE, 300),)), tokens=0, nano_usd=300)
     meanwhile = await take(second, claim)
-    await first.aclose()
     server.say("ZREM", "{frugal}:limits:processes", first.name)
     after = await take(second, claim)
     more = await take(second, Claim((), (), ((PURSE, 300),)))

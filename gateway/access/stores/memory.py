@@ -68,14 +68,13 @@ class MemoryLimits:
         for room in claim.rooms:
             self._leave(room)
         for purse, amount in claim.purses:
-            found = self._sums[purse.id]
+            found = self._sums.get(purse.id)
+            if found is None:
+                continue  # its window is over, and nothing was held of it
             found.held -= amount
             found.spent += nano_usd
             if not found.held and self._windows.get(purse.account) != purse.id:
                 del self._sums[purse.id]
-
-    async def aclose(self) -> None:
-        """Do nothing: there is nothing to let go of."""
 
     def used(self, purse: Purse) -> tuple[int, int]:
         """Return what is spent of a purse and what is held, in nano-dollars."""

@@ -12,10 +12,9 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from cache.types import StoreFailed
 from gateway.access.gcra import Level
@@ -29,9 +28,8 @@ from gateway.access.meters import (
     Taken,
     Unseeded,
 )
+from gateway.access.stores.away import Away, WithoutRedis
 from gateway.access.stores.memory import MemoryLimits
-
-WithoutRedis = Literal["open", "closed", "local"]
 
 LEASE_S = 10.0
 """How long a process that says nothing more is taken to be alive."""
@@ -108,7 +106,7 @@ class SharedLimits:
         self._idle = asyncio.Event()
         self._sums: dict[str, _Sum] = {}
         self._inside: dict[str, int] = {}
-        self._away = _Away(self, MemoryLimits(tick), without_redis, share)
+        self._away = Away(MemoryLimits(tick), without_redis, share, self._note_spent)
         self._heart: asyncio.Task[None] | None = None
         link.when_down(self._forget_me)
 
@@ -117,10 +115,6 @@ class SharedLimits:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Stop saying that this process is alive."""
         if self._heart is not None:
             self._heart.cancel()
             with suppress(asyncio.CancelledError):
@@ -141,6 +135,7 @@ class SharedLimits:
                     return self._understood(claim, answer)
                 self._forget_me()
         except StoreFailed:
+            self._forget_me()  # of what was refused, nobody knows how much was done
             return self._away.take(claim)
         raise StoreAway("Redis forgets this process again and again")
 
@@ -180,7 +175,7 @@ class SharedLimits:
         }
         self._link.post_run("settle", keys, _pack(told))
 
-    def note_spent(self, claim: Claim, nano_usd: int) -> None:
+    def _note_spent(self, claim: Claim, nano_usd: int) -> None:
         """Count spending of which Redis was not told."""
         for purse, _ in claim.purses:
             self._sum(purse).spent += nano_usd
@@ -307,48 +302,6 @@ class SharedLimits:
             elif self._link.is_up:
                 with suppress(StoreFailed):
                     await self._be_known()
-
-
-class _Away:
-    """What is granted without Redis: rates as the rule says, and nothing of a hard purse."""
-
-    def __init__(
-        self, shared: SharedLimits, memory: MemoryLimits, rule: WithoutRedis, share: float
-    ) -> None:
-        self._shared = shared
-        self._memory = memory
-        self._rule = rule
-        self._share = share
-
-    def take(self, claim: Claim) -> Taken | Refused | Unseeded:
-        """Take what may be taken. Raises StoreAway."""
-        for purse, _ in claim.purses:
-            if purse.hard:
-                if purse.at_limit == "cheapest":
-                    return Refused(purse, None)
-                raise StoreAway(f"Redis is away, and with it {purse.whose}")
-        if self._rule == "closed" and (claim.paces or claim.rooms):
-            raise StoreAway("Redis is away, and with it the limits")
-        result = self._memory.take_now(self._scaled(claim))
-        return replace(result, settler=self) if isinstance(result, Taken) else result
-
-    def settle(self, claim: Claim, *, tokens: int, nano_usd: int) -> None:
-        """Give back what was reserved and count what was used."""
-        self._memory.settle(self._scaled(claim), tokens=tokens, nano_usd=nano_usd)
-        self._shared.note_spent(claim, nano_usd)
-
-    def _scaled(self, claim: Claim) -> Claim:
-        """Return this process' share of the claim's paces and rooms."""
-        if self._rule == "open":
-            return Claim()
-        paces = [(self._pace(pace), amount) for pace, amount in claim.paces]
-        return Claim(
-            tuple((pace, min(amount, pace.per_minute)) for pace, amount in paces),
-            tuple(replace(room, size=max(1, int(room.size * self._share))) for room in claim.rooms),
-        )
-
-    def _pace(self, pace: Pace) -> Pace:
-        return replace(pace, per_minute=max(1, int(pace.per_minute * self._share)))
 
 
 def _key(meter: Pace | Room | Purse) -> bytes:

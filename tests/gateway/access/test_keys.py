@@ -26,8 +26,8 @@ def test_a_known_key_names_its_caller() -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, b"", b"Bearer", b"Bearer ", b"Basic sk-prefix-one", b"Bearer sk-prefix-", b"sk-prefix-one",
-     b"Bearer SK-PREFIX-ONE", b"Bearer sk-prefix-one\x00", b"Bearer ' OR 1=1 --",
+    [None, b"", b"Bearer", b"Bearer ", b"Basic sk-prefix-one", b"Bearer sk-prefix-",
+     b"sk-prefix-one", b"Bearer SK-PREFIX-ONE", b"Bearer sk-prefix-one\x00", b"Bearer ' OR 1=1 --",
      b"Bearer " + b"x" * 10_000],
 )  # fmt: skip
 def test_anything_but_a_whole_known_key_is_unauthenticated(authorization: bytes | None) -> None:

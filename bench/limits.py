@@ -1,0 +1,104 @@
+"""What limits cost: processor time of admission and settlement, in memory and through Redis.
+
+python -m bench.limits --requests 20000
+python -m bench.limits --redis redis://127.0.0.1:6379/0
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import uvloop
+
+from gateway.access.build import admission_of, limit_store
+from gateway.access.keys import ANONYMOUS
+from gateway.entry import Clock, Entry
+from gateway.money.ledger import ledger_at
+from gateway.money.prices import PriceBook, resolve_prices
+from gateway.request import parse_chat
+from policies.loader import parse_policy
+from policies.schema import Policy
+
+RATES = {"requests_per_minute": 10_000_000, "tokens_per_minute": 10_000_000_000, "concurrent": 4096}
+BUDGET = {"budget": {"usd": 1_000_000, "per": "hour"}}
+AT_ONCE = 16
+BODY = {"model": "m", "max_tokens": 200, "messages": [{"role": "user", "content": "word " * 200}]}
+
+
+def policy_of(limits: dict[str, Any], redis: str | None) -> Policy:
+    """Return a policy of one model with these limits."""
+    price = {"input_per_mtok_usd": 1, "output_per_mtok_usd": 2}
+    model = {"provider": "openai", "base_url": "http://127.0.0.1:1/v1", "price": price}
+    whole: dict[str, Any] = {"version": 1, "models": {"m": model}, "limits": limits}
+    if redis:
+        whole["storage"] = {"redis": redis}
+    return parse_policy(json.dumps(whole), name="bench", env={})
+
+
+async def run(policy: Policy, count: int) -> float:
+    """Admit and settle `count` requests; return microseconds of this process' time for each."""
+    clock = Clock()
+    route = policy.route_for("m")
+    assert route is not None, "the policy has one model"
+    request = parse_chat(json.dumps(BODY).encode(), {}, "id")
+    async with AsyncExitStack() as stack:
+        ledger = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/ledger.db"
+        await stack.enter_async_context(ledger_at(ledger))
+        limits = await stack.enter_async_context(limit_store(policy, clock, ledger))
+        admission = admission_of(policy, _prices(policy), clock, ledger, limits)
+
+        async def one() -> None:
+            entry = Entry(request, ANONYMOUS, "m", route, clock)
+            if admission is not None:
+                await admission.admit(entry)
+            if entry.permit is not None:
+                entry.permit.headers()
+                entry.permit.close(tokens=300, nano_usd=500_000)
+
+        await _many(one, AT_ONCE)
+        began = time.process_time()
+        await _many(one, count)
+        return (time.process_time() - began) / count * 1e6
+
+
+async def _many(one: Callable[[], Awaitable[None]], count: int) -> None:
+    async def some() -> None:
+        for _ in range(count // AT_ONCE):
+            await one()
+
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+
+
+def _prices(policy: Policy) -> PriceBook:
+    return resolve_prices(policy, datetime.now(UTC))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table: microseconds of processor time a request."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--redis", help="measure through this Redis, too")
+    told = parser.parse_args(arguments)
+    cases: list[tuple[str, dict[str, Any], str | None]] = [
+        ("no limits", {}, None),
+        ("rates, memory", RATES, None),
+        ("rates and budget, memory", RATES | BUDGET, None),
+    ]
+    if told.redis:
+        cases.append(("rates, Redis", RATES, told.redis))
+        cases.append(("rates and budget, Redis", RATES | BUDGET, told.redis))
+    for name, limits, redis in cases:
+        spent = uvloop.run(run(policy_of(limits, redis), told.requests))
+        print(f"{name:28} {spent:7.1f} µs a request, {spent / 1000:.4f} CPU-s per 1,000")
+
+
+if __name__ == "__main__":
+    main()

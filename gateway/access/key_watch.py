@@ -1,0 +1,142 @@
+"""The keys of the store, as the hot path sees them: in memory, and never older than a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.access.key_store import (
+    PREFIX,
+    KeptKey,
+    KeyStore,
+    KeyStoreError,
+    digest_of,
+    read_secret,
+)
+from gateway.access.keys import Caller
+
+LOOK_EVERY_S = 0.4
+_PREFIX = PREFIX.encode()
+_log = logging.getLogger(__name__)
+
+
+class KnownKeys:
+    """Who the store's keys stand for. `wall` is seconds since the epoch."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._secret = b""
+        self._found: dict[bytes, tuple[Caller, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def find(self, key: bytes) -> Caller | None:
+        """Return whom a key stands for; None where it is unknown, revoked or has expired."""
+        if not self._found or not key.startswith(_PREFIX):
+            return None
+        found = self._found.get(digest_of(key, self._secret))
+        return found[0] if found is not None and self._wall() < found[1] else None
+
+    def use(self, keys: Iterable[KeptKey], secret: bytes) -> None:
+        """Know these keys and no others."""
+        now = self._wall()
+        self._secret = secret
+        self._found = {
+            kept.digest: (_caller(kept), kept.expires_at or float("inf"))
+            for kept in keys
+            if kept.state(now) == "active"
+        }
+
+
+@asynccontextmanager
+async def followed_keys(
+    known: KnownKeys, path: Path, env: Mapping[str, str]
+) -> AsyncIterator[KnownKeys]:
+    """Keep `known` as the store at `path` is, from before the block is entered."""
+    watch = _Watch(known, path, env)
+    watch.look()
+    task = asyncio.create_task(_follow(watch))
+    try:
+        yield known
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        watch.close()
+
+
+async def _follow(watch: _Watch) -> None:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if watch.has_something_to_look_at:
+            await asyncio.to_thread(watch.look)
+
+
+class _Watch:
+    """Looks whether the file has changed, which costs microseconds, and reads it when it has."""
+
+    def __init__(self, known: KnownKeys, path: Path, env: Mapping[str, str]) -> None:
+        self._known = known
+        self._path = path
+        self._env = env
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._seen: tuple[int, int] | None = None
+        self._trouble = ""
+
+    @property
+    def has_something_to_look_at(self) -> bool:
+        """Return whether there is a file, or was one a moment ago."""
+        return self._connection is not None or self._path.exists()
+
+    def look(self) -> None:
+        """Follow the file; where it cannot be read, what was known stays known."""
+        try:
+            seen = self._look()
+            if seen != self._seen:
+                self._read(seen)
+            self._trouble = ""
+        except (KeyStoreError, sqlite3.Error, OSError, ValueError) as exc:
+            if str(exc) != self._trouble:
+                _log.error("the keys stay as they were: %s", exc)
+            self._trouble = str(exc)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _look(self) -> tuple[int, int] | None:
+        """Return what changes with every change; None without a file."""
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            self.close()
+            return None
+        if self._connection is None or self._inode != inode:
+            self.close()
+            self._connection = sqlite3.connect(self._path, check_same_thread=False)
+            self._inode = inode
+            self._seen = None
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return inode, version
+
+    def _read(self, seen: tuple[int, int] | None) -> None:
+        if seen is None:
+            self._known.use((), b"")
+        else:
+            secret = read_secret(self._path, self._env)
+            self._known.use(KeyStore(self._path, self._env).kept(), secret)
+        self._seen = seen
+
+
+def _caller(kept: KeptKey) -> Caller:
+    holder = kept.holder
+    return Caller(holder.name, holder.tenant, holder.tags, holder.scopes, holder.limits)
