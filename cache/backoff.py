@@ -10,7 +10,7 @@ class Backoff:
     """
 
     def __init__(
-        self, first_s: float = 0.1, most_s: float = 5.0, *, steady_after_s: float = 10.0
+        self, first_s: float = 0.025, most_s: float = 5.0, *, steady_after_s: float = 10.0
     ) -> None:
         self.first_s = first_s
         self.most_s = most_s
