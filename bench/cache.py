@@ -23,11 +23,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.cache_fit import SHOWN, fit_calibration, fit_lookups, seen, stream_of
+from bench.cache_fit import SHOWN, learned, seen, stream_of
 from bench.cache_pairs import question_pairs
 from bench.cache_replay import WRONG, Pass, Replay
-from bench.cache_rules import Calibrated, Cosine, Rule, Shipped, Verified, scored
-from bench.cache_streams import Lookup, Stream, pair_lookups
+from bench.cache_rules import Calibrated, Cosine, Shipped, Verified, levels
+from bench.cache_streams import Stream
 from bench.cache_vectors import FOLDER, Vectors
 from cache.semantic.calibration import Calibration, default_calibration
 from cache.semantic.decision_budget import Allowance, ErrorBudget
@@ -37,7 +37,6 @@ from cache.semantic.types import Candidate
 ALLOWED = (0.005, 0.01, 0.02, 0.05)
 _VERIFIED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _SLICES = 8
-_GRID = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in folders:
         stream = stream_of(folder, "dev", vectors).drawn(0, arguments.limit)
         others = [other for other in folders if other != folder]
-        fitted = fit_calibration(_learned(others, vectors, arguments.limit))
+        teaching = [stream_of(other, "train", vectors) for other in others]
+        fitted = learned([s.drawn(0, arguments.limit) for s in teaching], vectors)
         new = set(stream.answers) - seen(stream.answers, SHOWN)
         bench = _Bench(stream, refuses, arguments)
         cosine = bench.cosine()
@@ -131,16 +131,6 @@ def _refusing() -> Callable[[str, str], bool]:
     return refuses
 
 
-def _learned(
-    folders: Sequence[Path], vectors: Vectors, limit: int | None
-) -> dict[str, Sequence[Sequence[Lookup | None]]]:
-    met: dict[str, Sequence[Sequence[Lookup | None]]] = {
-        folder.name: fit_lookups(stream_of(folder, "train", vectors).drawn(0, limit))
-        for folder in folders
-    }
-    return {**met, "near misses": [pair_lookups(vectors)]}
-
-
 @dataclass(frozen=True, slots=True)
 class _Best:
     row: Row
@@ -162,7 +152,7 @@ class _Bench:
 
     def cosine(self) -> _Best:
         """Pass with plain cosine at every threshold; keep the best one for 1 %."""
-        levels = np.linspace(0.6, 0.995, 2 * _GRID).tolist()
+        levels = np.linspace(0.7, 0.98, 57).tolist()
         passes = [self._replay.run(Cosine(level)) for level in levels]
         good = [(p.hit_rate, level) for p, level in zip(passes, levels, strict=True)
                 if p.error <= 0.01]  # fmt: skip
@@ -175,11 +165,7 @@ class _Bench:
     def ours(self, way: str, calibration: Calibration, *, knows: bool = True) -> Row:
         """Pass with guards and the calibrated score at every threshold."""
         replay = self._replay if knows else Replay(self._stream, knows_answers=False)
-        seen_scores = _Seen(calibration, self._refuses)
-        replay.run(seen_scores)
-        quantiles = 1 - np.geomspace(0.01, 1, _GRID)
-        levels = np.unique(np.quantile(seen_scores.scores, quantiles)).tolist()
-        rules: list[Rule] = [Calibrated(calibration, self._refuses, level) for level in levels]
+        rules = [Calibrated(calibration, self._refuses, level) for level in levels(calibration)]
         return self._row(way, [replay.run(rule) for rule in rules])
 
     def shown(self, calibration: Calibration, max_error: float) -> Shown:
@@ -219,25 +205,6 @@ class _Bench:
         arguments = self._arguments
         saved = found.hit_rate * (1 - arguments.audit) * arguments.usd_per_answer
         return float((saved - arguments.usd_per_lookup) * 1000)
-
-
-class _Seen:
-    """Serves nothing, and notes the scores that were met."""
-
-    def __init__(self, calibration: Calibration, refuses: Callable[[str, str], bool]) -> None:
-        self.scores: list[float] = []
-        self._calibration = calibration
-        self._refuses = refuses
-
-    def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
-        """Note the score of what would be served."""
-        left = [c for c in near if not self._refuses(asked, c.question)]
-        if left:
-            self.scores.append(scored(self._calibration, asked, left)[1])
-        return None
-
-    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
-        """Learn nothing."""
 
 
 def _area(passes: Sequence[Pass]) -> float:

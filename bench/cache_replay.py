@@ -45,7 +45,7 @@ class Replay:
     def __init__(self, stream: Stream, *, knows_answers: bool = True) -> None:
         self._stream = stream
         self._cosines = stream.vectors @ stream.vectors.T
-        self._keys = [answer_key(a) if knows_answers else "" for a in stream.answers]
+        self._keys = {a: answer_key(a) if knows_answers else "" for a in stream.answers}
 
     def run(
         self, rule: Rule, *, audited: Callable[[str, bool], None] | None = None, share: float = 0.02
@@ -55,27 +55,35 @@ class Replay:
         kept = np.empty(len(stream.texts), np.int64)
         count = 0
         outcomes = np.zeros(len(stream.texts), np.int8)
+        held = list(stream.answers)
         for number, asked in enumerate(stream.texts):
-            near = self._nearest(number, kept[:count])
-            is_right = [stream.answers[int(c.entry_id)] == stream.answers[number] for c in near]
+            near = self._nearest(number, kept[:count], held)
+            is_right = [held[int(c.entry_id)] == stream.answers[number] for c in near]
             place = rule.serve(asked, near)
-            if place is None:
-                rule.missed(near, is_right)
+            rule.met(near, is_right, place)
+            if place is not None:
+                outcomes[number] = HIT if is_right[place] else WRONG
+                held[number] = held[int(near[place].entry_id)]
+            if place is None or rule.keeps_hit:
                 kept[count] = number
                 count += 1
+            if place is None:
                 continue
-            outcomes[number] = HIT if is_right[place] else WRONG
             if audited is not None and chance.random() < share:
                 audited(near[place].entry_id, is_right[place])
         return Pass(outcomes)
 
-    def _nearest(self, number: int, kept: npt.NDArray[np.int64]) -> Sequence[Candidate]:
+    def _nearest(
+        self, number: int, kept: npt.NDArray[np.int64], held: Sequence[str]
+    ) -> Sequence[Candidate]:
         if not len(kept):
             return ()
         cosines = self._cosines[number, kept]
         at = np.argpartition(-cosines, min(NEAREST, len(kept)) - 1)[:NEAREST]
         at = at[np.argsort(-cosines[at])]
         return [
-            Candidate(self._stream.texts[n], 0, float(cosines[i]), str(n), answer_key=self._keys[n])
+            Candidate(
+                self._stream.texts[n], 0, float(cosines[i]), str(n), answer_key=self._keys[held[n]]
+            )
             for i, n in zip(at, kept[at].tolist(), strict=True)
         ]

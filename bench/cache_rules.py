@@ -11,22 +11,29 @@ from typing import Protocol
 import numpy as np
 
 from cache.semantic.calibration import Calibration
-from cache.semantic.decision import CalibratedDecider
-from cache.semantic.decision_features import weigh
+from cache.semantic.decision import CalibratedDecider, assess
+from cache.semantic.decision_features import Evidence, weigh
 from cache.semantic.types import Candidate
 
+_STEP = 1e-3
+SURER = 2.0
 Refuses = Callable[[str, str], bool]
 
 
 class Rule(Protocol):
-    """Decides one lookup after the other, and is told what a miss would have met."""
+    """Decides one lookup after the other, and is told what it met."""
+
+    @property
+    def keeps_hit(self) -> bool:
+        """Whether the question last served becomes an entry, too, with the answer it got."""
+        ...
 
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Return the place of the candidate that serves, or None."""
         ...
 
-    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
-        """Learn from a question that was answered anew: which candidates held its answer."""
+    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
+        """Take note of which candidates held the answer; `place` is the one that served."""
         ...
 
 
@@ -35,51 +42,75 @@ class Cosine:
     """The nearest question serves from one threshold up."""
 
     threshold: float
+    keeps_hit: bool = False
 
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Serve the nearest, if it is near enough."""
         return 0 if near and near[0].similarity >= self.threshold else None
 
-    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
+    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
         """Learn nothing."""
 
 
 class Calibrated:
-    """Guards, then the calibrated score from one threshold up."""
+    """Guards, then the calibrated score from one threshold up.
 
-    def __init__(self, calibration: Calibration, refuses: Refuses, threshold: float) -> None:
+    What was served is kept as an entry where it is `surer` times as sure as it must be.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        refuses: Refuses,
+        threshold: float,
+        *,
+        surer: float = SURER,
+    ) -> None:
+        self.keeps_hit = False
         self._calibration = calibration
         self._refuses = refuses
         self._threshold = threshold
+        self._surer = log(surer)
 
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Serve what the guards let pass and the score allows."""
         left = [at for at, c in enumerate(near) if not self._refuses(asked, c.question)]
         if not left:
             return None
-        place, score = scored(self._calibration, asked, [near[at] for at in left])
-        return left[place] if score >= self._threshold else None
+        evidence, score = scored(self._calibration, asked, [near[at] for at in left])
+        place = left[evidence.place]
+        self.keeps_hit = score >= self._threshold + self._surer
+        return place if score >= self._threshold else None
 
-    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
+    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
         """Learn nothing."""
 
 
-def scored(calibration: Calibration, asked: str, near: Sequence[Candidate]) -> tuple[int, float]:
-    """Return the candidate that would serve, and minus the log of the bound on its error.
+def scored(
+    calibration: Calibration, asked: str, near: Sequence[Candidate]
+) -> tuple[Evidence, float]:
+    """Return the evidence for what would serve, and minus the log of the bound on its error.
 
     Bounds of different models compare where their scores do not.
     """
     evidence = weigh(asked, near)
-    model = calibration.shared if evidence.is_shared else calibration.alone
-    score = calibration.score(model, evidence.values, 0.0, calibration.entry_variance)
+    found = assess(calibration, evidence, 0.0, calibration.entry_variance)
     # The bound is a staircase in places: the score parts what stands on one step.
-    return evidence.place, -log(model.error_from(score) + 1e-9) + 1e-3 * score
+    return evidence, -log(found.error) + _STEP * found.score
+
+
+def levels(calibration: Calibration) -> list[float]:
+    """Return thresholds of `scored` from an error of one half down to the surest."""
+    surest = -log(calibration.shared.errors[-1])
+    by_error = [-log(error) for error in np.geomspace(0.25, calibration.shared.errors[-1], 24)]
+    return by_error[:-1] + [surest + _STEP * s for s in calibration.shared.scores[-40::8]]
 
 
 class Shipped:
     """Guards and decider as the gateway runs them, with a share of the hits audited."""
 
     def __init__(self, calibration: Calibration, refuses: Refuses, max_error: float) -> None:
+        self.keeps_hit = False
         self.decider = CalibratedDecider(calibration)
         self._refuses = refuses
         self._max_error = max_error
@@ -87,10 +118,11 @@ class Shipped:
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Serve what the guards let pass and the decider is sure of."""
         left = [at for at, c in enumerate(near) if not self._refuses(asked, c.question)]
-        place = self.decider.decide(asked, [near[at] for at in left], self._max_error).serve
-        return None if place is None else left[place]
+        found = self.decider.decide(asked, [near[at] for at in left], self._max_error)
+        self.keeps_hit = found.lower >= 1 - self._max_error / SURER
+        return None if found.serve is None else left[found.serve]
 
-    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
+    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
         """Learn nothing: only audited hits teach."""
 
 
@@ -102,6 +134,7 @@ class Verified:
     logistic curve allows, else the question is answered anew and labels it.
     """
 
+    keeps_hit = False
     _LABELS = 4
     _RIDGE = 0.05
 
@@ -120,9 +153,9 @@ class Verified:
             0 if _surely(labels, near[0].similarity, self._RIDGE) >= 1 - self._max_error else None
         )
 
-    def missed(self, near: Sequence[Candidate], is_right: Sequence[bool]) -> None:
-        """Label the nearest entry."""
-        if near:
+    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
+        """Label the nearest entry, once its question has been answered anew."""
+        if near and place is None:
             self._labels[near[0].entry_id].append((near[0].similarity, float(is_right[0])))
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cache.semantic.calibration import Calibration, default_calibration, probability
-from cache.semantic.decision_features import weigh
+from cache.semantic.decision_features import Evidence, weigh
 from cache.semantic.types import Candidate, Decision
 
-# How often the nearest question asks for the same hangs on how much a cache holds. Where no
-# neighbours bear each other out, a far one is not served however much error is allowed.
+# How often the nearest question asks for the same hangs on what a cache holds: one of a single
+# topic has an answer that all neighbours share. A far question is not served however much error
+# is allowed; one whose neighbours bear each other out may be farther.
 _LEAST = 0.8
+_LEAST_SHARED = 0.65
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,23 @@ class Effect:
         chance = probability(logit + self.mean)
         variance = 1 / (1 / self.variance + chance * (1 - chance))
         return Effect(self.mean + variance * (was_right - chance), variance)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """Log-odds of an average entry, the lower bound of this one's, and the error from there up."""
+
+    logit: float
+    score: float
+    error: float
+
+
+def assess(calibration: Calibration, evidence: Evidence, shift: float, variance: float) -> Assessed:
+    """Return how sure the evidence makes of an answer, given what is known of its entry."""
+    model = calibration.shared if evidence.is_shared else calibration.alone
+    score = calibration.score(model, evidence.values, shift, variance)
+    is_far = evidence.similarity < (_LEAST_SHARED if evidence.is_shared else _LEAST)
+    return Assessed(model.logit(evidence.values), score, 1.0 if is_far else model.error_from(score))
 
 
 class CalibratedDecider:
@@ -55,19 +74,14 @@ class CalibratedDecider:
             return Decision(None, reason="no candidate")
         evidence = weigh(asked, candidates)
         entry_id = candidates[evidence.place].entry_id
-        model = self._calibration.shared if evidence.is_shared else self._calibration.alone
         effect = self._entries.get(entry_id, self._fresh)
         shift = effect.mean + self._route.mean
-        score = self._calibration.score(model, evidence.values, shift, effect.variance)
-        logit = model.logit(evidence.values)
-        if not evidence.is_shared and candidates[evidence.place].similarity < _LEAST:
-            return Decision(None, probability(logit + shift), reason="too far")
-        lower = 1 - model.error_from(score)
-        chance = probability(logit + shift)
-        if lower < 1 - max_error:
-            return Decision(None, chance, lower, "not sure enough")
-        _keep(self._last, entry_id, logit, self._known)
-        return Decision(evidence.place, chance, lower, "sure enough")
+        found = assess(self._calibration, evidence, shift, effect.variance)
+        chance = probability(found.logit + shift)
+        if found.error > max_error:
+            return Decision(None, chance, 1 - found.error, "not sure enough")
+        _keep(self._last, entry_id, found.logit, self._known)
+        return Decision(evidence.place, chance, 1 - found.error, "sure enough")
 
     def observe(self, entry_id: str, was_right: bool) -> None:
         """Take note of an audited hit. One that was not served by this decider is ignored."""

@@ -14,12 +14,14 @@ from cache.semantic.guards.words import read
 from cache.semantic.types import Candidate
 
 NAMES = (
-    "similarity", "margin", "share", "support", "density", "overlap", "coverage", "lengths",
+    "similarity", "margin", "share", "odds", "support", "overlap", "coverage", "lengths",
     "unmatched", "soft",
 )  # fmt: skip
 """The features, in the order of a calibration's weights."""
 
 _SHARPNESS = 20.0  # how fast a neighbour's say fades with its distance, per unit of cosine
+# Where the answer that nobody has asked for yet is taken to stand, as a rival of those kept.
+_UNKNOWN = 0.6
 _APART = re.compile(r"[\W_]+")
 
 
@@ -33,6 +35,11 @@ class Evidence:
     place: int
     values: tuple[float, ...]
     is_shared: bool
+
+    @property
+    def similarity(self) -> float:
+        """Return the cosine of the chosen candidate."""
+        return self.values[0]
 
 
 def answer_key(answer: str) -> str:
@@ -55,15 +62,17 @@ def weigh(asked: str, candidates: Sequence[Candidate]) -> Evidence:
     place = max(chosen, key=lambda at: candidates[at].similarity)
     best = candidates[place]
     rivals = [c.similarity for at, c in enumerate(candidates) if at not in chosen]
+    say = sum(says[at] for at in chosen)
+    whole = sum(says) + exp(_SHARPNESS * (_UNKNOWN - nearest))
     similarity = best.similarity
     return Evidence(
         place,
         (
             similarity,
-            similarity - max(rivals, default=min(c.similarity for c in candidates)),
-            sum(says[at] for at in chosen) / sum(says),
+            similarity - max((*rivals, _UNKNOWN)),
+            say / whole,
+            log(say / (whole - say)),
             log(len(chosen)),
-            log(sum(says)),
             *_words(asked, best.question),
         ),
         is_shared=len(groups) < len(candidates),

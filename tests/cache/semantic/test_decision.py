@@ -52,7 +52,13 @@ def test_far_lone_question_is_not_served_however_much_error_is_allowed() -> None
     decision = CalibratedDecider().decide(ASKED, [candidate(0.7)], 0.9)
 
     assert decision.serve is None
-    assert decision.reason == "too far"
+    assert decision.lower == 0
+
+
+def test_a_cache_of_one_topic_does_not_answer_everything() -> None:
+    one_topic = [candidate(0.55, str(n), "same") for n in range(8)]
+
+    assert CalibratedDecider().decide(ASKED, one_topic, 0.5).serve is None
 
 
 def test_audited_wrong_hit_takes_its_entry_out_and_leaves_others() -> None:
