@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.index.codes import Codes, cosine, encoded
+from cache.index.library import faiss_of_this_thread
 from cache.index.types import Near, Vectors
 
 _SMALL = 256
@@ -97,8 +98,7 @@ class ExactIndex:
             self._rows = _longer(self._rows, end)
 
     def _grow_up(self) -> None:
-        import faiss
-
+        faiss = faiss_of_this_thread()
         kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
         self._faiss = faiss.IndexScalarQuantizer(self._width, kind, faiss.METRIC_INNER_PRODUCT)
         self._faiss.add(self._rows[: self._count].astype(np.float32))

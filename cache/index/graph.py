@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.index.codes import Codes, cosine, encoded
+from cache.index.library import faiss_of_this_thread
 from cache.index.types import Near, Vectors
 
 LINKS = 16
@@ -41,9 +42,6 @@ class GraphIndex:
 
     def add_codes(self, ids: Sequence[int] | NDArray[np.int64], codes: Codes) -> None:
         """Add vectors that are codes already."""
-        import faiss
-
-        faiss.omp_set_num_threads(1)  # of this thread; more would take the gateway's core
         end = self._count + len(ids)
         if end > len(self._ids):
             longer = np.empty(max(end, 2 * self._count), np.int64)
@@ -85,8 +83,7 @@ class GraphIndex:
 
     def dumped(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return the numbers in the order of the graph, -1 for the dead, and the graph."""
-        import faiss
-
+        faiss = faiss_of_this_thread()
         ids = np.full(self._count, -1, np.int64)
         for number, place in self._place.items():
             ids[place] = number
@@ -95,8 +92,7 @@ class GraphIndex:
     @classmethod
     def restored(cls, width: int, ids: NDArray[np.int64], data: NDArray[np.uint8]) -> GraphIndex:
         """Return the graph that `dumped` gave; `data` must be known to be sound."""
-        import faiss
-
+        faiss = faiss_of_this_thread()
         graph = cls(width)
         graph._faiss = faiss.deserialize_index(data)
         graph._ids = ids.copy()
@@ -110,10 +106,9 @@ class GraphIndex:
         return self._place.keys()
 
     def _empty(self) -> Any:
-        import faiss
-
-        kind: Any = faiss.ScalarQuantizer.QT_8bit_direct_signed
-        index: Any = faiss.IndexHNSWSQ(self._width, kind, LINKS, faiss.METRIC_INNER_PRODUCT)
+        faiss = faiss_of_this_thread()
+        kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
+        index = faiss.IndexHNSWSQ(self._width, kind, LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _BUILD_BREADTH
         index.hnsw.efSearch = _SEARCH_BREADTH
         return index

@@ -307,6 +307,7 @@ class SemanticCache:
     def _keep(
         self, asked: Asked, codes: Codes, reply: CachedReply, answer: str, terms: Terms
     ) -> None:
+        self._mirror.follow()
         expires_at = reply.created_at + terms.ttl
         number, old = self._store.put(
             asked.scope, asked.question, codes.tobytes(), reply,

@@ -158,7 +158,7 @@ class AnswerStore:
         marks = ",".join("?" * len(ids))
         rows = self._file.execute(
             "SELECT id, question, answer_len, answer_key, hits, created_at, expires_at FROM answer "
-            f"WHERE id IN ({marks}) AND expires_at > ?",
+            f"WHERE id IN ({marks}) AND +expires_at > ?",
             (*ids, now),
         )
         return {row[0]: Question(*row) for row in rows}
@@ -186,9 +186,10 @@ class AnswerStore:
 
     def after(self, number: int, now: float, most: int = 5000) -> list[Place]:
         """Return the entries with higher numbers, in rising order."""
+        # The signs keep SQLite from taking another index and sorting what it finds there.
         rows = self._file.execute(
-            "SELECT id, scope, codes FROM answer WHERE id > ? AND embedder = ? "
-            "AND expires_at > ? ORDER BY id LIMIT ?",
+            "SELECT id, scope, codes FROM answer WHERE id > ? AND +embedder = ? "
+            "AND +expires_at > ? ORDER BY id LIMIT ?",
             (number, self._embedder, now, most),
         )
         return [Place(*row) for row in rows]
