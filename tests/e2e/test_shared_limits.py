@@ -130,6 +130,19 @@ async def test_without_redis_rates_go_by_the_rule(text, redis, tmp_path, rule, s
     assert found == statuses
 
 
+async def test_a_redis_that_hangs_and_comes_back_now_and_then_stops_nobody(text, redis, tmp_path):
+    limits = text(requests_per_minute=1000, without_redis="open")
+    async with serving(limits, tmp_path) as gateway:
+        found = []
+        for _ in range(3):
+            redis.hang()
+            found += [(await gateway.chat(str(i), model="m")).status_code for i in range(5)]
+            redis.resume()
+            found += [(await gateway.chat(str(i), model="m")).status_code for i in range(5)]
+
+    assert found == [200] * 30
+
+
 async def test_without_redis_a_budget_gives_nothing_and_afterwards_what_it_had(
     text, redis, tmp_path
 ):
