@@ -152,7 +152,7 @@ class _Bench:
 
     def cosine(self) -> _Best:
         """Pass with plain cosine at every threshold; keep the best one for 1 %."""
-        levels = np.linspace(0.7, 0.98, 57).tolist()
+        levels = np.linspace(0.7, 0.98, 43).tolist()
         passes = [self._replay.run(Cosine(level)) for level in levels]
         good = [(p.hit_rate, level) for p, level in zip(passes, levels, strict=True)
                 if p.error <= 0.01]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from cache.semantic.decision_features import Evidence, weigh
 from cache.semantic.types import Candidate
 
 _STEP = 1e-3
-SURER = 2.0
+SURER = inf
 Refuses = Callable[[str, str], bool]
 
 
@@ -55,7 +55,8 @@ class Cosine:
 class Calibrated:
     """Guards, then the calibrated score from one threshold up.
 
-    What was served is kept as an entry where it is `surer` times as sure as it must be.
+    What was served is kept as an entry where it is `surer` times as sure as it must be;
+    as in the gateway, that is never unless asked for.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ def levels(calibration: Calibration) -> list[float]:
 class Shipped:
     """Guards and decider as the gateway runs them, with a share of the hits audited."""
 
+    keeps_hit = False
+
     def __init__(self, calibration: Calibration, refuses: Refuses, max_error: float) -> None:
-        self.keeps_hit = False
         self.decider = CalibratedDecider(calibration)
         self._refuses = refuses
         self._max_error = max_error
@@ -119,7 +121,6 @@ class Shipped:
         """Serve what the guards let pass and the decider is sure of."""
         left = [at for at, c in enumerate(near) if not self._refuses(asked, c.question)]
         found = self.decider.decide(asked, [near[at] for at in left], self._max_error)
-        self.keeps_hit = found.lower >= 1 - self._max_error / SURER
         return None if found.serve is None else left[found.serve]
 
     def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:

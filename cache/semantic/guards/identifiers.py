@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from cache.semantic.guards.words import Text
 
@@ -41,12 +42,14 @@ def refuse(asked: Text, stored: Text) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def quoted(raw: str) -> frozenset[str]:
     """Return the quoted strings of a text, in lower case."""
     found = (double or single for double, single in _QUOTED.findall(raw))
     return frozenset(text.casefold().strip(" .,!?") for text in found)
 
 
+@lru_cache(maxsize=4096)
 def identifiers(raw: str) -> frozenset[str]:
     """Return the identifiers of a text, as written."""
     names = set(_TICKED.findall(raw))
