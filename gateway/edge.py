@@ -19,7 +19,8 @@ import msgspec
 
 from gateway.departure import ClientGone, Watch
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
-from gateway.pipeline import Pipeline, Reply
+from gateway.pipeline import Pipeline
+from gateway.reply import Reply
 from gateway.request import ChatRequest, RawHeaders, parse_chat
 from gateway.wire import Part
 

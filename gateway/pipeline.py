@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,32 +19,26 @@ from cache.fingerprint import fingerprint
 from cache.freshness import ANY_AGE, Bounds, Freshness
 from gateway.access.admission import Admission
 from gateway.access.keys import Caller, KeyRing
-from gateway.entry import Attempt, Clock, Entry, Tariff
+from gateway.cascading import Cascading
+from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import (
     GatewayError,
-    InvalidRequest,
     LedgerUnavailable,
-    NoModelAvailable,
-    ProviderError,
-    ProviderRejected,
     UnknownModel,
 )
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
-from gateway.money.price import shown_usd
 from gateway.money.prices import PriceBook
-from gateway.released import Released, cached, followed, in_mode, replayed
+from gateway.released import Released, cached, followed, replayed
+from gateway.reply import Reply
 from gateway.request import ChatRequest
-from gateway.resilience.hedge import Runner, opening, race
-from gateway.resilience.resilience import Resilience, terms_of
+from gateway.resilience.resilience import Resilience
 from gateway.semantic import NearAnswers
-from gateway.wire import Part, Provider, ProviderCall
-from policies.resilience import HedgeRules
+from gateway.wire import Part, Provider
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
-from policies.schema import Policy, Route
-from router.cascade import build_router
-from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
+from policies.schema import Policy
+from router.types import Router
 
 _LEAST_WORTH = 1e-6  # dollars: even a free answer takes a call and its time
 _MAX_RENEWALS = 64
@@ -69,80 +62,6 @@ class Parts:
     near: NearAnswers | None = None
 
 
-class Reply:
-    """An answer under way: its parts, and what its headers will say."""
-
-    def __init__(self, pipeline: Pipeline, entry: Entry, seat: Seat[Released] | None) -> None:
-        self._pipeline = pipeline
-        self._entry = entry
-        self._seat = seat
-
-    def parts(self) -> AsyncGenerator[Part, None]:
-        """Begin the answer; its entry is durable once its parts have ended."""
-        return self._pipeline.answer(self._entry, self._seat)
-
-    @property
-    def is_instant(self) -> bool:
-        """Return whether nothing but the ledger will be waited for."""
-        return self._seat is not None and self._seat.hit is not None
-
-    async def replay(self) -> Sequence[Part]:
-        """Return the parts of an instant answer, whose entry is durable by then."""
-        assert self._seat is not None, "only a hit is instant"
-        with self._seat as seat:
-            return await self._pipeline.replay(self._entry, seat)
-
-    @property
-    def is_shared(self) -> bool:
-        """Return whether other requests wait for the same answer."""
-        return self._seat is not None and self._seat.has_followers
-
-    @property
-    def keepalive(self) -> float | None:
-        """Return how often a waiting stream wants a sign of life, in seconds."""
-        cascade = self._entry.route.cascade
-        return cascade.keepalive if cascade else None
-
-    def headers(self, *, cost: bool) -> list[tuple[bytes, bytes]]:
-        """Return the response headers; cost and saving only once the entry is settled."""
-        entry = self._entry
-        found = [
-            (b"x-request-id", entry.request.id.encode()),
-            (b"x-cache", entry.cache.encode()),
-            (b"x-frugal-model", entry.model.encode()),
-            (b"x-frugal-path", entry.path.encode("latin-1", "replace")),
-        ]
-        if entry.age_s is not None:
-            found.append((b"age", b"%d" % entry.age_s))
-        if entry.similarity is not None:
-            found.append((b"x-cache-similarity", b"%.4f" % entry.similarity))
-        if entry.permit is not None:
-            found += [(k.encode(), v.encode()) for k, v in entry.permit.headers().items()]
-        if cost:
-            found.append((b"x-frugal-cost-usd", shown_usd(entry.cost_nano).encode()))
-            found.append((b"x-frugal-saved-usd", shown_usd(entry.saved_nano).encode()))
-        return found
-
-    def cost_event(self) -> bytes:
-        """Return the last event of a stream whose client asked for its cost."""
-        entry = self._entry
-        frugal = {
-            "cost_usd": shown_usd(entry.cost_nano),
-            "saved_usd": shown_usd(entry.saved_nano),
-            "path": entry.path,
-            "cache": entry.cache,
-        }
-        event = {
-            "id": entry.request.id,
-            "object": "chat.completion.chunk",
-            "created": int(entry.started_at),
-            "model": entry.model,
-            "choices": [],
-            "frugal": frugal,
-        }
-        return b"data: " + msgspec.json.encode(event) + b"\n\n"
-
-
 class Pipeline:
     """One policy at work. A reload makes another; a request keeps the one it began with."""
 
@@ -150,28 +69,29 @@ class Pipeline:
         self.policy = parts.policy
         self.keys = parts.keys
         self.under_way = 0
-        self._routers = parts.routers
-        self._providers = parts.providers
         self._tariff = Tariff(
             parts.prices, {name: model.max_output for name, model in parts.policy.models.items()}
         )
         self._exact = parts.exact
         self.near = parts.near
-        self._made = self._cascade if parts.near is None else self._near_or_made
+        self._cascading = Cascading(
+            parts.policy,
+            parts.routers,
+            parts.providers,
+            parts.resilience or Resilience(parts.clock),
+            parts.admission,
+        )
+        self._made = self._cascading.run if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
         self._fresh: dict[int, Freshness] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._ledger = parts.ledger
         self._admission = parts.admission
         self._clock = parts.clock
-        self._resilience = parts.resilience or Resilience(parts.clock)
         self._routes = {
             name: route
             for name in {*parts.policy.routes, *parts.policy.models}
             if (route := parts.policy.route_for(name)) is not None
-        }
-        self._upstream_names = {
-            name: model.model or name for name, model in parts.policy.models.items()
         }
         self._revisions = {name: parts.policy.revision(name) for name in self._routes}
 
@@ -387,7 +307,7 @@ class Pipeline:
                 yield part
             return
         released: list[Part] = []
-        async with aclosing(self._cascade(entry)) as parts:
+        async with aclosing(self._cascading.run(entry)) as parts:
             async for part in parts:
                 released.append(part)
                 yield part
@@ -401,7 +321,7 @@ class Pipeline:
         again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
         again.cache = "bypass"
         try:
-            async with aclosing(self._cascade(again)) as parts:
+            async with aclosing(self._cascading.run(again)) as parts:
                 async for _ in parts:
                     pass
         except GatewayError as exc:
@@ -412,157 +332,3 @@ class Pipeline:
         finally:
             await self._ledger.write(*on_own_account(*again.settle(self._tariff), "audit"))
         return again.served.text if again.is_keepable and again.served else None
-
-    async def _cascade(self, entry: Entry) -> AsyncGenerator[Part, None]:
-        """Do what the router says: call a tier, or serve an attempt."""
-        plan = self._router(entry).start(entry.facts)
-        entry.skipped = plan.skipped
-        self._resilience.count(entry)
-        while isinstance(step := self._next(plan, entry), Call):
-            attempt = entry.attempt(step.model, why=step.why)
-            try:
-                if step.judged:
-                    await self._judged(attempt, entry, plan)
-                else:
-                    async with aclosing(self._live(attempt, entry)) as parts:
-                        async for part in parts:
-                            yield part
-                    return
-            except ProviderError as exc:
-                if not step.judged and entry.served is not None:
-                    attempt = entry.served  # or the hedge that was quicker
-                attempt.fail(exc)
-                attempt.is_superseded = await self._resilience.try_again(attempt, entry, exc)
-                if attempt.is_superseded:
-                    continue  # to the plan this attempt never was: it names the same model
-                is_final = attempt.has_begun or isinstance(exc, ProviderRejected)
-                if is_final and not step.judged:
-                    raise  # half an answer cannot be taken back, nor the client's mistake mended
-        served = entry.tried[step.index]
-        entry.serve(served)
-        for part in in_mode(served.parts, stream=entry.request.stream):
-            yield part
-
-    def _router(self, entry: Entry) -> Router:
-        """Return who decides: the route's router, or one that knows the cheapest model alone."""
-        if entry.permit is None or entry.permit.cheapest is None:
-            return self._routers[entry.route_name]
-        return build_router(Route(model=entry.permit.cheapest), {})
-
-    def _next(self, plan: Plan, entry: Entry) -> Call | Serve:
-        try:
-            return plan.next([attempt.as_tried() for attempt in entry.tried])
-        except NoModelLeft as exc:
-            raise _why_none(entry, exc) from exc
-
-    async def _live(self, attempt: Attempt, entry: Entry) -> AsyncGenerator[Part, None]:
-        """Send a reply as it comes: nothing above this tier could take its place."""
-        entry.serve(attempt)
-        is_stream = entry.request.stream
-        if is_stream and entry.route.hedge is not None:
-            attempt, call = await self._hedged(attempt, entry, entry.route.hedge)
-        else:
-            call = self._call(attempt, entry, stream=is_stream, wants_stats=False)
-        async with aclosing(call) as parts:
-            for part in await opening(parts):
-                attempt.see(part)
-                yield part
-            async for part in parts:
-                attempt.see(part)
-                yield part
-        attempt.end()
-
-    async def _hedged(
-        self, attempt: Attempt, entry: Entry, rules: HedgeRules
-    ) -> tuple[Attempt, AsyncGenerator[Part, None]]:
-        """Return who has begun to answer: the attempt, or a second one where it is slow."""
-
-        def run(each: Attempt) -> Runner:
-            return Runner(each, self._call(each, entry, stream=True, wants_stats=False))
-
-        def rival() -> Runner | None:
-            if not self._resilience.may_hedge(entry):
-                return None
-            return run(entry.attempt(attempt.model, purpose="hedge", why=attempt.why))
-
-        winner = await race(run(attempt), rules.after, rival)
-        entry.serve(winner.attempt)
-        return winner.attempt, winner.parts()
-
-    async def _judged(self, attempt: Attempt, entry: Entry, plan: Plan) -> None:
-        """Hold a draft and judge it; a slow or hopeless one is cancelled where it stands."""
-        stream = entry.request.stream or plan.watches
-        call = self._call(attempt, entry, stream=stream, wants_stats=plan.needs_stats)
-        hold_s = entry.route.cascade.max_hold if entry.route.cascade else None
-        try:
-            async with asyncio.timeout(hold_s), aclosing(call) as parts:
-                async for part in parts:
-                    attempt.hold(part)
-                    if plan.watches and attempt.is_worth_a_look() and not _promises(attempt, plan):
-                        return
-        except TimeoutError:
-            attempt.reject_early(cut_short(f"not complete within {hold_s:g} s"))
-            return
-        attempt.end()
-        attempt.verdict = await plan.judge(attempt.draft(), self._asker(entry))
-
-    def _asker(self, entry: Entry) -> Ask:
-        async def ask(model: str) -> Draft | None:
-            for earlier in entry.attempts:
-                if earlier.model == model and earlier.is_complete:
-                    return earlier.draft()  # asked already, and paid for
-            attempt = entry.attempt(model, purpose="judge")
-            try:
-                call = self._call(attempt, entry, stream=False, wants_stats=False)
-                async with aclosing(call) as parts:
-                    async for part in parts:
-                        attempt.see(part)
-            except ProviderError as exc:
-                attempt.fail(exc)
-                return None
-            attempt.end()
-            return attempt.draft()
-
-        return ask
-
-    def _call(
-        self, attempt: Attempt, entry: Entry, *, stream: bool, wants_stats: bool
-    ) -> AsyncGenerator[Part, None]:
-        request = entry.request
-        attempt.is_stream = stream
-        body = {**request.body, "model": self._upstream_names[attempt.model], "stream": stream}
-        if stream:
-            # Usage is always wanted; `answer` strips it where the client did not ask.
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        else:
-            body.pop("stream_options", None)
-        timeouts, asked = terms_of(attempt, entry)
-        call = ProviderCall(body, stream, wants_stats, timeouts, request.id, asked)
-        parts = self._resilience.guarded(self._providers[attempt.model].call(call), attempt, entry)
-        if self._admission is not None and self._admission.limits_model(attempt.model):
-            return self._admission.metered(parts, attempt, entry)
-        return parts
-
-
-def _promises(attempt: Attempt, plan: Plan) -> bool:
-    """Let the plan see the tokens so far; a draft it gives up on ends here."""
-    stats = attempt.stats
-    if stats is None or plan.watch(stats):
-        return True
-    sure = math.exp(min(stats.logprobs, default=0.0))
-    attempt.reject_early(cut_short(f"given up after {stats.count} tokens", sure))
-    return False
-
-
-def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
-    """Return what the client is told: the one failure as it was, or that all have failed."""
-    failures = [a.failure for a in entry.tried if a.failure is not None]
-    if len(failures) == 1:
-        return failures[0]
-    if not entry.tried and entry.skipped:
-        is_too_long = any(skip.reason in ("context", "max_output") for skip in entry.skipped)
-        return InvalidRequest(
-            str(exc), code="context_length_exceeded" if is_too_long else "unsupported"
-        )
-    waits = [f.retry_after for f in failures if f.retry_after is not None]
-    return NoModelAvailable(str(exc), retry_after=waits[0] if waits else None)

@@ -1,0 +1,198 @@
+"""Do what a route's router says: call a tier, hold or send its answer, or serve a draft."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from gateway.access.admission import Admission
+from gateway.entry import Attempt, Entry
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    NoModelAvailable,
+    ProviderError,
+    ProviderRejected,
+)
+from gateway.released import in_mode
+from gateway.resilience.hedge import Runner, opening, race
+from gateway.resilience.resilience import Resilience, terms_of
+from gateway.wire import Part, Provider, ProviderCall
+from policies.resilience import HedgeRules
+from policies.schema import Policy, Route
+from router.cascade import build_router
+from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
+
+
+class Cascading:
+    """The cascade at work: it knows no learner, and decides nothing."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        routers: Mapping[str, Router],
+        providers: Mapping[str, Provider],
+        resilience: Resilience,
+        admission: Admission | None,
+    ) -> None:
+        self._routers = routers
+        self._providers = providers
+        self._resilience = resilience
+        self._admission = admission
+        self._upstream_names = {name: model.model or name for name, model in policy.models.items()}
+
+    async def run(self, entry: Entry) -> AsyncGenerator[Part, None]:
+        """Do what the router says: call a tier, or serve an attempt."""
+        plan = self._router(entry).start(entry.facts)
+        entry.skipped = plan.skipped
+        self._resilience.count(entry)
+        while isinstance(step := self._next(plan, entry), Call):
+            attempt = entry.attempt(step.model, why=step.why)
+            try:
+                if step.judged:
+                    await self._judged(attempt, entry, plan)
+                else:
+                    async with aclosing(self._live(attempt, entry)) as parts:
+                        async for part in parts:
+                            yield part
+                    return
+            except ProviderError as exc:
+                if not step.judged and entry.served is not None:
+                    attempt = entry.served  # or the hedge that was quicker
+                attempt.fail(exc)
+                attempt.is_superseded = await self._resilience.try_again(attempt, entry, exc)
+                if attempt.is_superseded:
+                    continue  # to the plan this attempt never was: it names the same model
+                is_final = attempt.has_begun or isinstance(exc, ProviderRejected)
+                if is_final and not step.judged:
+                    raise  # half an answer cannot be taken back, nor the client's mistake mended
+        served = entry.tried[step.index]
+        entry.serve(served)
+        for part in in_mode(served.parts, stream=entry.request.stream):
+            yield part
+
+    def _router(self, entry: Entry) -> Router:
+        """Return who decides: the route's router, or one that knows the cheapest model alone."""
+        if entry.permit is None or entry.permit.cheapest is None:
+            return self._routers[entry.route_name]
+        return build_router(Route(model=entry.permit.cheapest), {})
+
+    def _next(self, plan: Plan, entry: Entry) -> Call | Serve:
+        try:
+            return plan.next([attempt.as_tried() for attempt in entry.tried])
+        except NoModelLeft as exc:
+            raise _why_none(entry, exc) from exc
+
+    async def _live(self, attempt: Attempt, entry: Entry) -> AsyncGenerator[Part, None]:
+        """Send a reply as it comes: nothing above this tier could take its place."""
+        entry.serve(attempt)
+        is_stream = entry.request.stream
+        if is_stream and entry.route.hedge is not None:
+            attempt, call = await self._hedged(attempt, entry, entry.route.hedge)
+        else:
+            call = self._call(attempt, entry, stream=is_stream, wants_stats=False)
+        async with aclosing(call) as parts:
+            for part in await opening(parts):
+                attempt.see(part)
+                yield part
+            async for part in parts:
+                attempt.see(part)
+                yield part
+        attempt.end()
+
+    async def _hedged(
+        self, attempt: Attempt, entry: Entry, rules: HedgeRules
+    ) -> tuple[Attempt, AsyncGenerator[Part, None]]:
+        """Return who has begun to answer: the attempt, or a second one where it is slow."""
+
+        def run(each: Attempt) -> Runner:
+            return Runner(each, self._call(each, entry, stream=True, wants_stats=False))
+
+        def rival() -> Runner | None:
+            if not self._resilience.may_hedge(entry):
+                return None
+            return run(entry.attempt(attempt.model, purpose="hedge", why=attempt.why))
+
+        winner = await race(run(attempt), rules.after, rival)
+        entry.serve(winner.attempt)
+        return winner.attempt, winner.parts()
+
+    async def _judged(self, attempt: Attempt, entry: Entry, plan: Plan) -> None:
+        """Hold a draft and judge it; a slow or hopeless one is cancelled where it stands."""
+        stream = entry.request.stream or plan.watches
+        call = self._call(attempt, entry, stream=stream, wants_stats=plan.needs_stats)
+        hold_s = entry.route.cascade.max_hold if entry.route.cascade else None
+        try:
+            async with asyncio.timeout(hold_s), aclosing(call) as parts:
+                async for part in parts:
+                    attempt.hold(part)
+                    if plan.watches and attempt.is_worth_a_look() and not _promises(attempt, plan):
+                        return
+        except TimeoutError:
+            attempt.reject_early(cut_short(f"not complete within {hold_s:g} s"))
+            return
+        attempt.end()
+        attempt.verdict = await plan.judge(attempt.draft(), self._asker(entry))
+
+    def _asker(self, entry: Entry) -> Ask:
+        async def ask(model: str) -> Draft | None:
+            for earlier in entry.attempts:
+                if earlier.model == model and earlier.is_complete:
+                    return earlier.draft()  # asked already, and paid for
+            attempt = entry.attempt(model, purpose="judge")
+            try:
+                call = self._call(attempt, entry, stream=False, wants_stats=False)
+                async with aclosing(call) as parts:
+                    async for part in parts:
+                        attempt.see(part)
+            except ProviderError as exc:
+                attempt.fail(exc)
+                return None
+            attempt.end()
+            return attempt.draft()
+
+        return ask
+
+    def _call(
+        self, attempt: Attempt, entry: Entry, *, stream: bool, wants_stats: bool
+    ) -> AsyncGenerator[Part, None]:
+        request = entry.request
+        attempt.is_stream = stream
+        body = {**request.body, "model": self._upstream_names[attempt.model], "stream": stream}
+        if stream:
+            # Usage is always wanted; `answer` strips it where the client did not ask.
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        else:
+            body.pop("stream_options", None)
+        timeouts, asked = terms_of(attempt, entry)
+        call = ProviderCall(body, stream, wants_stats, timeouts, request.id, asked)
+        parts = self._resilience.guarded(self._providers[attempt.model].call(call), attempt, entry)
+        if self._admission is not None and self._admission.limits_model(attempt.model):
+            return self._admission.metered(parts, attempt, entry)
+        return parts
+
+
+def _promises(attempt: Attempt, plan: Plan) -> bool:
+    """Let the plan see the tokens so far; a draft it gives up on ends here."""
+    stats = attempt.stats
+    if stats is None or plan.watch(stats):
+        return True
+    sure = math.exp(min(stats.logprobs, default=0.0))
+    attempt.reject_early(cut_short(f"given up after {stats.count} tokens", sure))
+    return False
+
+
+def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
+    """Return what the client is told: the one failure as it was, or that all have failed."""
+    failures = [a.failure for a in entry.tried if a.failure is not None]
+    if len(failures) == 1:
+        return failures[0]
+    if not entry.tried and entry.skipped:
+        is_too_long = any(skip.reason in ("context", "max_output") for skip in entry.skipped)
+        return InvalidRequest(
+            str(exc), code="context_length_exceeded" if is_too_long else "unsupported"
+        )
+    waits = [f.retry_after for f in failures if f.retry_after is not None]
+    return NoModelAvailable(str(exc), retry_after=waits[0] if waits else None)
