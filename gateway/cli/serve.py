@@ -132,7 +132,7 @@ class _Server(uvicorn.Server):
         # What exists now lives as long as the process: no collection need look at it again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 50, 100)
+        gc.set_threshold(100_000, 50, 100)
         if self._greeting:
             print(self._greeting, file=sys.stderr, flush=True)
 
