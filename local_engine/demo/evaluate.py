@@ -34,14 +34,17 @@ class Reply:
 
     @property
     def is_right(self) -> bool:
+        """Return whether the text answers the question."""
         return is_right(self.question, self.text)
 
     @property
     def min_logprob(self) -> float:
+        """Return the log-probability of the least likely token."""
         return min(self.logprobs)
 
     @property
     def mean_logprob(self) -> float:
+        """Return the mean log-probability of the tokens."""
         return sum(self.logprobs) / len(self.logprobs)
 
 

@@ -37,6 +37,7 @@ class RMSNorm(nn.Module):
         self.epsilon = shape.norm_epsilon
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale `x` [..., dim] to unit root mean square."""
         return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
@@ -55,6 +56,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, rotation: KeysAndValues, past: KeysAndValues | None
     ) -> tuple[Tensor, KeysAndValues]:
+        """Attend from `x` [batch, time, width] to itself and the past; return the new past."""
         query = _rotate(self._split(self.q_proj(x)), rotation)
         key = _rotate(self._split(self.k_proj(x)), rotation)
         value = self._split(self.v_proj(x))
@@ -77,6 +79,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(shape.feed_forward, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map `x` [..., dim] through the gated hidden layer."""
         return cast(Tensor, self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x)))
 
 
@@ -93,6 +96,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rotation: KeysAndValues, past: KeysAndValues | None
     ) -> tuple[Tensor, KeysAndValues]:
+        """Apply the layer to `x` [batch, time, width]; return the new past beside it."""
         mixed, present = self.self_attn(self.input_layernorm(x), rotation, past)
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), present

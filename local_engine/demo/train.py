@@ -46,9 +46,11 @@ class Clock:
         self._seconds = 60 * minutes
 
     def minutes_passed(self) -> float:
+        """Return the minutes since the beginning."""
         return (self._now() - self._begun) / 60
 
     def progress(self) -> float:
+        """Return how much of the schedule lies behind, from 0 to 1."""
         passed = min(1.0, (self._now() - self._begun) / self._seconds)
         return self.start + (1.0 - self.start) * passed
 
