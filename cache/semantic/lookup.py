@@ -116,7 +116,7 @@ class SemanticCache:
         """Open the file. Raises OSError where it cannot be had."""
         try:
             await self._work(self._open)
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, OSError) as exc:
             self._worker.shutdown(wait=False)
             raise OSError(f"the semantic cache {self._path} cannot be opened: {exc}") from exc
         self._task = asyncio.create_task(self._catch_up())

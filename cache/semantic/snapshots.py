@@ -46,7 +46,7 @@ class Snapshots:
         """Write one graph, in one step. Raises OSError."""
         ids, data = graph.dumped()
         body = len(ids).to_bytes(_COUNT_BYTES, "big") + ids.tobytes() + data.tobytes()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._folder / f"{scope.hex()}.{os.getpid()}.part"
         part.write_bytes(_digest(scope.hex(), body) + body)
         part.replace(self._folder / f"{scope.hex()}.graph")

@@ -290,6 +290,8 @@ class AnswerStore:
 
 
 def _connected(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.touch(mode=0o600)  # it holds what people asked
     file = sqlite3.connect(str(path) if path else ":memory:", check_same_thread=False)
     file.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     file.execute("PRAGMA journal_mode = WAL")

@@ -148,8 +148,9 @@ def _print_fine(path: Path, policy: Policy, prices: dict[str, Price], *, show: b
     for name, model in policy.models.items():
         print(f"model {name}: {model.provider}, price from {_source(prices[name])}")
     for name, route in policy.routes.items():
-        cache = "exact cache" if route.cache.exact else "no cache"
-        print(f"route {name}: {' > '.join(route.tiers)}, {cache}")
+        kept = {"exact": route.cache.exact, "semantic": route.cache.semantic}
+        caches = " and ".join(kind for kind, cache in kept.items() if cache) or "no"
+        print(f"route {name}: {' > '.join(route.tiers)}, {caches} cache")
     for note in notes(policy):
         print(f"note: {note}")
     print(f"{path}: nothing to mend")

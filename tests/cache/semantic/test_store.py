@@ -164,3 +164,9 @@ def test_budgets_are_kept_by_tenant_and_route(path, store):
         assert other.budget("acme", "auto") == spent
         assert other.budget("acme", "else") == ErrorBudget()
         assert other.budgets() == [("acme", "auto", spent)]
+
+
+def test_only_its_owner_may_read_the_file(path, store):
+    put(store, "How?")
+
+    assert [each.stat().st_mode & 0o077 for each in path.parent.glob("answers.db*")] == [0, 0, 0]
