@@ -101,10 +101,14 @@ def scored(
 
 
 def levels(calibration: Calibration) -> list[float]:
-    """Return thresholds of `scored` from an error of one half down to the surest."""
-    surest = -log(calibration.shared.errors[-1])
-    by_error = [-log(error) for error in np.geomspace(0.25, calibration.shared.errors[-1], 24)]
-    return by_error[:-1] + [surest + _STEP * s for s in calibration.shared.scores[-40::8]]
+    """Return thresholds of `scored` from an error of a quarter down to the surest of each model."""
+    found: set[float] = set()
+    for model in (calibration.shared, calibration.alone):
+        surest = model.errors[-1]
+        found.update(-log(error) for error in np.geomspace(0.25, surest, 16)[:-1])
+        steps = np.linspace(model.scores[model.errors.index(surest)], model.scores[-1], 10)
+        found.update(-log(surest) + _STEP * score for score in steps[:-1])
+    return sorted(found)
 
 
 class Shipped:

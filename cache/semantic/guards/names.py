@@ -10,7 +10,9 @@ from cache.semantic.guards.gazetteer import ALIASES, NAMES
 from cache.semantic.guards.units import UNITS
 from cache.semantic.guards.words import EMPTY, Text, is_reworded, listed, stem
 
-_TOKEN = re.compile(r"(?P<word>[^\W\d_]+(?:[-'][^\W\d_]+)*)|(?P<end>[.!?:;\n\"“(]+)")
+_TOKEN = re.compile(
+    r"(?i:\b(?:dr|mr|mrs|ms|prof|st)\.)|(?P<word>[^\W\d_]+(?:[-'][^\W\d_]+)*)|(?P<end>[.!?:;\n\"“(]+)"
+)
 _TITLED = 0.6  # above this share of capitals a text is a headline, and capitals tell nothing
 _NEVER = listed("i i'm i've i'd i'll ok okay pm am id atm pin faq tv pc eu")
 # Quantities and dates have guards of their own.
@@ -41,7 +43,7 @@ def _capitalised(raw: str) -> frozenset[str]:
     for token in _TOKEN.finditer(raw):
         word = token["word"]
         if word is None:
-            starts = True
+            starts = starts or token["end"] is not None  # a title ends no sentence
             continue
         counted += 1
         if word[0].isupper():

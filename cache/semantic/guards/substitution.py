@@ -12,6 +12,7 @@ _LEADS = listed(
     "a an the my your our his her their its this that for in of to with on at from about by into"
 )
 _FEWEST = 2  # words of content, of which one differs
+_AFTER = EMPTY | {"today", "tonight", "tomorrow", "yesterday"}
 _SHORT = 3  # letters
 _TYPO = 0.72  # likeness of spelling above which two words are taken for one
 
@@ -37,7 +38,7 @@ def _names_a_thing(text: Text, stem: str) -> bool:
     """
     at = text.stems.index(stem)
     leads = any(word in _LEADS for word in text.words[max(0, at - 2) : at])
-    return leads and (at + 1 == len(text.words) or text.words[at + 1] in EMPTY)
+    return leads and (at + 1 == len(text.words) or text.words[at + 1] in _AFTER)
 
 
 def _order(text: Text) -> list[str]:
