@@ -15,7 +15,7 @@ from cache.index.types import Near, Vectors
 
 LINKS = 16
 _BUILD_BREADTH = 80
-_SEARCH_BREADTH = 96
+_SEARCH_BREADTH = 256
 _MOST_DEAD = 0.25
 _SPARE = 4  # times as many are asked for where some are dead
 
@@ -95,6 +95,7 @@ class GraphIndex:
         faiss = faiss_of_this_thread()
         graph = cls(width)
         graph._faiss = faiss.deserialize_index(data)
+        graph._faiss.hnsw.efSearch = _SEARCH_BREADTH
         graph._ids = ids.copy()
         graph._count = len(ids)
         graph._place = {number: place for place, number in enumerate(ids.tolist()) if number >= 0}
