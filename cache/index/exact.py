@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.index.codes import Codes, cosine, encoded
-from cache.index.library import faiss_of_this_thread
+from cache.index.loading import faiss_of_this_thread
 from cache.index.types import Near, Vectors
 
 _SMALL = 256
