@@ -21,12 +21,13 @@ _READY_WITHIN_S = 120.0
 _WHAT_TO_TRY = """
 Two small models made by this project are up: 'tiny' in an engine beside the gateway, and
 'large' on an OpenAI-compatible server of its own at {upstream}.
-They are demonstration models: they know sums, dates, sorting and the like, and nothing else.
+They are demonstration models: they know sums, dates, sorting and the like, in the wordings
+they were taught, and nothing else.
 
 Try, in another terminal:
 
   curl {url}/v1/chat/completions -H 'content-type: application/json' \\
-    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 7 plus 5?"}}]}}' -i
+    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 17 + 25?"}}]}}' -i
 
   .venv/bin/frugal demo --url {url}      # a few hundred prompts: small, large, cascade
   .venv/bin/frugal costs --ledger {ledger}
