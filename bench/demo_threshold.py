@@ -2,8 +2,8 @@
 
     python -m bench.demo_threshold --questions 400 --seed 1
 
-Both shipped models answer the same held-out questions (not the ones `frugal
-demo` asks: another seed); every threshold is then read off those answers.
+Both shipped models answer the same held-out questions, those that `frugal demo`
+asks by default left out; every threshold is then read off those answers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.processes import running
+from gateway.cli.main import DEMO_QUESTIONS, DEMO_SEED
 from local_engine.demo.question import Question
 from local_engine.demo.tasks import held_out, is_right
 
@@ -74,6 +75,12 @@ async def _pairs(questions: Sequence[Question], small: str, large: str) -> list[
     return pairs
 
 
+def _unlike_the_demos(questions: Sequence[Question]) -> list[Question]:
+    """Leave out what the demo asks: all seeds draw from one pool of held-out questions."""
+    asked = {question.canonical_key for question in held_out(DEMO_QUESTIONS, DEMO_SEED)}
+    return [question for question in questions if question.canonical_key not in asked]
+
+
 def main() -> int:
     """Ask both models, then print a row a threshold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,7 +95,7 @@ def main() -> int:
                        "--model-name", "demo", "--quantization",
                        "int8" if name == "demo/tiny" else "none", "--threads", "1"]  # fmt: skip
             stack.enter_context(running(command, ready=f"http://127.0.0.1:{port}/health"))
-        questions = held_out(arguments.questions, arguments.seed)
+        questions = _unlike_the_demos(held_out(arguments.questions, arguments.seed))
         urls = [f"http://127.0.0.1:{port}" for port in ports.values()]
         pairs = asyncio.run(_pairs(questions, *urls))
     _print(pairs)

@@ -115,7 +115,7 @@ def has_int8_kernel(device: str) -> bool:
     scale = torch.linspace(0.001, 0.01, 32, device=device).to(torch.bfloat16)
     try:
         found = torch._weight_int8pack_mm(x, weight.to(torch.int8), scale).float()
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:  # an operator without a kernel for this device raises a kind of it
         return False
     wanted = (x.float() @ weight.float().T) * scale.float()
     return bool((found - wanted).abs().max() <= 0.02 * wanted.abs().max())
