@@ -62,7 +62,9 @@ def up(port: Port = None, admin_port: AdminPort = None) -> None:
 @app.command(epilog="Example: frugal demo --questions 300 --url http://127.0.0.1:4000")
 def demo(
     url: Annotated[str, typer.Option(help="The running gateway.")] = "http://127.0.0.1:4000",
-    questions: Annotated[int, typer.Option(min=10, max=5000, help="Held-out prompts.")] = DEMO_QUESTIONS,
+    questions: Annotated[
+        int, typer.Option(min=10, max=5000, help="Held-out prompts.")
+    ] = DEMO_QUESTIONS,
     seed: Annotated[int, typer.Option(help="Which prompts.")] = DEMO_SEED,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
