@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gateway.money.errors import LedgerError, LedgerRefused
 
-HEAD = "0001"
-KNOWN = frozenset({HEAD})
+HEAD = "0002"
+KNOWN = frozenset({"0001", HEAD})
 """Every revision that a migration leads on from; anything else is newer than this version."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import REAL, BigInteger, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import REAL, BigInteger, Column, Double, Index, Integer, MetaData, Table, Text
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
 _INT: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
+_REAL: TypeEngine[float] = REAL().with_variant(Double(), "postgresql")
 
 
 def _text(name: str, *, key: bool = False) -> Column[str]:
@@ -35,6 +36,27 @@ BUCKETS = (
     "audio",
     "audio_output",
     "image",
+)
+
+ENTRY_SUMS = (
+    "requests",
+    "tokens",
+    "cost_nano_usd",
+    "saved_nano_usd",
+    "cache_saved_nano_usd",
+    "cache_hits",
+    "escalations",
+    "estimated",
+)
+CALL_SUMS = (
+    "calls",
+    *BUCKETS,
+    "compute_us",
+    "cost_nano_usd",
+    "lower_nano_usd",
+    "upper_nano_usd",
+    "estimated",
+    "escalations",
 )
 
 entry = Table(
@@ -78,7 +100,7 @@ attempt = Table(
     _text("purpose"),
     _text("payer"),
     _text("outcome"),
-    Column("confidence", REAL, nullable=True),
+    Column("confidence", _REAL, nullable=True),
     _text("reason"),
     *(_int(bucket) for bucket in BUCKETS),
     _int("compute_us"),
@@ -102,6 +124,90 @@ uptime = Table(
     _int("started_at_us"),
     _int("seen_at_us"),
     _int("machine_hour_nano_usd"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# Sums of whole hours, kept for good. Who asked, and what it came to.
+rollup = Table(
+    "rollup",
+    metadata,
+    _int("hour", key=True),
+    *(_text(name, key=True) for name in ("tenant", "key", "route", "model", "tags")),
+    *(_int(name) for name in ENTRY_SUMS),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# The same of calls: who was called, for whom, and what it took.
+rollup_call = Table(
+    "rollup_call",
+    metadata,
+    _int("hour", key=True),
+    *(_text(name, key=True) for name in ("tenant", "key", "route", "tags")),
+    *(_text(name, key=True) for name in ("model", "provider", "purpose")),
+    _int("is_own", key=True),
+    *(_int(name) for name in CALL_SUMS),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# What a request cost in each arm of a route's experiment; squares are of dollars.
+rollup_arm = Table(
+    "rollup_arm",
+    metadata,
+    _int("hour", key=True),
+    _text("route", key=True),
+    _text("arm", key=True),
+    _int("requests"),
+    _int("cost_nano_usd"),
+    Column("cost_squared", _REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# How far the entries of a spool were added to the sums: up to that row, of that id. A ledger in
+# SQLite is its own spool; PostgreSQL knows all that wrote to it.
+spool = Table(
+    "spool",
+    metadata,
+    _text("id", key=True),
+    _int("upto"),
+    _text("upto_id"),
+    _int("kept_since_us"),
+    _int("seen_at_us"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+budget = Table(
+    "budget",
+    metadata,
+    _text("id", key=True),
+    _text("account"),
+    _int("spent_nano_usd"),
+    _maybe_int("ends_at_us"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# What one process holds and has spent of a budget; it says both as a whole each time.
+budget_part = Table(
+    "budget_part",
+    metadata,
+    _text("budget_id", key=True),
+    _text("process", key=True),
+    _int("held_nano_usd"),
+    _int("spent_nano_usd"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+budget_process = Table(
+    "budget_process",
+    metadata,
+    _text("name", key=True),
+    _int("alive_until_us"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

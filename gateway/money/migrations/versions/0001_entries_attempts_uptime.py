@@ -64,7 +64,7 @@ def upgrade() -> None:
         _text("request_id"),
         _int("seq"),
         *(_text(name) for name in ("model", "provider", "purpose", "payer", "outcome")),
-        sa.Column("confidence", sa.REAL(), nullable=True),
+        sa.Column("confidence", sa.REAL().with_variant(sa.Double(), "postgresql"), nullable=True),
         _text("reason"),
         *_usage_and_cost(),
         _int("ttft_us", nullable=True),
