@@ -63,9 +63,13 @@ _Seen = dict[tuple[Any, ...], tuple[Path, int]]
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """A table by column; `columns` has one list per column that was read, of equal length."""
+    """A table by column; `columns` has one list per column that was read, of equal length.
+
+    `repeated` counts the rows that had the key of another and got a `sample` of their own.
+    """
 
     columns: Mapping[str, Sequence[Any]]
+    repeated: int = 0
 
     def __len__(self) -> int:
         return len(self.columns["query_id"])
@@ -86,26 +90,32 @@ def read_outcomes(
     columns: Collection[str] | None = None,
     models: Collection[str] | None = None,
     split: str | None = None,
+    allow_repeats: bool = False,
 ) -> Outcomes:
     """Read a table, or of it these columns, models and this split.
 
     The key (query_id, model, sample) is always read. Without `columns`, every
     known column that the files have is; those named must be there. Raises
     OutcomesError for a file, column, model or split that is missing, for a
-    value out of its range, and for a reply that occurs twice.
+    value out of its range, and for a reply that occurs twice; with
+    `allow_repeats` such a one is numbered as a further sample.
     """
     wanted = None if columns is None else _known(columns, path)
     read: dict[str, list[Any]] = {}
     seen: _Seen = {}
+    repeated = 0
     selection = Selection(wanted or COLUMNS, models, set())
     for file in files_of(path, split):
         for chunk in _chunks(file, selection, wanted or _REQUIRED):
             _check_values(chunk)
-            _check_unique(chunk, seen)
+            if allow_repeats:
+                repeated += _number_repeats(chunk, seen)
+            else:
+                _check_unique(chunk, seen)
             _append(read, chunk)
     if models is not None:
         _check_models(path, models, set(read.get("model", ())), selection.others)
-    return Outcomes(read or {name: [] for name in _KEY})
+    return Outcomes(read or {name: [] for name in _KEY}, repeated)
 
 
 def _known(columns: Collection[str], path: Path) -> tuple[str, ...]:
@@ -211,6 +221,20 @@ def _check_unique(chunk: Chunk, seen: _Seen) -> None:
                 f"{first[0]}, row {first[1]}); drop one, or number several replies of one model "
                 "in `sample`",
             )
+
+
+def _number_repeats(chunk: Chunk, seen: _Seen) -> int:
+    """Give each row whose key was seen the next free sample; return how many had to get one."""
+    samples, repeated = list(chunk.columns["sample"]), 0
+    keys = zip(*(chunk.columns[name] for name in _KEY), strict=True)
+    for index, (row, (query, model, sample)) in enumerate(zip(chunk.rows, keys, strict=True)):
+        if (query, model, sample) in seen:
+            repeated += 1
+            while (query, model, samples[index]) in seen:
+                samples[index] += 1
+        seen[query, model, samples[index]] = (chunk.file, row)
+    chunk.columns["sample"] = samples
+    return repeated
 
 
 def _append(read: dict[str, list[Any]], chunk: Chunk) -> None:
