@@ -30,7 +30,7 @@ from gateway.pipeline import Parts, Pipeline
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.site import Site
-from gateway.semantic import NearAnswers, check_extra, near_answers
+from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import Settings
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -118,7 +118,7 @@ def create_app(
             limits = await stack.enter_async_context(
                 limit_store(policy, clock, ledger_url, for_keys=keys_at.exists())
             )
-            build = _Wiring(running, clock, limits, Resilience(clock)).build
+            build = _Wiring(running, clock, limits, Resilience(clock), Meanings(clock)).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
             )
@@ -154,6 +154,7 @@ class _Wiring:
     clock: Clock
     limits: LimitStore
     resilience: Resilience
+    meanings: Meanings
 
     async def build(
         self, policy: Policy, providers: Mapping[str, Provider], stack: AsyncExitStack
@@ -163,14 +164,19 @@ class _Wiring:
         assert running.caches is not None, "the caches are built first"
         assert running.ledger is not None, "the ledger is opened first"
         prices = _prices(policy, clock)
-        near = await stack.enter_async_context(
-            near_answers(policy, clock, locate(running.ledger_url).path)
+        routers = build_routers(policy)
+        meaning = await stack.enter_async_context(
+            self.meanings.of(
+                policy,
+                locate(running.ledger_url).path,
+                wants_vectors=any(router.wants_vector for router in routers.values()),
+            )
         )
         pipeline = Pipeline(
             Parts(
                 policy=policy,
                 keys=KeyRing(policy.access, running.made_keys),
-                routers=build_routers(policy),
+                routers=routers,
                 providers=providers,
                 prices=prices,
                 exact=running.caches.exact,
@@ -186,7 +192,8 @@ class _Wiring:
                     for_keys=keys_path(running.ledger_url).exists(),
                 ),
                 resilience=self.resilience,
-                near=near,
+                near=meaning.near,
+                embedding=meaning.embedding,
             )
         )
         stack.push_async_callback(pipeline.aclose)

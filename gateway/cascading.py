@@ -16,6 +16,7 @@ from gateway.errors import (
     ProviderError,
     ProviderRejected,
 )
+from gateway.features import Embedding, Features
 from gateway.released import in_mode
 from gateway.resilience.hedge import Runner, opening, race
 from gateway.resilience.resilience import Resilience, terms_of
@@ -36,7 +37,9 @@ class Cascading:
         providers: Mapping[str, Provider],
         resilience: Resilience,
         admission: Admission | None,
+        embedding: Embedding | None = None,
     ) -> None:
+        self._embedding = embedding
         self._routers = routers
         self._providers = providers
         self._resilience = resilience
@@ -45,7 +48,11 @@ class Cascading:
 
     async def run(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Do what the router says: call a tier, or serve an attempt."""
-        plan = self._router(entry).start(entry.facts)
+        router = self._router(entry)
+        features = entry.features = entry.features or self._features(entry)
+        if router.wants_vector:
+            await features.vector()
+        plan = router.start(entry.facts, features)
         entry.skipped = plan.skipped
         self._resilience.count(entry)
         while isinstance(step := self._next(plan, entry), Call):
@@ -72,6 +79,9 @@ class Cascading:
         entry.serve(served)
         for part in in_mode(served.parts, stream=entry.request.stream):
             yield part
+
+    def _features(self, entry: Entry) -> Features:
+        return Features(entry.request.body["messages"], self._embedding)
 
     def _router(self, entry: Entry) -> Router:
         """Return who decides: the route's router, or one that knows the cheapest model alone."""

@@ -8,44 +8,68 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cache.semantic.embedder import Vector
 
-    Embed = Callable[[str], Awaitable[Vector | None]]
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Who makes vectors: `version` changes whenever they would, `embed` gives None for trouble."""
+
+    version: str
+    embed: Callable[[str], Awaitable[Vector | None]]
 
 
 class Features:
-    """The meaning of one request."""
+    """The meaning of one request; without an embedding, its words alone."""
 
-    __slots__ = ("_embed", "_messages", "_task")
+    __slots__ = ("_embedding", "_task", "messages")
 
-    def __init__(self, messages: Sequence[Mapping[str, Any]], embed: Embed) -> None:
-        self._messages = messages
-        self._embed = embed
+    def __init__(
+        self, messages: Sequence[Mapping[str, Any]], embedding: Embedding | None = None
+    ) -> None:
+        self.messages = messages
+        self._embedding = embedding
         self._task: asyncio.Task[Vector | None] | None = None
 
     @property
     def question(self) -> str:
         """Return the text of the last user turn; empty where there is none."""
-        for message in reversed(self._messages):
+        for message in reversed(self.messages):
             if message.get("role") == "user":
                 return text_of(message.get("content"))
         return ""
+
+    @property
+    def embedder(self) -> str:
+        """Return the version of what makes the vector; empty where nothing does."""
+        return self._embedding.version if self._embedding else ""
+
+    @property
+    def known_vector(self) -> Vector | None:
+        """Return the vector where it has been computed; None before, or where it cannot be had."""
+        task = self._task
+        if task is None or not task.done() or task.cancelled() or task.exception():
+            return None
+        return task.result()
 
     async def vector(self) -> Vector | None:
         """Return the vector of the last user turn; None where it cannot be had.
 
         Whoever asks first starts the work, and nobody's leaving stops it.
         """
+        if self._embedding is None:
+            return None
         if self._task is None:
-            self._task = asyncio.ensure_future(self._computed())
+            self._task = asyncio.ensure_future(self._computed(self._embedding))
         return await asyncio.shield(self._task)
 
-    async def _computed(self) -> Vector | None:
+    async def _computed(self, embedding: Embedding) -> Vector | None:
         question = self.question
-        return await self._embed(question) if question else None
+        return await embedding.embed(question) if question else None
 
 
 def text_of(content: object) -> str:

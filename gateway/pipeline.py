@@ -26,6 +26,7 @@ from gateway.errors import (
     LedgerUnavailable,
     UnknownModel,
 )
+from gateway.features import Embedding
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook
@@ -60,6 +61,7 @@ class Parts:
     admission: Admission | None = None
     resilience: Resilience | None = None
     near: NearAnswers | None = None
+    embedding: Embedding | None = None
 
 
 class Pipeline:
@@ -80,6 +82,7 @@ class Pipeline:
             parts.providers,
             parts.resilience or Resilience(parts.clock),
             parts.admission,
+            parts.embedding,
         )
         self._made = self._cascading.run if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
@@ -320,6 +323,7 @@ class Pipeline:
         request = msgspec.structs.replace(entry.request, id=f"{entry.request.id}a", cache="off")
         again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
         again.cache = "bypass"
+        again.features = entry.features
         try:
             async with aclosing(self._cascading.run(again)) as parts:
                 async for _ in parts:

@@ -19,7 +19,7 @@ from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply
 from gateway.entry import Clock, Entry
-from gateway.features import Features
+from gateway.features import Embedding, Features
 from gateway.released import replayed
 from gateway.replay import fold
 from gateway.wire import Part
@@ -31,9 +31,11 @@ from router.answers import same_answer
 
 if TYPE_CHECKING:
     from cache.semantic.decision_budget import ErrorBudget
-    from cache.semantic.embedder import Embedder, Vector
+    from cache.semantic.embedder import Vector
+    from cache.semantic.host import LocalHost
     from cache.semantic.lookup import SemanticCache, SemanticHit
-    from cache.semantic.service import EmbeddingService
+
+    Embed = Callable[[str], Awaitable[Vector | None]]
 
 MOST_AUDITS = 4
 _NEEDED = ("faiss", "onnx", "onnxruntime", "safetensors", "tokenizers")
@@ -53,21 +55,26 @@ class Asking:
     rules: Rules
 
 
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a policy has to do with meaning: vectors, and answers in other words, or neither."""
+
+    embedding: Embedding | None = None
+    near: NearAnswers | None = None
+
+
 class NearAnswers:
     """The semantic cache of one policy's routes."""
 
     def __init__(self, cache: SemanticCache, policy: Policy, clock: Clock) -> None:
         self.cache = cache
+        self.embedding = Embedding(cache.version, cache.vector)
         self.unfit: dict[str, int] = {}
         self.audited = self.found_wrong = 0
         self._clock = clock
         self._revisions = {name: policy.revision(name) for name in policy.routes}
         self._keeping: set[asyncio.Task[None]] = set()
         self._audits: set[asyncio.Task[None]] = set()
-
-    def features(self, entry: Entry) -> Features:
-        """Return what may be known of a request's meaning."""
-        return Features(entry.request.body["messages"], self.cache.vector)
 
     async def ask(self, entry: Entry) -> Asking | None:
         """Return the question of a request, or None where its answer is not to be shared."""
@@ -78,7 +85,7 @@ class NearAnswers:
         if isinstance(asked, str):
             self.unfit[asked] = self.unfit.get(asked, 0) + 1
             return None
-        entry.features = self.features(entry)
+        entry.features = Features(entry.request.body["messages"], self.embedding)
         vector = await entry.features.vector()
         if vector is None:
             return None
@@ -217,7 +224,7 @@ class NearAnswers:
 
 def check_extra(policy: Policy) -> None:
     """Raise PolicyError where a route names a semantic cache and its extra is not installed."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = _missing()
     problems = [
         Problem(
             "policy", 0, 0, f"routes.{name}.cache.semantic",
@@ -231,55 +238,79 @@ def check_extra(policy: Policy) -> None:
         raise PolicyError(problems)
 
 
-@asynccontextmanager
-async def near_answers(
-    policy: Policy, clock: Clock, ledger: Path
-) -> AsyncIterator[NearAnswers | None]:
-    """Yield the semantic cache that a policy's routes name, None where none does.
+def _missing() -> list[str]:
+    return [name for name in _NEEDED if find_spec(name) is None]
 
-    It is kept in `storage.semantic`, else beside the ledger. Raises EmbedderError,
-    or OSError for a file that cannot be had.
-    """
-    named = [cache for route in policy.routes.values() for cache in route.semantic_caches]
-    if not named:
-        yield None
-        return
-    path = policy.storage.semantic or ledger.with_name(f"{ledger.stem}-semantic.db")
-    async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(_service(named[0].embedder))
-        cache = await stack.enter_async_context(_cache(service, path, clock))
-        near = NearAnswers(cache, policy, clock)
+
+class Meanings:
+    """Embedders and semantic caches across policies: what a reload names again is kept open."""
+
+    def __init__(self, clock: Clock, host: LocalHost | None = None) -> None:
+        self._clock = clock
+        self._host = host
+
+    @asynccontextmanager
+    async def of(
+        self, policy: Policy, ledger: Path, *, wants_vectors: bool
+    ) -> AsyncIterator[Meaning]:
+        """Yield what a policy's routes need of the meaning of requests.
+
+        Answers are kept in `storage.semantic`, else beside the ledger. Raises
+        EmbedderError, or OSError for a file that cannot be had; where routers alone want
+        vectors, they go without instead.
+        """
+        named = [cache for route in policy.routes.values() for cache in route.semantic_caches]
+        async with AsyncExitStack() as stack:
+            if named:
+                path = policy.storage.semantic or ledger.with_name(f"{ledger.stem}-semantic.db")
+                yield await self._with_answers(policy, named[0].embedder, path, stack)
+            elif wants_vectors:
+                yield Meaning(await self._with_vectors(stack))
+            else:
+                yield Meaning()
+
+    async def _with_answers(
+        self, policy: Policy, embedder: str, path: Path, stack: AsyncExitStack
+    ) -> Meaning:
+        from cache.semantic.host import Place
+
+        cache = await stack.enter_async_context(self._lender().answers(Place(embedder, path)))
+        near = NearAnswers(cache, policy, self._clock)
         stack.push_async_callback(near.aclose)
-        yield near
+        return Meaning(near.embedding, near)
+
+    async def _with_vectors(self, stack: AsyncExitStack) -> Embedding | None:
+        if _missing():
+            _log.warning("routers go without vectors: found no %s", ", ".join(_missing()))
+            return None
+        from cache.semantic.embedder import SHIPPED, EmbedderError
+
+        try:
+            service = await stack.enter_async_context(self._lender().embedding(SHIPPED[0]))
+        except EmbedderError as exc:
+            _log.warning("routers go without vectors: %s", exc)
+            return None
+        return Embedding(service.embedder.version, _patient(service.whole))
+
+    def _lender(self) -> LocalHost:
+        if self._host is None:
+            from cache.semantic.host import LocalHost
+
+            self._host = LocalHost(wall=self._clock.wall)
+        return self._host
 
 
-def _service(name: str) -> EmbeddingService:
-    from cache.semantic.service import EmbeddingService
+def _patient(embed: Callable[[str], Awaitable[Vector | None]]) -> Embed:
+    """Return an embedding whose trouble costs the vector and nothing else."""
 
-    def load() -> Embedder:
-        from cache.semantic.embedder import load_embedder
+    async def vector(text: str) -> Vector | None:
+        try:
+            return await embed(text)
+        except Exception as exc:
+            _log.warning("a question has no vector: %s", exc)
+            return None
 
-        return load_embedder(name)
-
-    return EmbeddingService(load)
-
-
-def _cache(service: EmbeddingService, path: Path, clock: Clock) -> SemanticCache:
-    from cache.semantic.calibration import default_calibration
-    from cache.semantic.decision import CalibratedDecider
-    from cache.semantic.guards import AxisGuards
-    from cache.semantic.lookup import SemanticCache
-
-    calibration = default_calibration()
-    deciders: dict[tuple[str, str], CalibratedDecider] = {}
-
-    def decider(tenant: str, route: str) -> CalibratedDecider:
-        known = deciders.get((tenant, route))
-        if known is None:
-            known = deciders[tenant, route] = CalibratedDecider(calibration)
-        return known
-
-    return SemanticCache(service, path=path, guards=AxisGuards(), decider=decider, wall=clock.wall)
+    return vector
 
 
 def _rules(entry: Entry) -> Rules | None:

@@ -25,6 +25,7 @@ from router.types import (
     Call,
     Capabilities,
     Draft,
+    Features,
     NoModelLeft,
     Router,
     Scorer,
@@ -53,6 +54,8 @@ def build_router(
 class CascadeRouter:
     """Rules first, then the tiers that are able, then the fallback list."""
 
+    wants_vector = False
+
     def __init__(
         self, route: Route, capabilities: Mapping[str, Capabilities], scorer: Scorer
     ) -> None:
@@ -64,7 +67,7 @@ class CascadeRouter:
         self._usual, self._usually_skipped = self._lineup(list(route.tiers), list(route.fallback))
         self._limited = self._able.limited((*route.tiers, *route.fallback))
 
-    def start(self, facts: RequestFacts) -> CascadePlan:
+    def start(self, facts: RequestFacts, features: Features | None = None) -> CascadePlan:
         """Begin a request: choose its tiers by the first rule that matches, drop the unable."""
         rule = first_match(self._rules, facts) if self._rules else None
         tiers = self._tiers

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from policies.rules import RequestFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class RouterError(Exception):
@@ -188,10 +192,43 @@ class Plan(Protocol):
         ...
 
 
+class Features(Protocol):
+    """What may be known of a request's meaning; nothing is computed before somebody asks."""
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """Return the conversation as it was sent."""
+        ...
+
+    @property
+    def question(self) -> str:
+        """Return the text of the last user turn; empty where there is none."""
+        ...
+
+    @property
+    def embedder(self) -> str:
+        """Return the version of what makes the vector; empty where nothing does."""
+        ...
+
+    @property
+    def known_vector(self) -> NDArray[np.float32] | None:
+        """Return the vector of the question where it has been computed, of unit length."""
+        ...
+
+    async def vector(self) -> NDArray[np.float32] | None:
+        """Compute the vector, once for all who ask; None where it cannot be had."""
+        ...
+
+
 class Router(Protocol):
     """The router of one route."""
 
-    def start(self, facts: RequestFacts) -> Plan:
+    @property
+    def wants_vector(self) -> bool:
+        """Return whether `start` is to find `features.known_vector` computed, if it can be had."""
+        ...
+
+    def start(self, facts: RequestFacts, features: Features | None = None) -> Plan:
         """Begin a request."""
         ...
 

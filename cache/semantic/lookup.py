@@ -136,17 +136,18 @@ class SemanticCache:
 
     async def vector(self, text: str) -> Vector | None:
         """Return the vector of a question; None where it cannot be had now."""
-        embedder = self._service.embedder
         try:
-            # A text has at most a token for each character, and two that stand around it.
-            if len(text) + 2 > embedder.max_tokens < embedder.count(text):
-                return None
-            return await self._service.vector(text)
+            return await self._service.whole(text)
         except Busy:
             self.stats.decided["busy"] += 1
         except Exception as exc:
             self._note("the embedder failed", exc)
         return None
+
+    @property
+    def version(self) -> str:
+        """Return what tells the vectors of this embedder from those of others."""
+        return self._service.embedder.version
 
     async def alike(self, one: str, other: str) -> bool | None:
         """Return whether two answers mean the same, as far as guards and vectors tell.

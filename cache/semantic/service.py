@@ -74,6 +74,17 @@ class EmbeddingService:
                 self._task = asyncio.create_task(self._work())
         return await asyncio.shield(future)
 
+    async def whole(self, text: str) -> Vector | None:
+        """Return the vector of a text; None for one longer than the model reads.
+
+        Raises what `vector` does.
+        """
+        embedder = self.embedder
+        # A text has at most a token for each character, and two that stand around it.
+        if len(text) + 2 > embedder.max_tokens < embedder.count(text):
+            return None
+        return await self.vector(text)
+
     async def _work(self) -> None:
         """Embed until nobody waits."""
         try:
