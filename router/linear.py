@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FARTHEST = 6.0
-_STEPS = 30
+_STEPS = 50
+_HALVINGS = 20
 _ENOUGH = 1e-8
 
 
@@ -37,12 +38,30 @@ def fit_logistic(rows: Floats, share: Floats, *, towards: Floats, ridge: float) 
     coefficients = towards.astype(np.float64).copy()
     if not len(rows):
         return coefficients
+    reached = _penalised(rows, share, coefficients, towards, ridge)
     for _ in range(_STEPS):
         found = sigmoid(rows @ coefficients)
         slope = rows.T @ (share - found) - ridge * (coefficients - towards)
         curvature = (rows * (found * (1.0 - found))[:, None]).T @ rows
         step = np.linalg.solve(curvature + ridge * np.eye(len(towards)), slope)
-        coefficients += np.clip(step, -2.0, 2.0)
+        # Far from the answer a whole step overshoots: halve it until it climbs.
+        for _ in range(_HALVINGS):
+            tried = _penalised(rows, share, coefficients + step, towards, ridge)
+            if tried >= reached:
+                break
+            step *= 0.5
+        else:
+            break
+        coefficients += step
+        reached = tried
         if float(np.max(np.abs(step))) < _ENOUGH:
             break
     return coefficients
+
+
+def _penalised(
+    rows: Floats, share: Floats, coefficients: Floats, towards: Floats, ridge: float
+) -> float:
+    odds = rows @ coefficients
+    likelihood = share @ odds - np.logaddexp(0.0, odds).sum()
+    return float(likelihood - 0.5 * ridge * ((coefficients - towards) ** 2).sum())
