@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +31,7 @@ from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.site import Site
 from gateway.semantic import Meanings, NearAnswers, check_extra
-from gateway.settings import Settings
+from gateway.settings import ALONE, Settings, Team
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
 from policies.kinds import CONFIDENCES, resolve
@@ -50,13 +50,18 @@ class Running:
     pipeline: Pipeline | None = None
     ledger: Ledger | None = None
     caches: Caches | None = None
-    workers: int = 1
+    team: Team = ALONE
     made_keys: KnownKeys | None = None
     site: Site | None = None
 
     def use(self, policy: Policy, pipeline: Pipeline) -> None:
         """Follow another policy from the next request on."""
         self.policy, self.keys, self.pipeline = policy, pipeline.keys, pipeline
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes serve alike."""
+        return self.team.workers
 
     @property
     def near(self) -> NearAnswers | None:
@@ -71,14 +76,18 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Apps:
-    """The two ASGI applications of one process: the public port's owns the lifespan.
+    """The two ASGI applications of one process.
 
-    `reload` reads the policy's file again, and returns whether it is followed.
+    Both work while `lifespan` is entered, which the public one does for a
+    server that asks it to. `reload` reads the policy's file again, and returns
+    whether it is followed; `loaded` waits for the engines of this process.
     """
 
     public: App
     admin: App
     reload: Callable[[], Awaitable[bool]]
+    lifespan: Callable[[], AbstractAsyncContextManager[None]]
+    loaded: Callable[[], Awaitable[None]]
 
 
 def create_app(
@@ -97,13 +106,13 @@ def create_app(
     ledger_url = settings.ledger or policy.storage.ledger
     made = KnownKeys(clock.wall)
     running = Running(
-        policy, KeyRing(policy.access, made), ledger_url, workers=settings.workers, made_keys=made
+        policy, KeyRing(policy.access, made), ledger_url, team=settings.team, made_keys=made
     )
     _prices(policy, clock)
     check_extra(policy)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI | None = None) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             running.ledger = await stack.enter_async_context(ledger_at(ledger_url))
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
@@ -115,9 +124,7 @@ def create_app(
             )
             keys_at = keys_path(ledger_url)
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
-            limits = await stack.enter_async_context(
-                limit_store(policy, clock, ledger_url, for_keys=keys_at.exists())
-            )
+            limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
             build = _Wiring(running, clock, limits, Resilience(clock), Meanings(clock)).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
@@ -131,12 +138,16 @@ def create_app(
     async def reload() -> bool:
         return running.site is not None and await running.site.reload()
 
+    async def loaded() -> None:
+        if running.site is not None:
+            await running.site.loaded()
+
     public = _fastapi(running, lifespan=lifespan, openapi_url=None)
     public_routes(public, running)
     admin = _fastapi(running)
     admin_routes(admin, running)
     keys_routes(admin)
-    return Apps(Edge(current, public), admin, reload)
+    return Apps(Edge(current, public, token=settings.team.token), admin, reload, lifespan, loaded)
 
 
 def _fastapi(running: Running, **options: Any) -> FastAPI:
@@ -188,7 +199,7 @@ class _Wiring:
                     clock,
                     running.ledger_url,
                     self.limits,
-                    processes=running.workers,
+                    team=running.team,
                     for_keys=keys_path(running.ledger_url).exists(),
                 ),
                 resilience=self.resilience,

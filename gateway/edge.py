@@ -44,12 +44,13 @@ class Edge:
     """The ASGI application: chat completions itself, everything else to `rest`.
 
     `pipeline` is called for each request, so that a reload reaches the next one.
+    `token` ends the ids of the requests, if it is given.
     """
 
-    def __init__(self, pipeline: Callable[[], Pipeline], rest: App) -> None:
+    def __init__(self, pipeline: Callable[[], Pipeline], rest: App, *, token: str = "") -> None:
         self._pipeline = pipeline
         self._rest = rest
-        self._process = secrets.token_hex(4)
+        self._process = token or secrets.token_hex(4)
         self._count = 0
 
     def _new_id(self) -> str:

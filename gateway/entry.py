@@ -255,6 +255,7 @@ class Entry:
         self.cost_nano = 0
         self.saved_nano = 0
         self.permit: Permit | None = None
+        self.refusal: GatewayError | None = None
         self._asked: dict[str, set[str]] = {}
         self._facts: RequestFacts | None = None
         self._clock = clock

@@ -170,7 +170,8 @@ class Pipeline:
         self.under_way += 1
         try:
             if self._admission is not None:
-                await self._admission.admit(entry, is_free=seat is not None)
+                may_be_free = seat is not None or self.near is not None
+                await self._admission.admit(entry, is_free=may_be_free)
             source = self._from_cache(entry, seat) if seat else self._made(entry)
             async with aclosing(source) as parts:
                 async for part in parts:
@@ -201,14 +202,14 @@ class Pipeline:
             await self._settle(entry)
             raise
 
-    async def _refusal(self, entry: Entry) -> GatewayError | None:
-        """Set aside what a leader may use; that it may not is no failure of the answer itself."""
+    async def _is_refused(self, entry: Entry) -> bool:
+        """Set aside what the request may use; where it may not, the entry says why."""
         if self._admission is not None:
             try:
                 await self._admission.admit(entry)
             except GatewayError as exc:
-                return exc
-        return None
+                entry.refusal = exc
+        return entry.refusal is not None
 
     async def _settle(self, entry: Entry) -> None:
         record, lines = entry.settle(self._tariff)
@@ -237,21 +238,27 @@ class Pipeline:
                             yield part
                     if not seat.was_promoted:
                         return
-            refusal = await self._refusal(entry)
-            if refusal is None:
-                async with aclosing(self._lead(entry, seat)) as parts:
-                    async for part in parts:
-                        yield part
-        if refusal is not None:
-            raise refusal
+            async with aclosing(self._lead(entry, seat)) as parts:
+                async for part in parts:
+                    yield part
+        if entry.refusal is not None:
+            raise entry.refusal
 
     async def _lead(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
+        """Make the answer and let others share it; that we may not is no failure of the answer."""
+        if self.near is None and await self._is_refused(entry):
+            return
         released: list[Part] = []
-        async with aclosing(self._made(entry)) as parts:
-            async for part in parts:
-                seat.publish(Released(part, entry))
-                released.append(part)
-                yield part
+        try:
+            async with aclosing(self._made(entry)) as parts:
+                async for part in parts:
+                    seat.publish(Released(part, entry))
+                    released.append(part)
+                    yield part
+        except GatewayError:
+            if entry.refusal is None:
+                raise
+            return
         if entry.is_keepable:
             seat.keep(cached(released, entry, self._clock, self._worth(entry)))
 
@@ -309,6 +316,9 @@ class Pipeline:
             for part in self.near.serve(entry, asking, hit, self.ask_again):
                 yield part
             return
+        if await self._is_refused(entry):
+            assert entry.refusal is not None, "it says why"
+            raise entry.refusal
         released: list[Part] = []
         async with aclosing(self._cascading.run(entry)) as parts:
             async for part in parts:

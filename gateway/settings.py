@@ -8,16 +8,36 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class Team:
+    """The workers that serve alike, and which of them this process is.
+
+    `token` is the end of this worker's request ids, and of those of its
+    replacement; `began` is when the first of them began, in seconds since the epoch.
+    """
+
+    workers: int = 1
+    token: str = ""
+    began: float = 0.0
+
+
+ALONE = Team()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How this process was started.
 
     `sockets` maps a local model's name to the Unix socket of an engine that
     somebody else supervises; the app starts an engine itself for each local
-    model not named there. `ledger` overrides the policy's. `workers` tells how
-    many processes serve alike, this one included.
+    model not named there. `ledger` overrides the policy's.
     """
 
     policy_path: Path | None = None
     ledger: str | None = None
     sockets: Mapping[str, Path] = field(default_factory=dict)
-    workers: int = 1
+    team: Team = ALONE
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes serve alike, this one included."""
+        return self.team.workers

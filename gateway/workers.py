@@ -6,16 +6,21 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Thread
 
-from gateway.settings import Settings
+from gateway.settings import Settings, Team
 
 _BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 _HEALTHY_S = 60.0
+NOT_STARTED = 3
+"""The status of a worker that could not begin, and has said why."""
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +29,8 @@ async def run_workers(
 ) -> None:
     """Run `count` workers until a signal stops them. The first one serves the admin port too.
 
-    SIGHUP is passed on: each follows the policy as it is by then.
+    SIGHUP is passed on: each follows the policy as it is by then. Raises
+    SystemExit where the first try of a worker could not begin.
     """
     stopping = asyncio.Event()
     running: set[asyncio.subprocess.Process] = set()
@@ -39,12 +45,18 @@ async def run_workers(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, _tell_all, running)
-    await asyncio.gather(
+    run, began = secrets.token_hex(3), time.time()
+    teams = [Team(count, f"{run}{index:02x}", began) for index in range(count)]
+    have_begun = await asyncio.gather(
         *(
-            _keep_running(settings, public, admin if index == 0 else None, stopping, running)
-            for index in range(count)
+            _keep_running(
+                replace(settings, team=team), public, None if index else admin, stopping, running
+            )
+            for index, team in enumerate(teams)
         )
     )
+    if not all(have_begun):
+        raise SystemExit(1)
 
 
 def _tell_all(running: set[asyncio.subprocess.Process]) -> None:
@@ -59,8 +71,9 @@ async def _keep_running(
     admin: socket.socket | None,
     stopping: asyncio.Event,
     running: set[asyncio.subprocess.Process],
-) -> None:
-    failures = 0
+) -> bool:
+    """Return False where the very first could not begin; the others are stopped then."""
+    failures, has_failed = 0, False
     loop = asyncio.get_running_loop()
     while not stopping.is_set():
         started = loop.time()
@@ -75,10 +88,15 @@ async def _keep_running(
             if worker.returncode is None:
                 worker.terminate()
             await ended
-            return
+            return True
+        if ended.result() == NOT_STARTED and not has_failed:
+            stopping.set()
+            return False
+        has_failed = True
         _log.error("a worker ended with status %s; starting another", ended.result())
         failures = 0 if loop.time() - started > _HEALTHY_S else failures + 1
         await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+    return True
 
 
 async def _spawn(
@@ -88,7 +106,7 @@ async def _spawn(
         "policy": str(settings.policy_path),
         "ledger": settings.ledger,
         "sockets": {name: str(path) for name, path in settings.sockets.items()},
-        "workers": settings.workers,
+        "team": asdict(settings.team),
         "public": public.fileno(),
         "admin": admin.fileno() if admin else None,
     }
@@ -111,7 +129,7 @@ def _worker(handed: str) -> None:
         policy_path=Path(told["policy"]),
         ledger=told["ledger"],
         sockets={name: Path(path) for name, path in told["sockets"].items()},
-        workers=told["workers"],
+        team=Team(**told["team"]),
     )
     admin = socket.socket(fileno=told["admin"]) if told["admin"] is not None else None
     serve_from(settings, socket.socket(fileno=told["public"]), admin)
@@ -119,7 +137,9 @@ def _worker(handed: str) -> None:
 
 def _end_with_parent() -> None:
     """Stop as on SIGTERM once the parent is gone, however it went."""
-    sys.stdin.buffer.read()
+    # Not through `sys.stdin`, whose lock the interpreter wants to take as it ends.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -160,13 +160,18 @@ class EngineProcess:
     async def ready(self, timeout_s: float = 300.0) -> Path:
         """Wait until the child answers; raises `EngineUnavailable` when it ends first."""
         try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self.state != "starting")
+            async with asyncio.timeout(timeout_s):
+                await self.settled()
         except TimeoutError as exc:
             raise EngineUnavailable(
                 f"The engine for {self.command.model_name} did not load within {timeout_s:g} s."
             ) from exc
         return self.socket()
+
+    async def settled(self) -> None:
+        """Wait until the child answers or has ended."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.state != "starting")
 
     def _unavailable(self) -> EngineUnavailable:
         reason = f": {self._last_line}" if self.state == "down" and self._last_line else "."

@@ -37,6 +37,7 @@ class Server(Section):
     """Where the gateway listens, and the bounds of what it reads.
 
     `reload`: the file is read again on SIGHUP, and with `watch` whenever it changes.
+    A client has `head_within` for a request's headers, and then `body_within`.
     """
 
     host: str = "127.0.0.1"
@@ -45,6 +46,8 @@ class Server(Section):
     admin_port: Whole = Field(4001, ge=0, le=65535)
     workers: Whole = Field(1, ge=1, le=64)
     max_body: Bytes = 10 * 1024 * 1024
+    head_within: Duration = 10.0
+    body_within: Duration = 60.0
     drain: Duration = 30.0
     reload: Literal["signal", "watch"] = "signal"
     allowed_hosts: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from gateway.access.stores.memory import MemoryLimits
 from gateway.access.worst_case import WorstCase
 from gateway.money.location import locate
 from gateway.money.prices import PriceBook, capabilities_of
+from gateway.settings import ALONE, Team
 from policies.schema import Policy
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def admission_of(
     ledger_url: str,
     limits: LimitStore,
     *,
-    processes: int = 1,
+    team: Team = ALONE,
     for_keys: bool = False,
 ) -> Admission | None:
     """Build the admission of a policy over a store that outlives it.
@@ -40,8 +41,9 @@ def admission_of(
     if not (for_keys or has_limits(policy)):
         return None
     capabilities = {name: capabilities_of(model, name) for name, model in policy.models.items()}
+    limits.follow(policy.limits)
     is_shared = policy.storage.redis is not None
-    share = 1.0 if is_shared else 1.0 / processes
+    share = 1.0 if is_shared else 1.0 / team.workers
     # Memory begins empty with each window; Redis may forget one that has long begun.
     since = float("inf") if is_shared else clock.wall()
     return Admission(
@@ -50,16 +52,17 @@ def admission_of(
         WorstCase(prices, capabilities),
         capabilities,
         clock,
-        LedgerSpending(ledger_url, since=since, share=share),
+        LedgerSpending(ledger_url, since=since, team=ALONE if is_shared else team),
     )
 
 
 @asynccontextmanager
-async def limit_store(
-    policy: Policy, clock: Clock, ledger_url: str, *, for_keys: bool = False
-) -> AsyncIterator[LimitStore]:
-    """Yield where a process keeps its limits: in Redis where the policy names one."""
-    if policy.storage.redis is None or not (for_keys or has_limits(policy)):
+async def limit_store(policy: Policy, clock: Clock, ledger_url: str) -> AsyncIterator[LimitStore]:
+    """Yield where a process keeps its limits: in Redis where the policy names one.
+
+    One that has none yet may have some after a reload.
+    """
+    if policy.storage.redis is None:
         yield MemoryLimits(clock.tick)
         return
     from cache.stores.redis import RedisLink

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from gateway.access.gcra import Level
+from policies.limits import DefaultLimits
 
 Unit = Literal["requests", "tokens"]
 AtLimit = Literal["refuse", "cheapest", "warn"]
@@ -108,6 +109,10 @@ class LimitStore(Settler, Protocol):
 
     def seed(self, purse: Purse, nano_usd: int) -> Awaitable[None]:
         """Say what is spent of a purse, where the store does not know it."""
+        ...
+
+    def follow(self, rules: DefaultLimits) -> None:
+        """Follow what another policy says of the store's absence."""
         ...
 
 

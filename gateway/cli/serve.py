@@ -11,22 +11,23 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 
-from gateway.app import create_app
+from gateway.app import Apps, create_app
 from gateway.edge import App
 from gateway.engines import running_engines
-from gateway.http import HttpProtocol
+from gateway.http import http_protocol
 from gateway.money.ledger import Ledger, LedgerError, ledger_at
 from gateway.money.prices import UnknownPrice
 from gateway.settings import Settings
-from gateway.workers import run_workers
+from gateway.workers import NOT_STARTED, run_workers
+from policies.kinds import KindError
 from policies.loader import PolicyError, load_policy
 from policies.schema import Policy, Server
 
@@ -36,7 +37,7 @@ def run_serve(
 ) -> None:
     """Serve the policy at `path`; exits 1 when it is found wanting.
 
-    `greeting` is printed once requests are taken.
+    `greeting` is printed once requests are taken and the engines of this process serve.
     """
     with _clear_errors():
         policy = with_server(load_policy(path, os.environ), overrides)
@@ -45,26 +46,26 @@ def run_serve(
 
 def serve_from(settings: Settings, public: socket.socket, admin: socket.socket | None) -> None:
     """Serve as one of several workers, on sockets that its parent has opened."""
-    with _clear_errors():
+    with _clear_errors(status=NOT_STARTED):
         assert settings.policy_path is not None, "a worker is told its policy"
         policy = load_policy(settings.policy_path, os.environ)
-        serve_here(policy, settings, public, admin, greeting="")
+        serve_here(policy, settings, public, admin)
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _clear_errors(*, status: int = 1) -> Iterator[None]:
     """Log to standard error, and end with one clear line when the policy or a port is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for chatty in ("alembic", "httpx", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         yield
-    except (PolicyError, UnknownPrice, LedgerError) as exc:
+    except (PolicyError, UnknownPrice, LedgerError, KindError) as exc:
         print(exc, file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(status) from None
     except OSError as exc:
         print(f"cannot serve: {exc}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(status) from None
 
 
 def with_server(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
@@ -78,11 +79,11 @@ def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
     server = policy.server
     asyncio.run(_prove(ledger_at(settings.ledger or policy.storage.ledger)))
     public, admin = listen(server.host, server.port), listen(server.admin_host, server.admin_port)
-    greeting += f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})"
+    listens = f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})"
     if server.workers == 1:
-        serve_here(policy, settings, public, admin, greeting=greeting)
+        serve_here(policy, settings, public, admin, listens=listens, greeting=greeting)
     else:
-        print(greeting, file=sys.stderr, flush=True)
+        print(listens + greeting, file=sys.stderr, flush=True)
         if policy.storage.redis is None:
             _say_what_is_per_worker(server.workers)
         asyncio.run(_supervise(policy, settings, public, admin))
@@ -100,17 +101,18 @@ def serve_here(
     public: socket.socket,
     admin: socket.socket | None,
     *,
-    greeting: str,
+    listens: str = "",
+    greeting: str = "",
 ) -> None:
-    """Serve in this process, on sockets that already listen."""
+    """Serve in this process, on sockets that already listen; say so once each is true."""
     import uvloop
 
     _allow_many_connections()
     apps = create_app(settings, policy)
-    servers = {_server(apps.public, policy, "on", greeting): public}
+    servers = {_server(apps.public, policy, listens): public}
     if admin is not None:
-        servers[_server(apps.admin, policy, "off")] = admin
-    uvloop.run(_serve_all(servers, apps.reload))
+        servers[_server(apps.admin, policy)] = admin
+    uvloop.run(_serve_all(servers, apps, greeting))
 
 
 def _allow_many_connections() -> None:
@@ -142,15 +144,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(
-    app: App, policy: Policy, lifespan: Literal["on", "off"], greeting: str = ""
-) -> _Server:
+def _server(app: App, policy: Policy, greeting: str = "") -> _Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=HttpProtocol,
+        http=http_protocol(policy.server),
         ws="none",
-        lifespan=lifespan,
+        lifespan="off",  # both applications share one, which `_serve_all` enters
         log_config=None,
         access_log=False,
         server_header=False,
@@ -162,9 +162,7 @@ def _server(
     return _Server(config, greeting)
 
 
-async def _serve_all(
-    servers: Mapping[_Server, socket.socket], reload: Callable[[], Awaitable[bool]]
-) -> None:
+async def _serve_all(servers: Mapping[_Server, socket.socket], apps: Apps, greeting: str) -> None:
     """Run the servers until a signal tells them to stop; requests under way are finished.
 
     Another signal, SIGHUP, makes them follow the policy as it is by then.
@@ -177,7 +175,7 @@ async def _serve_all(
             server.should_exit = True
 
     def begin_reload() -> None:
-        task = asyncio.ensure_future(reload())
+        task = asyncio.ensure_future(apps.reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -185,7 +183,24 @@ async def _serve_all(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, begin_reload)
-    await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers.items()))
+    async with apps.lifespan(), _greeted(apps, greeting):
+        await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers.items()))
+
+
+@asynccontextmanager
+async def _greeted(apps: Apps, greeting: str) -> AsyncIterator[None]:
+    """Print a greeting, if there is one, as soon as the engines have loaded."""
+
+    async def greet() -> None:
+        await apps.loaded()
+        print(greeting, file=sys.stderr, flush=True)
+
+    task = asyncio.create_task(greet()) if greeting else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
 
 
 async def _supervise(
@@ -193,7 +208,7 @@ async def _supervise(
 ) -> None:
     """Run the engines once and the workers beside them; a worker that dies is replaced."""
     async with running_engines(policy, already=settings.sockets) as sockets:
-        shared = replace(settings, sockets=sockets, workers=policy.server.workers)
+        shared = replace(settings, sockets=sockets)
         await run_workers(policy.server.workers, shared, public, admin)
 
 

@@ -13,6 +13,7 @@ from gateway.providers.build import build_provider
 from gateway.wire import Provider
 from policies.problems import PolicyError, Problem
 from policies.schema import Model, Policy
+from router.types import RouterError
 
 if TYPE_CHECKING:
     from local_engine.supervise import EngineCommand, EngineProcess
@@ -51,14 +52,15 @@ class Fleet:
     async def providers(self, policy: Policy) -> dict[str, Provider]:
         """Return the provider of each model, made where there is none like it.
 
-        Raises PolicyError for an engine that only who lends us engines can start.
+        Raises PolicyError for a model that cannot be called as it is described, and for
+        an engine that only who lends us engines can start.
         """
         if self._given:
             return dict(self._given)
         for name, model in policy.models.items():
             if (name, model) not in self._providers:
                 socket = await self._engine(name, model) if model.provider == "local" else None
-                self._providers[name, model] = build_provider(name, model, socket)
+                self._providers[name, model] = _built(name, model, socket)
         return {name: self._providers[name, model] for name, model in policy.models.items()}
 
     async def keep_only(self, policies: Iterable[Policy]) -> None:
@@ -69,6 +71,11 @@ class Fleet:
         stacks = [self._engines.pop(command)[1] for command in {*self._engines} - commands]
         await asyncio.gather(*(provider.aclose() for provider in unused))
         await asyncio.gather(*(stack.aclose() for stack in stacks))
+
+    async def loaded(self) -> None:
+        """Wait until each engine serves, or has failed to."""
+        for process, _ in list(self._engines.values()):
+            await process.settled()
 
     async def aclose(self) -> None:
         """Close everything, what was given too."""
@@ -91,9 +98,22 @@ class Fleet:
         return self.socket(name, model)
 
 
+def _built(name: str, model: Model, socket: Path | None) -> Provider:
+    try:
+        return build_provider(name, model, socket)
+    except (ValueError, RouterError) as exc:  # bad authorities, a bad URL, unreadable outcomes
+        raise _unusable(name, str(exc)) from exc
+
+
 def _not_ours(name: str) -> PolicyError:
-    message = "an engine that changes needs a restart where several workers share it"
-    return PolicyError([Problem("policy", 0, 0, f"models.{name}", message)])
+    return _unusable(name, "an engine that changes needs a restart where several workers share it")
+
+
+def _unusable(name: str, message: str) -> PolicyError:
+    where = f"models.{name}"
+    if message.startswith(where) and ": " in message:
+        where, _, message = message.partition(": ")
+    return PolicyError([Problem("policy", 0, 0, where, message)])
 
 
 async def _started(command: EngineCommand) -> tuple[EngineProcess, AsyncExitStack]:

@@ -24,7 +24,10 @@ from policies.schema import Policy, Server
 LOOK_EVERY_S = 1.0
 _SETTLED_S = 1.0
 """Long enough for a request that has its pipeline to count as under way."""
-_FIXED = ("host", "port", "admin_host", "admin_port", "workers", "drain", "reload")
+_FIXED = (
+    "host", "port", "admin_host", "admin_port", "workers", "drain", "reload",
+    "head_within", "body_within",
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -105,6 +108,10 @@ class Site:
                 return False
         _log.info("the policy was read again and is followed from now on")
         return True
+
+    async def loaded(self) -> None:
+        """Wait until each engine of this process serves, or has failed to."""
+        await self._fleet.loaded()
 
     async def _begin(self, policy: Policy) -> None:
         async with AsyncExitStack() as stack:

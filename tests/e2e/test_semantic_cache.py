@@ -228,3 +228,21 @@ async def test_a_route_whose_budget_is_spent_asks_models_until_it_is_certified_a
     assert len(upstream.requests) > 2
     assert told["withheld"] >= 3
     assert told["budgets"][0]["state"] == "serving"
+
+
+@pytest.mark.parametrize("exact", [{"exact": {"ttl": "1h"}}, {}])
+async def test_a_budget_that_is_gone_refuses_models_and_not_what_the_cache_knows(tmp_path, exact):
+    async with ScriptedUpstream(Says("Open settings", tokens=(10, 280))) as upstream:
+        cache = {**exact, "semantic": SEMANTIC}
+        limits = {"budget": {"usd": "0.0014", "per": "total"}}
+        text = one_model(upstream.url, cache=cache, limits=limits)
+        async with serving(text, tmp_path) as gateway:
+            await gateway.chat(FIRST, max_tokens=280)
+            known = await gateway.chat(AGAIN, max_tokens=280)
+            unknown = await asyncio.gather(
+                *(gateway.chat("Who wrote Faust?", max_tokens=280) for _ in range(2))
+            )
+
+    assert (known.status_code, known.headers["x-cache"]) == (200, "semantic")
+    assert [each.status_code for each in unknown] == [429, 429]
+    assert len(upstream.requests) == 1

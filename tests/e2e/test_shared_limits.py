@@ -160,3 +160,19 @@ async def test_without_redis_a_budget_gives_nothing_and_afterwards_what_it_had(
     assert away.headers["retry-after"] == "1"
     assert spent >= 2 * NANO // 100
     assert beyond.status_code in (429, 503)
+
+
+async def test_limits_that_come_with_a_reload_are_shared_too(text, tmp_path):
+    async with AsyncExitStack() as stack:
+        both, without, limited = [], text(), text(requests_per_minute=4)
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            folder.mkdir()
+            path = folder / "policy.yaml"
+            path.write_text(limited)
+            both.append(await stack.enter_async_context(serving(without, folder, path=path)))
+        for gateway in both:
+            assert await gateway.reload()
+        found = [(await both[i % 2].chat(str(i), model="m")).status_code for i in range(8)]
+
+    assert found == [200] * 4 + [429] * 4

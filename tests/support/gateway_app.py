@@ -26,7 +26,7 @@ from gateway.cli.serve import listen
 from gateway.departure import WHEN_GONE
 from gateway.edge import App, Message, Receive, Scope, Send
 from gateway.entry import Clock
-from gateway.http import HttpProtocol
+from gateway.http import http_protocol
 from gateway.money.reports import request_rows
 from gateway.settings import Settings
 from gateway.wire import Provider
@@ -204,7 +204,8 @@ async def serving(
     checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
     apps = create_app(Settings(path, ledger=books.url), checked, providers=providers, clock=clock)
     watched = Watched(apps.public)
-    config = uvicorn.Config(watched, http=HttpProtocol, lifespan="on", log_config=None)
+    http = http_protocol(checked.server)
+    config = uvicorn.Config(watched, http=http, lifespan="on", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway.access.gcra import Level, level, taken, wait_for
 from gateway.access.meters import Claim, Pace, Purse, Refused, Room, Taken, Unseeded
+from policies.limits import DefaultLimits
 
 _NOT_IN_THIS_WINDOW = float("inf")
 
@@ -75,6 +76,9 @@ class MemoryLimits:
             found.spent += nano_usd
             if not found.held and self._windows.get(purse.account) != purse.id:
                 del self._sums[purse.id]
+
+    def follow(self, rules: DefaultLimits) -> None:
+        """Memory is never away."""
 
     def used(self, purse: Purse) -> tuple[int, int]:
         """Return what is spent of a purse and what is held, in nano-dollars."""

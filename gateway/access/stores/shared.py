@@ -30,6 +30,7 @@ from gateway.access.meters import (
 )
 from gateway.access.stores.away import Away, WithoutRedis
 from gateway.access.stores.memory import MemoryLimits
+from policies.limits import DefaultLimits
 
 LEASE_S = 10.0
 """How long a process that says nothing more is taken to be alive."""
@@ -106,7 +107,8 @@ class SharedLimits:
         self._idle = asyncio.Event()
         self._sums: dict[str, _Sum] = {}
         self._inside: dict[str, int] = {}
-        self._away = Away(MemoryLimits(tick), without_redis, share, self._note_spent)
+        self._memory = MemoryLimits(tick)
+        self._away = Away(self._memory, without_redis, share, self._note_spent)
         self._heart: asyncio.Task[None] | None = None
         link.when_down(self._forget_me)
 
@@ -124,6 +126,11 @@ class SharedLimits:
     def name(self) -> str:
         """Return what Redis knows this process by."""
         return self._me
+
+    def follow(self, rules: DefaultLimits) -> None:
+        """Go by other rules while Redis is away; what was granted is settled by the old ones."""
+        told = (rules.without_redis, rules.local_share)
+        self._away = Away(self._memory, *told, self._note_spent)
 
     async def take(self, claim: Claim) -> Taken | Refused | Unseeded:
         """Take all of a claim or nothing. Raises StoreAway."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app import create_app
-from gateway.settings import Settings
+from gateway.settings import Settings, Team
 from policies.loader import parse_policy
 from tests.support.gateway_app import Gateway, asking, serving
 from tests.support.policies import CHEAP, one_model, policy, remote
@@ -133,7 +133,7 @@ async def test_one_of_several_workers_does_not_claim_to_speak_for_all(tmp_path: 
     import httpx
 
     text = one_model("http://127.0.0.1:9")
-    settings = Settings(ledger=f"sqlite:///{tmp_path}/ledger.db", workers=2)
+    settings = Settings(ledger=f"sqlite:///{tmp_path}/ledger.db", team=Team(2))
     apps = create_app(settings, parse_policy(text, name="p.yaml", env={}, folder=tmp_path))
     async with (
         running(apps.public),

@@ -94,6 +94,27 @@ def test_a_ledger_that_cannot_be_opened_is_one_clear_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_authority_that_is_none_is_one_clear_line(tmp_path, workers):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    models = {"large": remote("https://127.0.0.1:1/v1", tls={"ca_file": "ca.pem"})}
+    done = _run(tmp_path, policy(models), "--workers", workers, "--port", "0", "--admin-port", "0")
+
+    assert done.returncode == 1
+    assert "models.large: tls.ca_file: expected certificates in PEM" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_outcomes_that_cannot_be_read_are_one_clear_line(tmp_path):
+    (tmp_path / "log.jsonl").write_text("[1]\n")
+    models = {"old": {"provider": "recorded", "outcomes": "log.jsonl", "price": "unknown_is_free"}}
+    done = _run(tmp_path, policy(models), "--port", "0", "--admin-port", "0")
+
+    assert done.returncode == 1
+    assert "log.jsonl, row 1: expected a JSON object" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Ending
 
 
