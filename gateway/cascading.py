@@ -12,11 +12,13 @@ from gateway.entry import Attempt, Entry
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
+    LedgerUnavailable,
     NoModelAvailable,
     ProviderError,
     ProviderRejected,
 )
 from gateway.features import Embedding, Features
+from gateway.intending import Intending, once
 from gateway.released import in_mode
 from gateway.resilience.hedge import Runner, opening, race
 from gateway.resilience.resilience import Resilience, terms_of
@@ -37,6 +39,7 @@ class Cascading:
         providers: Mapping[str, Provider],
         resilience: Resilience,
         admission: Admission | None,
+        intending: Intending,
         embedding: Embedding | None = None,
     ) -> None:
         self._embedding = embedding
@@ -44,6 +47,7 @@ class Cascading:
         self._providers = providers
         self._resilience = resilience
         self._admission = admission
+        self._intending = intending
         self._upstream_names = {name: model.model or name for name, model in policy.models.items()}
 
     async def run(self, entry: Entry) -> AsyncGenerator[Part, None]:
@@ -123,7 +127,11 @@ class Cascading:
         def rival() -> Runner | None:
             if not self._resilience.may_hedge(entry):
                 return None
-            return run(entry.attempt(attempt.model, purpose="hedge", why=attempt.why))
+            hedge = entry.attempt(attempt.model, purpose="hedge", why=attempt.why)
+            try:
+                return run(hedge)
+            except LedgerUnavailable:
+                return None  # the first call goes on
 
         winner = await race(run(attempt), rules.after, rival)
         entry.serve(winner.attempt)
@@ -178,7 +186,11 @@ class Cascading:
             body.pop("stream_options", None)
         timeouts, asked = terms_of(attempt, entry)
         call = ProviderCall(body, stream, wants_stats, timeouts, request.id, asked)
-        parts = self._resilience.guarded(self._providers[attempt.model].call(call), attempt, entry)
+        durable = self._intending.announce(attempt, entry)
+        parts = self._providers[attempt.model].call(call)
+        if durable is not None:
+            parts = once(durable, parts)
+        parts = self._resilience.guarded(parts, attempt, entry)
         if self._admission is not None and self._admission.limits_model(attempt.model):
             return self._admission.metered(parts, attempt, entry)
         return parts

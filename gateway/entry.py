@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
@@ -12,6 +12,7 @@ from gateway.access.keys import Caller
 from gateway.access.permit import Permit
 from gateway.errors import GatewayError, ProviderError
 from gateway.features import Features
+from gateway.money import records
 from gateway.money.estimate import estimate_usage
 from gateway.money.price import cost, to_nano
 from gateway.money.prices import PriceBook
@@ -38,10 +39,11 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What an account is settled by: prices, and the longest answer of each model in tokens."""
+    """What an account is settled by: prices, the longest answers in tokens, who provides."""
 
     prices: PriceBook
     max_output: Mapping[str, int | None]
+    providers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Attempt:
         self.model = model
         self.purpose = purpose
         self.why = why
+        self.seq = 0
         self.parts: list[Part] = []
         self.usage: Usage | None = None
         self.verdict: Verdict | None = None
@@ -130,6 +133,11 @@ class Attempt:
             self._ended = self._clock.tick()
             self.is_outrun = True
             self.reason = "another attempt began first"
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether it has ended, however it did."""
+        return self._ended is not None
 
     @property
     def has_begun(self) -> bool:
@@ -254,6 +262,7 @@ class Entry:
         self.state: Literal["settled", "abandoned", "failed"] = "settled"
         self.cost_nano = 0
         self.saved_nano = 0
+        self.own_account: records.Purpose | None = None
         self.permit: Permit | None = None
         self.refusal: GatewayError | None = None
         self._asked: dict[str, set[str]] = {}
@@ -266,8 +275,23 @@ class Entry:
     def attempt(self, model: str, *, purpose: Purpose = "serve", why: str = "tier") -> Attempt:
         """Begin an attempt."""
         attempt = Attempt(model, purpose, why, self._clock)
+        attempt.seq = len(self.attempts)
         self.attempts.append(attempt)
         return attempt
+
+    def drop(self, attempt: Attempt) -> None:
+        """Forget the last attempt, which was not made after all."""
+        self.attempts.remove(attempt)
+        if self.served is attempt:
+            self.served = None
+
+    def ended_lines(self, tariff: Tariff) -> tuple[AttemptRecord, ...]:
+        """Return the ledger lines of the attempts that are over by now."""
+        return tuple(
+            _line(self, each, each.spent(tariff, self.request), tariff)
+            for each in self.attempts
+            if each.is_over
+        )
 
     def serve(self, attempt: Attempt) -> None:
         """Say whose answer the client gets."""
@@ -321,6 +345,11 @@ class Entry:
         return self.served.model if self.served else self.cached_model
 
     @property
+    def reference_model(self) -> str:
+        """Return what savings are measured against."""
+        return self.route.cascade.reference_model if self.route.cascade else self.model
+
+    @property
     def path(self) -> str:
         """Return the models met on the way and what became of each."""
         if self.cache in ("exact", "semantic"):
@@ -352,8 +381,8 @@ class Entry:
         if self.state == "settled":
             self.saved_nano = to_nano(self._list_price(tariff.prices, cost) - cost)
         lines = [
-            _line(self, seq, attempt, money, tariff.prices)
-            for seq, (attempt, money) in enumerate(zip(self.attempts, spent, strict=True))
+            _line(self, attempt, money, tariff)
+            for attempt, money in zip(self.attempts, spent, strict=True)
         ]
         return self._record(spent), lines
 
@@ -386,9 +415,7 @@ class Entry:
             usage=usage,
             cost_nano_usd=self.cost_nano,
             saved_nano_usd=self.saved_nano,
-            reference_model=(
-                self.route.cascade.reference_model if self.route.cascade else self.model
-            ),
+            reference_model=self.reference_model,
             estimated=is_own,
             lower_nano_usd=to_nano(sum((s.lower for s in spent), _ZERO)) if is_own else exact,
             upper_nano_usd=to_nano(sum((s.upper for s in spent), _ZERO)) if is_own else exact,
@@ -402,14 +429,13 @@ def _has_won(attempt: Attempt) -> bool:
     return attempt.purpose == "hedge" and attempt.has_been_served
 
 
-def _line(
-    entry: Entry, seq: int, attempt: Attempt, money: Spent, prices: PriceBook
-) -> AttemptRecord:
-    price = prices.for_model(attempt.model)
+def _line(entry: Entry, attempt: Attempt, money: Spent, tariff: Tariff) -> AttemptRecord:
+    price = tariff.prices.for_model(attempt.model)
     return AttemptRecord(
         request_id=entry.request.id,
-        seq=seq,
+        seq=attempt.seq,
         model=attempt.model,
+        provider=tariff.providers.get(attempt.model, ""),
         purpose=attempt.purpose,
         payer=entry.caller.tenant,
         outcome=_outcome(entry, attempt),

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -27,9 +27,10 @@ from gateway.errors import (
     UnknownModel,
 )
 from gateway.features import Embedding
+from gateway.intending import Intending
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
-from gateway.money.prices import PriceBook
+from gateway.money.prices import PriceBook, capabilities_of
 from gateway.released import Released, cached, followed, replayed
 from gateway.reply import Reply
 from gateway.request import ChatRequest
@@ -71,8 +72,17 @@ class Pipeline:
         self.policy = parts.policy
         self.keys = parts.keys
         self.under_way = 0
+        models = parts.policy.models
         self._tariff = Tariff(
-            parts.prices, {name: model.max_output for name, model in parts.policy.models.items()}
+            parts.prices,
+            {name: model.max_output for name, model in models.items()},
+            {name: model.provider for name, model in models.items()},
+        )
+        self._intending = Intending(
+            parts.ledger,
+            self._tariff,
+            {name: capabilities_of(model, name) for name, model in models.items()},
+            parts.clock,
         )
         self._exact = parts.exact
         self.near = parts.near
@@ -82,6 +92,7 @@ class Pipeline:
             parts.providers,
             parts.resilience or Resilience(parts.clock),
             parts.admission,
+            self._intending,
             parts.embedding,
         )
         self._made = self._cascading.run if parts.near is None else self._near_or_made
@@ -100,7 +111,8 @@ class Pipeline:
 
     def use_prices(self, prices: PriceBook) -> None:
         """Settle what ends from now on by other prices: a dated price has changed."""
-        self._tariff = Tariff(prices, self._tariff.max_output)
+        self._tariff = replace(self._tariff, prices=prices)
+        self._intending.use(self._tariff)
         self._rates.clear()
         if self._admission is not None:
             self._admission.use_prices(prices)
@@ -334,6 +346,7 @@ class Pipeline:
         again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
         again.cache = "bypass"
         again.features = entry.features
+        again.own_account = "audit"
         try:
             async with aclosing(self._cascading.run(again)) as parts:
                 async for _ in parts:

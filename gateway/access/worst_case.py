@@ -9,11 +9,9 @@ ours by the time that the route allows one call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
 
+from gateway.money.bounds import rates_of
 from gateway.money.estimate import estimate_usage
-from gateway.money.price import Price, to_nano
 from gateway.money.prices import PriceBook
 from gateway.request import ChatRequest
 from policies.rules import RequestFacts, first_match
@@ -24,29 +22,13 @@ UNKNOWN_OUTPUT = 131_072
 """Tokens that an answer is taken to have at most where nobody states a bound."""
 USUAL_OUTPUT = 512
 """Tokens that a rate limit reserves for an answer whose client set no bound."""
-_PICO_IN_NANO = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Rates:
-    """The dearest of a model's prices: pico-dollars per token, nano-dollars per second and call.
-
-    `rich` holds for prompts that may be more than text, `spoken` for answers.
-    """
-
-    input: int
-    rich: int
-    output: int
-    spoken: int
-    second: float
-    call: int
 
 
 class WorstCase:
     """Bounds requests in nano-dollars. Built anew when a price changes."""
 
     def __init__(self, prices: PriceBook, capabilities: Mapping[str, Capabilities]) -> None:
-        self._rates = {name: _rates(price) for name, price in prices.prices.items()}
+        self._rates = {name: rates_of(price) for name, price in prices.prices.items()}
         self._capabilities = capabilities
 
     def nano_usd(self, request: ChatRequest, route: Route, models: Iterable[str]) -> int:
@@ -59,11 +41,16 @@ class WorstCase:
         for model in models:
             rates = self._rates[model]
             known = self._capabilities.get(model)
-            tokens_in, tokens_out = _bounded(prompt, request.max_tokens, known)
-            tokens = tokens_in * (rates.rich if is_rich else rates.input)
-            tokens += tokens_out * choices * (rates.spoken if is_spoken else rates.output)
-            busy = round(rates.second * route.timeouts.total)
-            bounds.append(-(-tokens // _PICO_IN_NANO) + rates.call + busy)
+            tokens_in, tokens_out = bounded(prompt, request.max_tokens, known)
+            bounds.append(
+                rates.most_nano(
+                    tokens_in,
+                    tokens_out * choices,
+                    route.timeouts.total,
+                    is_rich=is_rich,
+                    is_spoken=is_spoken,
+                )
+            )
         hedge = max(bounds, default=0) if route.hedge is not None and request.stream else 0
         return sum(bounds) + hedge
 
@@ -95,25 +82,10 @@ def expected_tokens(request: ChatRequest, facts: RequestFacts) -> tuple[int, int
     return tokens_in, (request.max_tokens or USUAL_OUTPUT) * (request.fields.n or 1)
 
 
-def _bounded(prompt: int, asked: int | None, known: Capabilities | None) -> tuple[int, int]:
+def bounded(prompt: int, asked: int | None, known: Capabilities | None) -> tuple[int, int]:
+    """Return a prompt's most tokens and an answer's, within what the model can take and give."""
     most_out = known.max_output if known else None
     context = known.context if known else None
     bounds = [bound for bound in (asked, most_out, context) if bound is not None]
     tokens_in = min(prompt, context) if context is not None else prompt
     return tokens_in, min(bounds, default=UNKNOWN_OUTPUT)
-
-
-def _rates(price: Price) -> _Rates:
-    every = [price, *(tier for _, tier in price.tiers)]
-    return _Rates(
-        input=max(_pico(p.input, p.cached_input, p.cache_write) for p in every),
-        rich=max(_pico(p.input, p.cached_input, p.cache_write, p.image, p.audio) for p in every),
-        output=max(_pico(p.output, p.reasoning) for p in every),
-        spoken=max(_pico(p.output, p.reasoning, p.audio_output) for p in every),
-        second=to_nano(price.machine_hour_usd) / 3600,
-        call=max(to_nano(p.per_call) for p in every),
-    )
-
-
-def _pico(*dollars: Decimal) -> int:
-    return int((max(dollars) * 10**12).to_integral_value(ROUND_CEILING))

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.money.errors import LedgerError, LedgerRefused, UnwritableRecord
-from gateway.money.location import locate
+from gateway.money.intents import Intent, IntentLog
+from gateway.money.location import intents_beside, locate
 from gateway.money.records import AttemptRecord, EntryRecord, UptimeRecord, cleaned
+from gateway.money.recovery import Orphan, orphans
 
 __all__ = [
     "AttemptRecord",
     "EntryRecord",
+    "Intent",
     "Ledger",
     "LedgerError",
     "LedgerRefused",
@@ -34,6 +39,10 @@ __all__ = [
 ]
 
 
+RECOVER_EVERY_S = 10.0
+"""How often to look for what other processes left when they died."""
+
+_log = logging.getLogger(__name__)
 _NEAR_BATCH = 64
 """Records committed within the loop's turn; more of them are the writer's thread's."""
 
@@ -56,6 +65,10 @@ class LedgerStore(Protocol):
         An empty batch proves that writing works. Raises UnwritableRecord where
         a value is at fault, LedgerError where the store is.
         """
+        ...
+
+    def known(self, request_ids: Sequence[str]) -> set[str]:
+        """Return which of these requests have an entry; from any thread. Raises LedgerError."""
         ...
 
     def close(self) -> None:
@@ -116,7 +129,8 @@ class Ledger:
     Records that could not be written are kept, tried again every `probe_s`, and
     written before anything else once that works. `max_waiting` bounds them and
     the queue together; from half of it on, and after a failure, `is_healthy` is
-    False: work that cannot be recorded should not be started.
+    False: work that cannot be recorded should not be started. `intents` is where
+    calls are written down before they are made.
     """
 
     def __init__(
@@ -124,12 +138,15 @@ class Ledger:
         store: LedgerStore,
         near: NearStore | None = None,
         *,
+        intents: IntentLog | None = None,
         max_waiting: int = 16_384,
         max_batch: int = 512,
         probe_s: float = 1.0,
     ) -> None:
         self._store = store
         self._near = near
+        self._intents = intents
+        self._recovering: asyncio.Task[None] | None = None
         self._is_writing = False
         self._max_waiting = max_waiting
         self._max_batch = max_batch
@@ -155,18 +172,26 @@ class Ledger:
             self._thread.join()
             self._thread = None
             raise
+        if self._intents is not None:
+            await self._recover_or_say()
+            self._recovering = asyncio.create_task(self._keep_recovering())
 
     async def aclose(self) -> None:
         """Write what waits and stop. Raises LedgerError where records stay unwritten."""
         self._is_closing = True
         if self._thread is None:
             return
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.wait((self._recovering,))
         self._bell.put(None)
         await self._ended
         self._thread.join()
         self._thread = None
         if self._near is not None:
             self._near.close()
+        if self._intents is not None:
+            self._intents.close()
         if self._kept:
             raise LedgerError(f"{len(self._kept)} requests are not in the ledger: {self._fault}")
 
@@ -191,6 +216,49 @@ class Ledger:
         future fails with LedgerError.
         """
         return self._put(_Job(self._loop.create_future(), (entry,), attempts))
+
+    def intend(self, intent: Intent) -> asyncio.Future[None] | None:
+        """Write a call down before it is made; a future is returned where that takes time.
+
+        The call may be made once the future, if any, is done. Raises LedgerError.
+        """
+        if self._intents is None:
+            return None
+        if self._thread is None or self._is_closing:
+            raise LedgerError("the ledger is closed")
+        return self._intents.note(intent)
+
+    async def recover(self) -> int:
+        """Record what dead processes had under way; return how many requests. Raises LedgerError.
+
+        What is recorded is removed from their files only then, so nothing is lost on the way.
+        """
+        if self._intents is None:
+            return 0
+        with ExitStack() as stack:
+            entering = orphans(self._intents.folder)
+            left = await asyncio.to_thread(stack.enter_context, entering)
+            return sum([await self._adopt(orphan) for orphan in left])
+
+    async def _adopt(self, orphan: Orphan) -> int:
+        lines = await asyncio.to_thread(orphan.unsettled, self._store.known)
+        for entry, attempts in lines:
+            await self.write(entry, attempts)
+        orphan.remove()
+        if lines:
+            _log.warning("%d requests of a process that died are in the ledger now", len(lines))
+        return len(lines)
+
+    async def _recover_or_say(self) -> None:
+        try:
+            await self.recover()
+        except (LedgerError, OSError) as exc:
+            _log.error("what dead processes left cannot be recorded yet: %s", exc)
+
+    async def _keep_recovering(self) -> None:
+        while True:
+            await asyncio.sleep(RECOVER_EVERY_S)
+            await self._recover_or_say()
 
     def write_uptime(self, up: UptimeRecord) -> asyncio.Future[None]:
         """Record that a machine of ours is up."""
@@ -242,7 +310,7 @@ class Ledger:
             self._bell.put(None)
             return
         self._is_rung = False
-        _settle(batch)
+        self._settle(batch)
         if self._queue or near.needs_tidying:
             self._is_rung = True
             self._bell.put(None)
@@ -253,6 +321,15 @@ class Ledger:
             while len(batch) < _NEAR_BATCH:
                 batch.append(self._queue.popleft())
         return batch
+
+    def _settle(self, batch: list[_Job]) -> None:
+        intents = self._intents
+        for job in batch:
+            if intents is not None:
+                for entry in job.entries:
+                    intents.settled(entry.request_id)
+            if not job.waiter.done():
+                job.waiter.set_result(None)
 
     # What follows runs in the writer's thread.
 
@@ -304,7 +381,7 @@ class Ledger:
             self._keep(batch, exc)
         else:
             self._fault = None
-            self._call(_settle, batch)
+            self._call(self._settle, batch)
 
     def _write_one_by_one(self, batch: list[_Job]) -> None:
         """Find the record at fault, so that it fails alone."""
@@ -318,7 +395,7 @@ class Ledger:
                 return
             else:
                 self._fault = None
-                self._call(_settle, [job])
+                self._call(self._settle, [job])
 
     def _commit_cleaned(self, job: _Job) -> None:
         try:
@@ -352,7 +429,9 @@ def ledger_at(url: str) -> Ledger:
     place = locate(url)
     # Waiting for the disk at each commit would hold everybody up.
     near = NearSqliteStore(place.path) if place.synchronous == "normal" else None
-    return Ledger(SqliteStore(place.path, synchronous=place.synchronous), near)
+    intents = IntentLog(intents_beside(place.path), waits_for_disk=place.synchronous == "full")
+    store = SqliteStore(place.path, synchronous=place.synchronous)
+    return Ledger(store, near, intents=intents)
 
 
 @contextlib.contextmanager
@@ -374,12 +453,6 @@ def _contents(
         [attempt for job in batch for attempt in job.attempts],
         [up for job in batch for up in job.uptimes],
     )
-
-
-def _settle(batch: list[_Job]) -> None:
-    for job in batch:
-        if not job.waiter.done():
-            job.waiter.set_result(None)
 
 
 def _finish(waiter: asyncio.Future[None]) -> None:

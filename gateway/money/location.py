@@ -43,6 +43,11 @@ def locate(url: str) -> SqliteLocation:
     return SqliteLocation(path, cast(Literal["normal", "full"], synchronous))
 
 
+def intents_beside(path: Path) -> Path:
+    """Return the folder of what is about to be spent, beside the ledger's file."""
+    return path.with_name(f"{path.name}-intents")
+
+
 def _shown(url: str) -> str:
     """Return a URL without the password that it may hold."""
     parts = urlsplit(url)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from gateway.money.records import AttemptRecord, EntryRecord, UptimeRecord
 Row = tuple[str | int | float | None, ...]
 Synchronous = Literal["normal", "full"]
 
+_AT_ONCE = 500  # fewer than SQLite takes in one statement
 _LOG_BYTES = 64 * 1024 * 1024
 
 _USAGE = (
@@ -121,6 +122,14 @@ class SqliteStore:
                 f"ledger {self._path}: {exc}; check its disk, its rights and its other writers"
             ) from exc
 
+    def known(self, request_ids: Sequence[str]) -> set[str]:
+        """Return which of these requests have an entry; from any thread. Raises LedgerError."""
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=self._busy_s)) as own:
+                return set(_known(own, request_ids))
+        except (sqlite3.Error, OSError) as exc:
+            raise LedgerError(f"ledger {self._path}: {exc}; check its disk and its rights") from exc
+
     def close(self) -> None:
         """Disconnect; what was not committed is not there."""
         connection, self._connection = self._connection, None
@@ -185,6 +194,15 @@ def insert(
         connection.executemany(_INSERT_ATTEMPT, map(_attempt_row, attempts))
     if uptimes:
         connection.executemany(_INSERT_UPTIME, map(_uptime_row, uptimes))
+
+
+def _known(connection: sqlite3.Connection, request_ids: Sequence[str]) -> Iterator[str]:
+    for start in range(0, len(request_ids), _AT_ONCE):
+        some = request_ids[start : start + _AT_ONCE]
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT request_id FROM entry WHERE request_id IN ({marks}) AND state <> 'open'"
+        for (request_id,) in connection.execute(query, list(some)):
+            yield request_id
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -195,6 +195,7 @@ async def serving(
     clock: Clock | None = None,
     env: Mapping[str, str] | None = None,
     path: Path | None = None,
+    ledger_options: str = "",
 ) -> AsyncIterator[Gateway]:
     """Serve a policy's text on a free port of loopback, with the ledger in `folder`.
 
@@ -202,7 +203,9 @@ async def serving(
     """
     books = Books(folder / "ledger.db")
     checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
-    apps = create_app(Settings(path, ledger=books.url), checked, providers=providers, clock=clock)
+    apps = create_app(
+        Settings(path, ledger=books.url + ledger_options), checked, providers=providers, clock=clock
+    )
     watched = Watched(apps.public)
     http = http_protocol(checked.server)
     config = uvicorn.Config(watched, http=http, lifespan="on", log_config=None)

@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from gateway.money.bounds import Rates
+from gateway.money.intents import Intent
 from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.usage import Usage
 
@@ -53,3 +55,32 @@ def entry(request_id: str = "r", **changes: Any) -> EntryRecord:
 def attempt(request_id: str = "r", seq: int = 0, **changes: Any) -> AttemptRecord:
     """Return an accepted attempt."""
     return replace(_ATTEMPT, request_id=request_id, seq=seq, **changes)
+
+
+_INTENT = Intent(
+    request_id="r",
+    seq=0,
+    at_us=1_795_000_000_100_000,
+    started_at_us=1_795_000_000_000_000,
+    tenant="platform",
+    key="ci",
+    route="auto",
+    requested_model="auto",
+    stream=False,
+    reference_model="large",
+    model="mini",
+    provider="openai",
+    purpose="serve",
+    input_guess=100,
+    input_most=1_000,
+    output_most=200,
+    busy_s=60.0,
+    rates=Rates(1_000_000, 1_000_000, 2_000_000, 2_000_000, 0.0, 0),
+    price_source="policy",
+    price_dated=None,
+)
+
+
+def intent(request_id: str = "r", seq: int = 0, **changes: Any) -> Intent:
+    """Return a call about to be made, at a thousand nano-dollars a token read, two written."""
+    return replace(_INTENT, request_id=request_id, seq=seq, **changes)

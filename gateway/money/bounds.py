@@ -1,0 +1,61 @@
+"""The most that tokens may cost, in whole numbers: the dearest of a model's prices.
+
+Which bucket a token will be billed in, and at which tier, is known only
+afterwards. Floats would do for a guess, not for a bound.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+
+from msgspec import Struct
+
+from gateway.money.price import Price, to_nano
+
+_PICO_IN_NANO = 1000
+
+
+class Rates(Struct, frozen=True, array_like=True):
+    """The dearest of a model's prices: pico-dollars per token, nano-dollars per second and call.
+
+    `rich` holds for prompts that may be more than text, `spoken` for answers.
+    """
+
+    input: int
+    rich: int
+    output: int
+    spoken: int
+    second: float
+    call: int
+
+    def most_nano(
+        self,
+        tokens_in: int,
+        tokens_out: int,
+        busy_s: float,
+        *,
+        is_rich: bool = False,
+        is_spoken: bool = False,
+    ) -> int:
+        """Return the most that a call may cost, in nano-dollars."""
+        tokens = tokens_in * (self.rich if is_rich else self.input)
+        tokens += tokens_out * (self.spoken if is_spoken else self.output)
+        return -(-tokens // _PICO_IN_NANO) + self.call + round(self.second * busy_s)
+
+
+def rates_of(price: Price) -> Rates:
+    """Return the bounds of a price, over all of its tiers and buckets."""
+    every = [price, *(tier for _, tier in price.tiers)]
+    return Rates(
+        input=max(pico(p.input, p.cached_input, p.cache_write) for p in every),
+        rich=max(pico(p.input, p.cached_input, p.cache_write, p.image, p.audio) for p in every),
+        output=max(pico(p.output, p.reasoning) for p in every),
+        spoken=max(pico(p.output, p.reasoning, p.audio_output) for p in every),
+        second=to_nano(price.machine_hour_usd) / 3600,
+        call=max(to_nano(p.per_call) for p in every),
+    )
+
+
+def pico(*dollars: Decimal) -> int:
+    """Return the largest of some prices in pico-dollars, rounded up."""
+    return int((max(dollars) * 10**12).to_integral_value(ROUND_CEILING))
