@@ -20,11 +20,12 @@ from gateway.api.admin import admin_routes
 from gateway.api.keys import keys_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
+from gateway.bookkeeping import bookkeeping
 from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.money.ledger import Ledger, ledger_at
-from gateway.money.location import locate
+from gateway.money.location import is_postgres, locate, spool_of
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.resilience.fleet import Fleet
@@ -42,11 +43,16 @@ from router.types import Router, Scorer
 
 @dataclass(slots=True)
 class Running:
-    """What the endpoints beside the hot path look at; filled when the app starts."""
+    """What the endpoints beside the hot path look at; filled when the app starts.
+
+    `ledger_url` is what reports read, `spool_url` what this process writes: the
+    same, unless the ledger is in PostgreSQL.
+    """
 
     policy: Policy
     keys: KeyRing
     ledger_url: str
+    spool_url: str
     pipeline: Pipeline | None = None
     ledger: Ledger | None = None
     caches: Caches | None = None
@@ -104,17 +110,28 @@ def create_app(
     """
     clock = clock or Clock()
     ledger_url = settings.ledger or policy.storage.ledger
+    spool_url = spool_of(ledger_url, policy.storage.spool.file)
     made = KnownKeys(clock.wall)
     running = Running(
-        policy, KeyRing(policy.access, made), ledger_url, team=settings.team, made_keys=made
+        policy,
+        KeyRing(policy.access, made),
+        ledger_url,
+        spool_url,
+        team=settings.team,
+        made_keys=made,
     )
     _prices(policy, clock)
     check_extra(policy)
+    check_ledger(ledger_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI | None = None) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            running.ledger = await stack.enter_async_context(ledger_at(ledger_url))
+            running.ledger = await stack.enter_async_context(ledger_at(spool_url))
+            spool = locate(spool_url).path
+            await stack.enter_async_context(
+                bookkeeping(policy.storage, ledger_url, spool, running.ledger, clock.wall)
+            )
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
             fleet = Fleet(
                 policy,
@@ -122,9 +139,9 @@ def create_app(
                 sockets=settings.sockets,
                 is_one_of_many=settings.workers > 1,
             )
-            keys_at = keys_path(ledger_url)
+            keys_at = keys_path(spool_url)
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
-            limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
+            limits = await stack.enter_async_context(limit_store(policy, clock, spool_url))
             build = _Wiring(running, clock, limits, Resilience(clock), Meanings(clock)).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
@@ -179,7 +196,7 @@ class _Wiring:
         meaning = await stack.enter_async_context(
             self.meanings.of(
                 policy,
-                locate(running.ledger_url).path,
+                locate(running.spool_url).path,
                 wants_vectors=any(router.wants_vector for router in routers.values()),
             )
         )
@@ -197,10 +214,10 @@ class _Wiring:
                     policy,
                     prices,
                     clock,
-                    running.ledger_url,
+                    running.spool_url,
                     self.limits,
                     team=running.team,
-                    for_keys=keys_path(running.ledger_url).exists(),
+                    for_keys=keys_path(running.spool_url).exists(),
                 ),
                 resilience=self.resilience,
                 near=meaning.near,
@@ -212,6 +229,14 @@ class _Wiring:
             upkeep(policy, prices, running.ledger, clock, pipeline.use_prices)
         )
         return pipeline
+
+
+def check_ledger(url: str) -> None:
+    """Raise LedgerRefused for a URL that cannot be read, or whose extra is not installed."""
+    if is_postgres(url):
+        from gateway.money.databases import postgres_engine
+
+        postgres_engine(url).dispose()
 
 
 def _prices(policy: Policy, clock: Clock) -> PriceBook:

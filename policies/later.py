@@ -60,10 +60,6 @@ def _report_value(document: Document, path: KeyPath, values: frozenset[str]) -> 
 
 
 def _report_prefixes(document: Document) -> None:
-    ledger = document.at(("storage", "ledger"))
-    if isinstance(ledger, str) and ledger.startswith("postgres"):
-        hint = "use sqlite:///frugal.db"
-        document.settle(("storage", "ledger"), "not built yet: a ledger in PostgreSQL", hint)
     for path in _matches(document.data, ("models", ANY, "checkpoint")):
         value = document.at(path)
         if isinstance(value, str) and value.endswith(".gguf"):

@@ -52,6 +52,13 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _without_password(url: str) -> str:
+    """Return a ledger's URL as it may be shown."""
+    scheme, _, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}:***@{place}" if at and ":" in login else url
+
+
 _Duration = BeforeValidator(parse_duration, json_schema_input_type=float | DurationText)
 Duration = Annotated[float, Field(gt=0), _Duration]
 DurationOrZero = Annotated[float, Field(ge=0), _Duration]
@@ -69,5 +76,6 @@ Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")
 RedisUrl = Annotated[
     SecretStr, AfterValidator(_redis_url), PlainSerializer(lambda _: "***", when_used="json")
 ]
+LedgerUrl = Annotated[str, PlainSerializer(_without_password, when_used="json")]
 FilePath = Annotated[Path, AfterValidator(_in_folder)]
 Checkpoint = Annotated[str, AfterValidator(_checkpoint)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -22,6 +23,7 @@ from policies.scalars import (
     Duration,
     DurationOrZero,
     FilePath,
+    LedgerUrl,
     Name,
     Probability,
     Real,
@@ -327,10 +329,30 @@ class Route(Section):
                 yield cache.semantic
 
 
+class Spool(Section):
+    """The SQLite file that stands before a ledger in PostgreSQL.
+
+    Once `max_entries` wait in it, nothing billable is begun until some have
+    arrived; what has arrived is kept for `keep`.
+    """
+
+    file: FilePath = Path("frugal-spool.db")
+    max_entries: Annotated[Whole, Field(ge=1)] = 1_000_000
+    keep: Duration = 86_400.0
+
+
+class Retention(Section):
+    """How long single requests are kept in the ledger; sums are kept for good."""
+
+    entries: Annotated[Duration, Field(ge=3600)] | None = None
+
+
 class Storage(Section):
     """Where state is kept; the defaults need nothing installed."""
 
-    ledger: str = "sqlite:///frugal.db"
+    ledger: LedgerUrl = Field(default="sqlite:///frugal.db", repr=False)
+    spool: Spool = Spool()
+    retention: Retention = Retention()
     redis: RedisUrl | None = None
     semantic: FilePath | None = None
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from gateway.access.keys import ANONYMOUS, Caller, is_loopback_host
 from gateway.api.caches import cache_routes
 from gateway.api.public import calling, health_routes
-from gateway.errors import Forbidden, InvalidRequest
+from gateway.errors import Forbidden, InvalidRequest, LedgerUnavailable
+from gateway.money.errors import LedgerError, ReportError
 from policies.show import masked
 
 if TYPE_CHECKING:
@@ -29,6 +33,17 @@ def admin(request: Request) -> Caller:
     return caller
 
 
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Raise InvalidRequest for what cannot be asked, LedgerUnavailable where nobody answers."""
+    try:
+        yield
+    except ReportError as exc:
+        raise InvalidRequest(str(exc), param="since") from exc
+    except LedgerError as exc:
+        raise LedgerUnavailable(str(exc)) from exc
+
+
 def admin_routes(app: FastAPI, running: Running) -> None:
     """Add the admin endpoints to `app`; each but health asks for an admin."""
     routes = APIRouter(prefix="/admin", dependencies=[Depends(admin)])
@@ -44,13 +59,21 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         since: Annotated[str, Query(description="24h, 7d or a date")] = "24h",
     ) -> dict[str, Any]:
         """Return one row a request, newest first."""
-        from gateway.money.errors import ReportError
         from gateway.money.reports import request_rows
 
-        try:
+        with _reporting():
             return {"data": request_rows(running.ledger_url, since=since, limit=limit)}
-        except ReportError as exc:
-            raise InvalidRequest(str(exc), param="since") from exc
+
+    @routes.get("/reports")
+    def report(
+        by: Annotated[Literal["model", "route", "tenant", "key", "tag", "day"], Query()] = "model",
+        since: Annotated[str, Query(description="24h, 7d or a date")] = "24h",
+    ) -> dict[str, Any]:
+        """Return sums, and what was saved in each of the three ways it is told."""
+        from gateway.money.reports import cost_report
+
+        with _reporting():
+            return asdict(cost_report(running.ledger_url, by=by, since=since))
 
     cache_routes(routes, running)
     app.include_router(routes)

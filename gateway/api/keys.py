@@ -49,7 +49,7 @@ def with_a_key(caller: Annotated[Caller, Depends(admin)]) -> None:
 
 def _store(request: Request) -> KeyStore:
     running: Running = request.app.state.running
-    return KeyStore(keys_path(running.ledger_url), os.environ)
+    return KeyStore(keys_path(running.spool_url), os.environ)
 
 
 Store = Annotated[KeyStore, Depends(_store)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gateway.money.reports import Background, Group, Idle, Report
+    from gateway.money.savings import Measured
 
 _WANTING, _MISUSED = 1, 2
 
@@ -27,6 +28,7 @@ class By(StrEnum):
     route = "route"
     tenant = "tenant"
     key = "key"
+    tag = "tag"
     day = "day"
     request = "request"
 
@@ -83,31 +85,50 @@ def ledger_url(policy: Path | None, ledger: str | None) -> str:
         raise Misused("expected --policy or --ledger, found both; leave one out")
     if policy is None:
         return ledger or "sqlite:///frugal.db"
+    return _storage_of(policy)[0]
+
+
+def spool_url(policy: Path | None, ledger: str | None) -> str:
+    """Return the SQLite ledger beside which a gateway keeps its files. Raises Misused."""
+    if policy is not None and ledger is None:
+        return _storage_of(policy)[1]
+    return ledger_url(policy, ledger)
+
+
+def _storage_of(policy: Path) -> tuple[str, str]:
+    """Return a policy's ledger, and its spool."""
     from policies.loader import PolicyError
 
     try:
-        return _ledger_of(policy)
+        return _read_storage(policy)
     except OSError as exc:
         raise Misused(f"cannot read {policy}: {exc.strerror or exc}") from exc
     except (PolicyError, UnicodeDecodeError) as exc:
         raise Misused(str(exc)) from exc
 
 
-def _ledger_of(path: Path) -> str:
-    """Read `storage.ledger` alone: finance needs none of the secrets that serving does."""
+def _read_storage(path: Path) -> tuple[str, str]:
+    """Read these two alone: finance needs none of the secrets that serving does."""
+    from gateway.money.location import spool_of
     from policies.document import read_document
     from policies.loader import MAX_FILE, PolicyError
-    from policies.schema import Storage
+    from policies.schema import Spool, Storage
 
     with path.open(encoding="utf-8-sig") as file:
         document = read_document(file.read(MAX_FILE), name=str(path), env=os.environ)
-    where = ("storage", "ledger")
-    url = document.at(where)
-    if faults := [each for each in document.problems if each.path in ("", ".".join(where))]:
-        raise PolicyError(faults)
-    if url is not None and not isinstance(url, str):
-        raise Misused(f"{path}: storage.ledger: expected text, found {document.found(where)}")
-    return url or Storage().ledger
+    found: list[str | None] = []
+    for where in (("storage", "ledger"), ("storage", "spool", "file")):
+        value = document.at(where)
+        if faults := [each for each in document.problems if each.path in ("", ".".join(where))]:
+            raise PolicyError(faults)
+        if value is not None and not isinstance(value, str):
+            name = ".".join(where)
+            raise Misused(f"{path}: {name}: expected text, found {document.found(where)}")
+        found.append(value)
+    url, named = found
+    spool = path.parent / Path(named).expanduser() if named else Spool().file
+    url = url or Storage().ledger
+    return url, spool_of(url, spool)
 
 
 def _show_requests(url: str, since: str | None, limit: int | None, *, as_json: bool) -> None:
@@ -126,9 +147,10 @@ def _show_report(url: str, by: By, since: str | None, *, as_json: bool) -> None:
 
     report = cost_report(url, by=by.value, since=since)  # type: ignore[arg-type]
     if as_json:
-        print(json.dumps({**asdict(report), "total": asdict(report.total)}, indent=2))
+        print(json.dumps(asdict(report), indent=2))
         return
     _print(_report_table(report))
+    _print(_saved_table(report))
     if report.background or report.idle:
         _print(_other_table(report.background, report.idle))
 
@@ -173,7 +195,7 @@ def _bounds(row: dict[str, Any]) -> str:
 
 
 def _report_table(report: Report) -> Table:
-    numbers = ["requests", "tokens", "cost $", "saved $", "cache hits", "escalations", "estimated"]
+    numbers = ["requests", "tokens", "cost $", "cache hits", "escalations", "estimated"]
     table = _table(f"Costs by {report.by}", [report.by], numbers)
     for group in report.groups:
         table.add_row(_plain(group.name) or "(no answer)", *_sums(group))
@@ -187,11 +209,38 @@ def _sums(group: Group) -> list[str]:
         f"{group.requests:,}",
         f"{group.tokens:,}",
         _dollars(group.cost_nano_usd),
-        _dollars(group.saved_nano_usd),
         f"{group.cache_hits:,}",
         f"{group.escalations:,}",
         f"{group.estimated:,}",
     ]
+
+
+def _saved_table(report: Report) -> Table:
+    """Show what was saved in the three ways that it can be told, which do not add up."""
+    table = _table("Saved, told three ways", ["how", "where"], ["$", "95 % interval"])
+    for group in (*report.groups, report.total):
+        if group.saved_nano_usd:
+            name = _plain(group.name) or "(no answer)"
+            table.add_row("below the reference's list price", name, _dollars(group.saved_nano_usd))
+    for group in (*report.groups, report.total):
+        if group.cache_saved_nano_usd:
+            name = _plain(group.name) or "(no answer)"
+            table.add_row("by the caches", name, _dollars(group.cache_saved_nano_usd))
+    for line in report.measured:
+        table.add_row(
+            "measured by the control arm", f"route {_plain(line.route)}", *_interval(line)
+        )
+    if not report.measured:
+        table.add_row("measured by the control arm", "", "not measured yet")
+    return table
+
+
+def _interval(line: Measured) -> tuple[str, str]:
+    if line.saved_nano_usd is None or line.low_nano_usd is None or line.high_nano_usd is None:
+        seen = f"{line.control_requests:,} against {line.policy_requests:,} requests"
+        return "not measured yet", seen
+    ends = (_dollars(line.low_nano_usd), _dollars(line.high_nano_usd))
+    return _dollars(line.saved_nano_usd), " to ".join(ends)
 
 
 def _other_table(background: tuple[Background, ...], idle: tuple[Idle, ...]) -> Table:

@@ -142,10 +142,10 @@ def _store(policy: Path | None, ledger: str | None) -> KeyStore:
 
     from gateway.access.key_store import KeyStore, keys_path
     from gateway.cli.costs import Misused as MisusedPolicy
-    from gateway.cli.costs import ledger_url
+    from gateway.cli.costs import spool_url
 
     try:
-        return KeyStore(keys_path(ledger_url(policy, ledger)), os.environ)
+        return KeyStore(keys_path(spool_url(policy, ledger)), os.environ)
     except MisusedPolicy as exc:
         raise Misused(str(exc)) from exc
 

@@ -24,6 +24,7 @@ from gateway.edge import App
 from gateway.engines import running_engines
 from gateway.http import http_protocol
 from gateway.money.ledger import Ledger, LedgerError, ledger_at
+from gateway.money.location import spool_of
 from gateway.money.prices import UnknownPrice
 from gateway.settings import Settings
 from gateway.workers import NOT_STARTED, run_workers
@@ -77,7 +78,8 @@ def with_server(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
 def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
     """Serve until interrupted."""
     server = policy.server
-    asyncio.run(_prove(ledger_at(settings.ledger or policy.storage.ledger)))
+    ledger_url = settings.ledger or policy.storage.ledger
+    asyncio.run(_prove(ledger_at(spool_of(ledger_url, policy.storage.spool.file))))
     public, admin = listen(server.host, server.port), listen(server.admin_host, server.admin_port)
     listens = f"frugal-gateway listens on {_address(public)} (admin: {_address(admin)})"
     if server.workers == 1:

@@ -148,6 +148,7 @@ class Ledger:
         self._intents = intents
         self._recovering: asyncio.Task[None] | None = None
         self._is_writing = False
+        self._is_held_back = False
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._probe_s = probe_s
@@ -273,7 +274,16 @@ class Ledger:
     @property
     def is_healthy(self) -> bool:
         """Return whether billable work may be started."""
-        return self._fault is None and not self._is_closing and self.waiting * 2 < self._max_waiting
+        return (
+            self._fault is None
+            and not self._is_closing
+            and not self._is_held_back
+            and self.waiting * 2 < self._max_waiting
+        )
+
+    def hold_back(self, is_held_back: bool) -> None:
+        """Say whether billable work must wait for a reason beyond this ledger's own."""
+        self._is_held_back = is_held_back
 
     @property
     def fault(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from gateway.money.errors import LedgerRefused
 
@@ -26,12 +26,13 @@ def locate(url: str) -> SqliteLocation:
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
         raise LedgerRefused(
-            f"expected a ledger such as sqlite:///frugal.db, found {_shown(url)}; "
-            "no other database is supported yet"
+            "expected a ledger such as sqlite:///frugal.db or postgresql://user@host/database, "
+            f"found {shown_url(url)}"
         )
     if parts.netloc or len(parts.path) < 2:
         raise LedgerRefused(
-            f"expected a file: sqlite:///relative.db or sqlite:////absolute.db, found {_shown(url)}"
+            "expected a file: sqlite:///relative.db or sqlite:////absolute.db, "
+            f"found {shown_url(url)}"
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "normal")
@@ -48,7 +49,17 @@ def intents_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-intents")
 
 
-def _shown(url: str) -> str:
+def is_postgres(url: str) -> bool:
+    """Return whether a ledger is in PostgreSQL."""
+    return urlsplit(url).scheme in ("postgresql", "postgres")
+
+
+def spool_of(ledger_url: str, file: Path) -> str:
+    """Return the SQLite ledger that a process writes: the ledger itself, or PostgreSQL's spool."""
+    return f"sqlite:///{quote(str(file))}" if is_postgres(ledger_url) else ledger_url
+
+
+def shown_url(url: str) -> str:
     """Return a URL without the password that it may hold."""
     parts = urlsplit(url)
     return f"{parts.scheme}://…" if "@" in parts.netloc else repr(url)

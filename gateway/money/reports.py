@@ -1,43 +1,47 @@
-"""What the ledger tells: one row a request, or sums by model, route, tenant, key or day.
+"""What the ledger tells: one row a request, or sums by model, route, tenant, key, tag or day.
 
 Reads only. Every dollar is in exactly one line: what tenants pay is in the
 groups, what the gateway pays on its own account (audits, controls) in lines by
-purpose, and the time that our own machines stood idle in lines by model.
+purpose, and the time that our own machines stood idle in lines by model. What
+was saved is told in three ways that are never added up: against the list price
+of the reference model, by the caches, and as measured by a control arm.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import URL, ColumnElement, Select, Table, and_, case, create_engine, func, select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import FromClause, Select, literal, select
 
-from gateway.money.errors import LedgerError, ReportError
-from gateway.money.location import locate
-from gateway.money.records import GATEWAY
-from gateway.money.schema import BUCKETS, attempt, entry, uptime
+from gateway.money.cells import HOUR_US, Span, sum_of, tokens
+from gateway.money.databases import reading
+from gateway.money.errors import ReportError
+from gateway.money.location import is_postgres
+from gateway.money.rollup import OWN, kept_since_us, position
+from gateway.money.savings import Arm, Measured, measured
+from gateway.money.schema import ENTRY_SUMS, entry, rollup, rollup_arm, rollup_call, uptime
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
-By = Literal["model", "route", "tenant", "key", "day"]
+By = Literal["model", "route", "tenant", "key", "tag", "day"]
 WAYS: tuple[str, ...] = get_args(By)
 
-_DAY_US = 86_400_000_000
-_HOUR_US = 3_600_000_000
 _SHOWN_BUCKETS = ("input", "cached_input", "cache_write", "output", "reasoning")
-_REJECTED = ("rejected", "rejected_early")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Sums over some requests. `escalations` counts drafts that were not good enough."""
+    """Sums over some requests. `escalations` counts drafts that were not good enough.
+
+    `saved_nano_usd` is what models' answers cost less than at the reference
+    model's list price, `cache_saved_nano_usd` what hits would have cost there.
+    """
 
     name: str
     requests: int = 0
@@ -47,6 +51,7 @@ class Group:
     cache_hits: int = 0
     escalations: int = 0
     estimated: int = 0
+    cache_saved_nano_usd: int = 0
 
     def __add__(self, other: Group) -> Group:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)[1:]}
@@ -75,17 +80,14 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was spent in a time, each dollar once."""
+    """All that was spent in a time, each dollar once; by tag, in each group that it belongs to."""
 
     by: str
     groups: tuple[Group, ...]
     background: tuple[Background, ...]
     idle: tuple[Idle, ...]
-
-    @property
-    def total(self) -> Group:
-        """Return the sum of the groups."""
-        return sum(self.groups, Group("total"))
+    measured: tuple[Measured, ...] = ()
+    total: Group = Group("total")
 
 
 def request_rows(
@@ -98,7 +100,7 @@ def request_rows(
     """
     wanted = select(entry).where(_started_since(since, now))
     wanted = wanted.order_by(entry.c.started_at_us.desc(), entry.c.request_id.desc())
-    with _reading(url) as connection:
+    with reading(url) as connection:
         return [_request_row(row._asdict()) for row in connection.execute(wanted.limit(limit))]
 
 
@@ -110,32 +112,30 @@ def cost_report(
     Raises ReportError, LedgerError.
     """
     moment = now or datetime.now(UTC)
-    recent = _started_since(since, moment)
-    with _reading(url) as connection:
-        groups = _by_model(connection, recent) if by == "model" else _by(connection, by, recent)
+    since_us = _since_us(since, moment)
+    with reading(url) as connection:
+        span = span_from(connection, since_us, is_file=not is_postgres(url))
+        groups = _by_model(connection, span) if by == "model" else _by(connection, by, span)
         return Report(
             by,
             tuple(groups),
-            tuple(_background(connection, recent)),
-            tuple(_idle(connection, _since_us(since, moment), _micros(moment))),
+            tuple(_background(connection, span)),
+            tuple(_idle(connection, span, since_us, _micros(moment))),
+            tuple(_measured(connection, span)),
+            _total(connection, span),
         )
 
 
-@contextmanager
-def _reading(url: str) -> Iterator[Connection]:
-    path = locate(url).path
-    if not path.is_file():
-        raise LedgerError(f"ledger {path}: no such file; is this the ledger that `serve` writes?")
-    quoted = path.absolute().as_uri()
-    uri = URL.create("sqlite", database=quoted, query={"mode": "ro", "uri": "true"})
-    engine = create_engine(uri, poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except DBAPIError as exc:
-        raise LedgerError(f"ledger {path}: cannot be read as a ledger: {exc.orig}") from exc
-    finally:
-        engine.dispose()
+def span_from(connection: Connection, since_us: int, *, is_file: bool) -> Span:
+    """Return what to read for a report from a moment on.
+
+    Where the lines of its first hour are gone, all of that hour is taken.
+    """
+    upto = position(connection, OWN)[0] if is_file else None
+    hour = since_us // HOUR_US
+    if since_us == hour * HOUR_US or hour * HOUR_US < kept_since_us(connection):
+        return Span(hour, None, upto)
+    return Span(hour + 1, since_us, upto)
 
 
 def _request_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,131 +152,127 @@ def _request_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by(connection: Connection, by: By, recent: ColumnElement[bool]) -> Iterator[Group]:
-    is_day = by == "day"
-    name = entry.c.started_at_us // _DAY_US if is_day else entry.c[by]
-    for row in connection.execute(_sums_of_entries(name, recent)):
-        yield _group(_day(row.name) if is_day else row.name, row)
+def _by(connection: Connection, by: By, span: Span) -> Iterable[Group]:
+    cells = span.cells(rollup)
+    name = {"day": cells.c.hour // 24, "tag": cells.c.tags}.get(by)
+    rows = connection.execute(_grouped(cells, cells.c[by] if name is None else name))
+    if by == "tag":
+        return _by_tag(rows)
+    return [_group(_day(row.name) if by == "day" else row.name, row) for row in rows]
 
 
-def _by_model(connection: Connection, recent: ColumnElement[bool]) -> Iterator[Group]:
+def _by_tag(rows: Iterable[Row[Any]]) -> list[Group]:
+    """Count a request in the group of each of its tags, and without any in one of no name."""
+    found: dict[str, Group] = {}
+    for row in rows:
+        for tag in json.loads(row.name) or [""]:
+            found[tag] = found.get(tag, Group(tag)) + _group(tag, row)
+    return [found[tag] for tag in sorted(found)]
+
+
+def _by_model(connection: Connection, span: Span) -> Iterator[Group]:
     """Count requests by who answered, money and tokens by who was called."""
+    cells = span.cells(rollup)
+    rows = connection.execute(_grouped(cells, cells.c.model))
     answered = {
-        row.name: Group(row.name, row.requests, 0, 0, row.saved, row.hits)
-        for row in connection.execute(_sums_of_entries(entry.c.model, recent))
+        row.name: replace(
+            _group(row.name, row), tokens=0, cost_nano_usd=0, escalations=0, estimated=0
+        )
+        for row in rows
     }
     called = {
-        row.name: Group(row.name, 0, row.tokens, row.cost, 0, 0, row.escalations, row.estimated)
-        for row in connection.execute(_sums_of_attempts(recent))
+        name: Group(name, 0, int(used), int(cost), 0, 0, int(escalations), int(estimated))
+        for name, used, cost, escalations, estimated in connection.execute(_called(span))
     }
     for name in sorted(answered.keys() | called.keys()):
         yield answered.get(name, Group(name)) + called.get(name, Group(name))
 
 
-def _sums_of_entries(name: ColumnElement[Any], recent: ColumnElement[bool]) -> Select[Any]:
-    was_rejected = (
-        select(attempt.c.seq)
-        .where(attempt.c.request_id == entry.c.request_id, attempt.c.outcome.in_(_REJECTED))
-        .where(attempt.c.purpose == "serve")
-        .correlate(entry)
-        .exists()
+def _total(connection: Connection, span: Span) -> Group:
+    return _group(
+        "total", connection.execute(_grouped(span.cells(rollup), literal("total"))).first()
     )
-    sums = (
-        func.count().label("requests"),
-        _sum(_tokens(entry)).label("tokens"),
-        _sum(entry.c.cost_nano_usd).label("cost"),
-        _sum(entry.c.saved_nano_usd).label("saved"),
-        _count(entry.c.cache.in_(("exact", "semantic"))).label("hits"),
-        _count(was_rejected).label("escalations"),
-        _sum(entry.c.estimated).label("estimated"),
-    )
+
+
+def _grouped(cells: FromClause, name: ColumnElement[Any]) -> Select[Any]:
     labelled = name.label("name")
-    return select(labelled, *sums).where(recent).group_by(labelled).order_by(labelled)
+    sums = (sum_of(cells.c[column]).label(column) for column in ENTRY_SUMS)
+    return select(labelled, *sums).group_by(labelled).order_by(labelled)
 
 
-def _sums_of_attempts(recent: ColumnElement[bool]) -> Select[Any]:
-    is_rejected = and_(attempt.c.outcome.in_(_REJECTED), attempt.c.purpose == "serve")
+def _called(span: Span) -> Select[Any]:
+    """Sum up what tenants paid for, by the model that was called."""
+    cells = span.cells(rollup_call)
     sums = (
-        _sum(_tokens(attempt)).label("tokens"),
-        _sum(attempt.c.cost_nano_usd).label("cost"),
-        _count(is_rejected).label("escalations"),
-        _sum(attempt.c.estimated).label("estimated"),
+        sum_of(tokens(cells)).label("tokens"),
+        sum_of(cells.c.cost_nano_usd).label("cost"),
+        sum_of(cells.c.escalations).label("escalations"),
+        sum_of(cells.c.estimated).label("estimated"),
     )
-    return (
-        select(attempt.c.model.label("name"), *sums)
-        .join(entry, entry.c.request_id == attempt.c.request_id)
-        .where(recent, attempt.c.payer != GATEWAY)
-        .group_by(attempt.c.model)
-    )
+    name = cells.c.model.label("name")
+    return select(name, *sums).where(cells.c.is_own == 0).group_by(name)
 
 
-def _background(connection: Connection, recent: ColumnElement[bool]) -> Iterator[Background]:
+def _background(connection: Connection, span: Span) -> Iterator[Background]:
+    cells = span.cells(rollup_call)
     sums = (
-        func.count().label("attempts"),
-        _sum(_tokens(attempt)).label("tokens"),
-        _sum(attempt.c.cost_nano_usd).label("cost"),
+        sum_of(cells.c.calls).label("attempts"),
+        sum_of(tokens(cells)).label("tokens"),
+        sum_of(cells.c.cost_nano_usd).label("cost"),
     )
-    wanted = (
-        select(attempt.c.purpose, *sums)
-        .join(entry, entry.c.request_id == attempt.c.request_id)
-        .where(recent, attempt.c.payer == GATEWAY)
-        .group_by(attempt.c.purpose)
-        .order_by(attempt.c.purpose)
-    )
+    wanted = select(cells.c.purpose, *sums).where(cells.c.is_own == 1)
+    wanted = wanted.group_by(cells.c.purpose).order_by(cells.c.purpose)
     for row in connection.execute(wanted):
-        yield Background(row.purpose, row.attempts, row.tokens, row.cost)
+        yield Background(row.purpose, int(row.attempts), int(row.tokens), int(row.cost))
 
 
-def _idle(connection: Connection, since_us: int, now_us: int) -> Iterator[Idle]:
+def _measured(connection: Connection, span: Span) -> Iterator[Measured]:
+    """Compare the arms of every route that has requests in its control arm."""
+    cells = span.cells(rollup_arm)
+    sums = (sum_of(cells.c[name]) for name in ("requests", "cost_nano_usd", "cost_squared"))
+    wanted = select(cells.c.route, cells.c.arm, *sums).group_by(cells.c.route, cells.c.arm)
+    arms: dict[str, dict[str, Arm]] = {}
+    for route, arm, requests, cost, squared in connection.execute(wanted):
+        arms.setdefault(route, {})[arm] = Arm(int(requests), int(cost), float(squared))
+    for route in sorted(arms):
+        if "control" in arms[route]:
+            yield measured(route, arms[route]["control"], arms[route].get("policy", Arm()))
+
+
+def _idle(connection: Connection, span: Span, since_us: int, now_us: int) -> Iterator[Idle]:
     """Compare how long each model's machine was up with how long its calls kept it busy."""
     up: dict[str, int] = {}
     worth: dict[str, int] = {}
     for row in connection.execute(select(uptime).where(uptime.c.seen_at_us > since_us)):
-        span = max(0, min(row.seen_at_us, now_us) - max(row.started_at_us, since_us))
-        up[row.model] = up.get(row.model, 0) + span
-        worth[row.model] = worth.get(row.model, 0) + span * row.machine_hour_nano_usd
-    busy = _busy(connection, since_us)
-    for model, span in sorted(up.items()):
-        used = min(busy.get(model, 0), span)
-        rate = worth[model] // span if span else 0
-        yield Idle(model, span, used, (span - used) * rate // _HOUR_US)
+        time_us = max(0, min(row.seen_at_us, now_us) - max(row.started_at_us, since_us))
+        up[row.model] = up.get(row.model, 0) + time_us
+        worth[row.model] = worth.get(row.model, 0) + time_us * row.machine_hour_nano_usd
+    busy = _busy(connection, span) if up else {}
+    for model, time_us in sorted(up.items()):
+        used = min(busy.get(model, 0), time_us)
+        rate = worth[model] // time_us if time_us else 0
+        yield Idle(model, time_us, used, (time_us - used) * rate // HOUR_US)
 
 
-def _busy(connection: Connection, since_us: int) -> dict[str, int]:
-    wanted = (
-        select(attempt.c.model, _sum(attempt.c.compute_us).label("busy"))
-        .join(entry, entry.c.request_id == attempt.c.request_id)
-        .where(entry.c.started_at_us >= since_us)
-        .group_by(attempt.c.model)
-    )
-    return {row.model: row.busy for row in connection.execute(wanted)}
+def _busy(connection: Connection, span: Span) -> dict[str, int]:
+    cells = span.cells(rollup_call)
+    wanted = select(cells.c.model, sum_of(cells.c.compute_us)).group_by(cells.c.model)
+    return {model: int(busy) for model, busy in connection.execute(wanted)}
 
 
-def _tokens(table: Table) -> ColumnElement[int]:
-    total: ColumnElement[int] = table.c[BUCKETS[0]]
-    for bucket in BUCKETS[1:]:
-        total = total + table.c[bucket]
-    return total
-
-
-def _sum(column: ColumnElement[Any]) -> ColumnElement[int]:
-    return func.coalesce(func.sum(column), 0)
-
-
-def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return _sum(case((condition, 1), else_=0))
-
-
-def _group(name: str, row: Row[Any]) -> Group:
+def _group(name: str, row: Row[Any] | None) -> Group:
+    if row is None:
+        return Group(name)
     return Group(
         name,
-        row.requests,
-        row.tokens,
-        row.cost,
-        row.saved,
-        row.hits,
-        row.escalations,
-        row.estimated,
+        int(row.requests),
+        int(row.tokens),
+        int(row.cost_nano_usd),
+        int(row.saved_nano_usd),
+        int(row.cache_hits),
+        int(row.escalations),
+        int(row.estimated),
+        int(row.cache_saved_nano_usd),
     )
 
 

@@ -196,15 +196,20 @@ async def serving(
     env: Mapping[str, str] | None = None,
     path: Path | None = None,
     ledger_options: str = "",
+    ledger: str | None = None,
 ) -> AsyncIterator[Gateway]:
     """Serve a policy's text on a free port of loopback, with the ledger in `folder`.
 
-    A reload reads the policy from `path`.
+    A reload reads the policy from `path`. With another `ledger`, the policy's
+    spool should be `ledger.db`.
     """
     books = Books(folder / "ledger.db")
     checked = parse_policy(policy, name="policy.yaml", env=env or {}, folder=folder)
     apps = create_app(
-        Settings(path, ledger=books.url + ledger_options), checked, providers=providers, clock=clock
+        Settings(path, ledger=ledger or books.url + ledger_options),
+        checked,
+        providers=providers,
+        clock=clock,
     )
     watched = Watched(apps.public)
     http = http_protocol(checked.server)
@@ -291,13 +296,17 @@ def frugal(*arguments: str) -> list[str]:
 
 @contextlib.contextmanager
 def frugal_serve(
-    policy: str, folder: Path, *arguments: str, env: Mapping[str, str] | None = None
+    policy: str,
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    ledger: str | None = None,
 ) -> Iterator[Served]:
     """Run `frugal serve` on free ports; yield it once it takes requests."""
     path = folder / "policy.yaml"
     path.write_text(policy)
     books, log = Books(folder / "ledger.db"), folder / "serve.log"
-    options = ("--port", "0", "--admin-port", "0", "--ledger", books.url, *arguments)
+    options = ("--port", "0", "--admin-port", "0", "--ledger", ledger or books.url, *arguments)
     with log.open("wb") as sink:
         process = subprocess.Popen(
             frugal("serve", str(path), *options),

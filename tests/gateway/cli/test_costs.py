@@ -56,7 +56,7 @@ def test_requests_are_printed_as_json_of_the_documented_shape(url):
     assert done.stdout.count("\n") == len(rows) + 2
 
 
-@pytest.mark.parametrize("by", ["model", "route", "tenant", "key", "day"])
+@pytest.mark.parametrize("by", ["model", "route", "tenant", "key", "tag", "day"])
 def test_sums_are_printed_as_json_with_their_total(url, by):
     told = json.loads(_run("--ledger", url, "--by", by, "--json").stdout)
 
@@ -160,3 +160,29 @@ def test_a_time_that_is_none_is_misuse(url):
 
 def test_help_has_an_example():
     assert "frugal costs --policy" in " ".join(_run("--help").stdout.split())
+
+
+def test_what_was_saved_is_told_three_ways_and_never_in_one_sum(tmp_path):
+    store = SqliteStore(tmp_path / "ledger.db")
+    store.open()
+    for number in range(70):
+        is_control = number < 30
+        store.commit(
+            [entry(f"{number}", saved_nano_usd=0 if is_control else 2_000_000_000)],
+            [
+                attempt(
+                    f"{number}",
+                    purpose="control" if is_control else "serve",
+                    cost_nano_usd=3_000_000_000 if is_control else 1_000_000_000,
+                )
+            ],
+        )
+    store.commit([entry("hit", cache="exact", cost_nano_usd=0, saved_nano_usd=5_000_000_000)], [])
+    store.close()
+    shown = _run("--ledger", f"sqlite:///{tmp_path}/ledger.db", "--by", "route").stdout
+
+    assert "85.000000" not in shown
+    for line in ("list price │ auto", "by the caches", "measured by the control arm"):
+        assert line in shown
+    for dollars in (" 80.000000", " 5.000000", "80.000000 to 80.000000"):
+        assert dollars in shown

@@ -143,7 +143,7 @@ def test_by_model_money_goes_to_who_was_called_and_requests_to_who_answered(url)
 
     assert report.groups == (
         Group("", requests=1),
-        Group("mini", 3, 28, 109, 50, 1, 0, 1),
+        Group("mini", 3, 28, 109, -50, 1, 0, 1, 100),
         Group("tiny", 1, 22, 80, 70, 0, 1, 0),
     )
 
@@ -161,7 +161,7 @@ def test_every_grouping_has_its_names_and_the_same_total(url, by, names):
     report = cost_report(url, by=by, now=NOW)
 
     assert [group.name for group in report.groups] == names
-    assert report.total == Group("total", 5, 50, 189, 120, 1, 1, 1)
+    assert report.total == Group("total", 5, 50, 189, 20, 1, 1, 1, 100)
 
 
 def test_the_total_by_model_is_the_same_money(url):

@@ -1,0 +1,87 @@
+"""Connections to a ledger's database, whichever it is: SQLite, or PostgreSQL through psycopg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from gateway.money.errors import LedgerError, LedgerRefused
+from gateway.money.location import is_postgres, locate, shown_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_CONNECT_WITHIN_S = 5
+_ANSWER_WITHIN_MS = 60_000
+
+
+def sqlite_engine(path: Path, *, read_only: bool = False, wait_s: float = 5.0) -> Engine:
+    """Return an engine that opens the file anew for each connection.
+
+    Its transactions begin where the statement `BEGIN` says so, and nowhere else.
+    """
+    query = {"mode": "ro" if read_only else "rw", "uri": "true"}
+    uri = URL.create("sqlite", database=path.absolute().as_uri(), query=query)
+    options = {"timeout": wait_s, "isolation_level": None}
+    return create_engine(uri, poolclass=NullPool, connect_args=options)
+
+
+def postgres_engine(url: str) -> Engine:
+    """Return an engine of one connection that is kept, and made anew when it broke.
+
+    Raises LedgerRefused for a URL that cannot be read, or without psycopg.
+    """
+    check_postgres(url)
+    options = {
+        "connect_timeout": _CONNECT_WITHIN_S,
+        "application_name": "frugal",
+        "options": f"-c statement_timeout={_ANSWER_WITHIN_MS} -c timezone=UTC",
+    }
+    try:
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError) as exc:
+        raise LedgerRefused(
+            f"expected postgresql://user:password@host:5432/database, found {shown_url(url)}"
+        ) from exc
+    return create_engine(
+        parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=options
+    )
+
+
+def check_postgres(url: str) -> None:
+    """Raise LedgerRefused where PostgreSQL is wanted and psycopg is not installed."""
+    if is_postgres(url) and find_spec("psycopg") is None:
+        raise LedgerRefused(
+            "a ledger in PostgreSQL needs psycopg: pip install 'frugal-gateway[postgres]'"
+        )
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """Open a ledger for reading, within one view of it. Raises LedgerError."""
+    is_file = not is_postgres(url)
+    path = locate(url).path if is_file else None
+    if path is not None and not path.is_file():
+        raise LedgerError(f"ledger {path}: no such file; is this the ledger that `serve` writes?")
+    engine = sqlite_engine(path, read_only=True) if path is not None else postgres_engine(url)
+    try:
+        with engine.connect() as connection:
+            if path is not None:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield connection
+            connection.rollback()
+    except DBAPIError as exc:
+        where = path or shown_url(url)
+        why = str(exc.orig).partition("\n")[0]
+        raise LedgerError(f"ledger {where}: cannot be read as a ledger: {why}") from exc
+    finally:
+        engine.dispose()
