@@ -7,9 +7,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from policies.scalars import Name, Probability, Usd, Whole
+from policies.scalars import Duration, Name, Probability, Usd, Whole
 from policies.section import Section
 
+Priority = Literal["high", "normal", "low"]
 Period = Literal["hour", "day", "month", "total"]
 
 
@@ -65,9 +66,15 @@ class Rates(Section):
 
 
 class Limits(Rates):
-    """What one key, tenant or route may ask and spend."""
+    """What one key, tenant or route may ask and spend.
+
+    `priority` says who goes first in the queue and who is turned away first
+    under overload; that of a key goes before that of its tenant, of the route
+    and of all.
+    """
 
     budget: Budgets = ()
+    priority: Priority = "normal"
 
     def over(self, defaults: Limits) -> Limits:
         """Return these limits, with the defaults where nothing is written."""
@@ -82,15 +89,24 @@ class TagLimits(Section):
     budget: Budgets = ()
 
 
+class QueueRules(Section):
+    """How long a request waits for a rate or for room before it is refused, and how many may."""
+
+    max_wait: Duration = 2.0
+    max_waiting: Whole = Field(100, ge=1, le=100_000)
+
+
 class DefaultLimits(Limits):
     """The limits of every key that has none of its own, and those of tenants and tags.
 
     `without_redis` says what happens to rates while the shared store cannot be
     reached: all may pass (`open`), none (`closed`), or each process grants
-    `local_share` of the limit. Budgets never open.
+    `local_share` of the limit. Budgets never open. With a `queue`, requests
+    past a rate or a concurrency wait their turn.
     """
 
     tenants: dict[Name, Limits] = Field(default_factory=dict)
     tags: dict[Name, TagLimits] = Field(default_factory=dict)
+    queue: QueueRules | None = None
     without_redis: Literal["open", "closed", "local"] = "local"
     local_share: Probability = Field(0.25, gt=0)

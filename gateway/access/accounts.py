@@ -9,7 +9,7 @@ from gateway.access.keys import Caller
 from gateway.access.meters import Pace, Purse, Room, Scope
 from gateway.access.windows import Window, window_at
 from gateway.money.price import to_nano
-from policies.limits import Budget, Limits, Rates
+from policies.limits import Budget, Limits, Priority, Rates
 from policies.schema import Policy, Route
 
 _PER = {"hour": "an hour", "day": "a day", "month": "a month", "total": "in all"}
@@ -94,6 +94,13 @@ class Accounts:
             )
             self._found[key] = found
         return found[1]
+
+    def priority(self, caller: Caller, route: Route) -> Priority:
+        """Return the priority of a caller's requests: the first that is written."""
+        for limits in (caller.limits, self._defaults.tenants.get(caller.tenant), route.limits):
+            if limits is not None and "priority" in limits.model_fields_set:
+                return limits.priority
+        return self._defaults.priority
 
     def of_model(self, name: str) -> Meters | None:
         """Return what counts the calls of one model, None where nothing does."""

@@ -25,6 +25,7 @@ from gateway.access.meters import (
 from gateway.access.permit import Permit, both
 from gateway.access.refusals import told
 from gateway.access.spent import Spending, nothing_spent
+from gateway.access.waiting import WaitingRoom
 from gateway.access.worst_case import WorstCase, expected_tokens, models_of
 from gateway.errors import (
     LimitsUnavailable,
@@ -33,6 +34,7 @@ from gateway.errors import (
 from gateway.money.errors import LedgerError
 from gateway.money.prices import PriceBook
 from gateway.wire import Part
+from policies.limits import QueueRules
 from router.eligibility import why_unable
 from router.types import Capabilities
 
@@ -54,7 +56,9 @@ class Admission:
         capabilities: Mapping[str, Capabilities],
         clock: Clock,
         spending: Spending = nothing_spent,
+        queue: QueueRules | None = None,
     ) -> None:
+        self._waiting = WaitingRoom(queue, self._ask, store) if queue is not None else None
         self._spending = spending
         self._accounts = accounts
         self._store = store
@@ -82,10 +86,10 @@ class Admission:
         if meters.is_empty:
             return
         if permit is None:
-            permit = Permit(self._store)
+            permit = Permit(self._store, self._waiting.tell if self._waiting else None)
         entrance = None if permit.has_entered else _entrance(meters)
         work = None if is_free else self._work(entry, meters)
-        result = await self._take(permit, entrance, work)
+        result = await self._take(entry, permit, entrance, work)
         if isinstance(result, Refused) and _is_of(result, "cheapest"):
             work, result = await self._take_cheapest(entry, permit, meters, entrance, result)
         if isinstance(result, Refused):
@@ -117,10 +121,14 @@ class Admission:
         return self._accounts.of_model(name) is not None
 
     async def _take(
-        self, permit: Permit, entrance: Claim | None, work: Claim | None
+        self, entry: Entry, permit: Permit, entrance: Claim | None, work: Claim | None
     ) -> Taken | Refused:
         whole = both(entrance, work)
-        result = await self._ask(whole)
+        if self._waiting is None or not (whole.paces or whole.rooms):
+            result = await self._ask(whole)
+        else:
+            priority = self._accounts.priority(entry.caller, entry.route)
+            result = await self._waiting.take(whole, entry.caller.tenant, priority)
         if isinstance(result, Taken):
             permit.note(entrance, work, result, whole)
         return result
@@ -183,7 +191,7 @@ class Admission:
         )
         work = Claim(work.paces, (), purses)
         permit.cheapest = model
-        return work, await self._take(permit, entrance, work)
+        return work, await self._take(entry, permit, entrance, work)
 
     def _cheapest_able(self, entry: Entry) -> str | None:
         for model in entry.route.tiers:

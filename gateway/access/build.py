@@ -53,6 +53,7 @@ def admission_of(
         capabilities,
         clock,
         LedgerSpending(ledger_url, since=since, team=ALONE if is_shared else team),
+        policy.limits.queue,
     )
 
 

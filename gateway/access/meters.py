@@ -82,12 +82,13 @@ class Refused(Struct, frozen=True, gc=False):
     """A claim was not granted, and nothing of it taken.
 
     `wait_s` is how long until it could be, infinite where no time will help,
-    None where that depends on others.
+    None where that depends on others. `note` is what else there is to say.
     """
 
     meter: Pace | Room | Purse
     wait_s: float | None
     levels: tuple[Level, ...] = ()
+    note: str = ""
 
 
 class Unseeded(Struct, frozen=True, gc=False):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.access.gcra import Level
 from gateway.access.meters import Claim, LimitStore, Pace, Settler, Taken
 from gateway.access.refusals import rate_headers
 
 
 class Permit:
-    """What one request has taken. `cheapest` is the only model it may call, where that is set."""
+    """What one request has taken. `cheapest` is the only model it may call, where that is set.
 
-    def __init__(self, store: LimitStore) -> None:
+    `tell` is called once it has given everything back.
+    """
+
+    def __init__(self, store: LimitStore, tell: Callable[[], None] | None = None) -> None:
+        self._tell = tell
         self.cheapest: str | None = None
         self.levels: list[tuple[Pace, Level]] = []
         self._store = store
@@ -52,6 +58,8 @@ class Permit:
         for settler, claim in claims:
             settler.settle(claim, tokens=tokens, nano_usd=nano_usd)
         self._entrance = self._work = None
+        if self._tell is not None:
+            self._tell()
 
     def headers(self) -> dict[str, str]:
         """Return `x-ratelimit-*` as OpenAI names them, of the tightest limits."""

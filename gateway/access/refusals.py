@@ -17,6 +17,8 @@ _NO_RETRY = {"x-should-retry": "false"}
 def told(refused: Refused, claim: Claim) -> GatewayError:
     """Return what the client is told."""
     error = _refusal(refused, claim)
+    if refused.note:
+        error.message += f" ({refused.note})"
     paces = [pace for pace, _ in claim.paces]
     levels = list(zip(paces, refused.levels, strict=False))
     error.headers = {**error.headers, **rate_headers(levels)}
