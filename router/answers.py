@@ -179,7 +179,7 @@ def _unquoted(text: str) -> str | None:
 
 
 _LONE = re.compile(r"[(\[]?([A-Ja-j])[)\]]?")
-_CHOICE = re.compile(r"(?:\(([A-J])\)|([A-J])[).:])\s{1,3}(\S.{0,300})")
+_CHOICE = re.compile(r"(?:\(([A-J])\)[).:]?|([A-J])[).:])\s{1,3}(\S.{0,300})")
 
 
 def _choice(text: str) -> Answer | None:

@@ -8,22 +8,12 @@ tier above may do better, and costs nothing where it would refuse, too.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from policies.schema import Confidence
 from router.answers import same_answer
 from router.types import Ask, Draft, TokenStats, Verdict
-
-_FINISHED = frozenset(("stop", "tool_calls", "function_call"))
-_REFUSAL = re.compile(
-    r"\s*(?:(?:i['’]m|i am) (?:very |really |so )?sorry\b[^.!?\n]{0,40}?\b|sorry, (?:but )?"  # noqa: RUF001
-    r"|unfortunately,? |i apologi[sz]e\b[^.!?\n]{0,40}?\b|as an ai\b[^.!?\n]{0,60}?\b)?"
-    r"\bi(?: am|['’]m)?(?: can['’]?t| cannot| can not| unable to| not able to| won['’]t| will not)"  # noqa: RUF001
-    r" (?:help|assist|answer|provide|comply|do that|fulfil|discuss|engage|create|generate|write"
-    r"|continue|respond|give|share|support|participate)\b",
-    re.IGNORECASE,
-)
+from router.usability import is_servable, why_useless
 
 
 class LogprobScorer:
@@ -115,17 +105,8 @@ def _ranked(logprobs: Sequence[float], quantile: float) -> float:
 
 def never_good_enough(draft: Draft) -> Verdict | None:
     """Return the verdict on a draft that no confidence can save, else None."""
-    if not draft.tool_calls and not draft.text.strip():
-        return Verdict(False, None, "empty", servable=False)
-    if draft.finish_reason == "length":
-        return Verdict(False, None, "truncated")
-    if draft.finish_reason == "content_filter":
-        return Verdict(False, None, "filtered")
-    if draft.finish_reason not in _FINISHED:
-        return Verdict(False, None, "unfinished", servable=False)
-    if not draft.tool_calls and _REFUSAL.match(draft.text):
-        return Verdict(False, None, "refused")
-    return None
+    reason = why_useless(draft.text, draft.finish_reason, tool_calls=draft.tool_calls)
+    return None if reason is None else Verdict(False, None, reason, servable=is_servable(reason))
 
 
 def _compared(confidence: float, threshold: float, found: str = "") -> Verdict:
