@@ -10,11 +10,11 @@ Nothing is executed; numbers and the four operations are all there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_MOST = 4_000  # characters read of a text, from its end
+_MOST = 4_000  # characters of a text in which calculations are read, from its end
 _LARGEST = 1e15  # beyond this, floats no longer count in ones
 
 _LATEX = (
@@ -50,18 +50,20 @@ def equations(text: str) -> tuple[Equation, ...]:
     """Return the calculations of a text that could be read, in order."""
     if "=" not in text and "\u2248" not in text:
         return ()
-    found = []
+    found: list[Equation] = []
     for line in _lines(text[-_MOST:]):
         found.extend(_of_line(line))
     return tuple(found)
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Return the numbers of a text in order, also those in words up to twelve."""
-    return tuple(
-        _WORDS[found["word"].lower()] if found["word"] else _value(found["number"])
-        for found in _NUMBER.finditer(text[-_MOST:])
-    )
+    """Return the numbers of a text that are written in digits, in order and without their sign."""
+    return tuple(map(_value, _NUMBER.findall(text)))
+
+
+def word_numbers(words: Iterable[str]) -> tuple[float, ...]:
+    """Return what number words (`twice`, `dozen`) stand for; the words in lower case."""
+    return tuple(_WORDS[word] for word in words if word in _WORDS)
 
 
 _UP_TO_TWELVE = (
@@ -72,11 +74,7 @@ _WORDS = {word: float(value) for value, word in enumerate(_UP_TO_TWELVE)} | {
     "half": 0.5, "quarter": 0.25, "third": 3.0, "thirds": 3.0, "fifth": 5.0, "twice": 2.0,
     "double": 2.0, "thrice": 3.0, "triple": 3.0, "dozen": 12.0, "hundred": 100.0,
 }  # fmt: skip
-_NUMBER = re.compile(
-    r"(?<![\w.])(?P<number>(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?)(?!\d)"
-    rf"|\b(?P<word>{'|'.join(_WORDS)})\b",
-    re.IGNORECASE,
-)
+_NUMBER = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
