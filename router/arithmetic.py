@@ -146,7 +146,7 @@ def _is_right(value: float, stated: _Expression) -> bool:
     slack = 0.5 * 10.0**-stated.decimals if stated.decimals else 0.0
     if stated.decimals == 0 and value != int(value):
         slack = 0.5  # "7 / 2 = 3" is rounding, if a crude one; "7 / 2 = 5" is not
-    return abs(value - stated.value) <= slack + 1e-6 * max(1.0, abs(value))
+    return abs(value - stated.value) <= slack + 1e-9 * max(1.0, abs(value))
 
 
 def _last_expression(tokens: Sequence[_Token]) -> _Expression | None:
@@ -155,7 +155,7 @@ def _last_expression(tokens: Sequence[_Token]) -> _Expression | None:
     for start, token in enumerate(kept):
         before = kept[start - 1] if start else _NOTHING
         # What follows an operation is only part of a calculation that could not be read.
-        if token.kind == "word" or before.kind == "number" or before.text in _OPERATIONS:
+        if token.kind in ("word", "stop") or before.kind == "number" or before.text in _OPERATIONS:
             continue
         read = _Reader(kept, start).whole()
         if read is not None:
@@ -165,23 +165,31 @@ def _last_expression(tokens: Sequence[_Token]) -> _Expression | None:
 
 def _first_expression(tokens: Sequence[_Token]) -> _Expression | None:
     """Read the expression that begins where the tokens begin."""
-    kept = _without_units(tokens)
+    kept = _without_units(tokens[:20])
     return _Reader(kept, 0).prefix() if kept else None
 
 
 def _without_units(tokens: Sequence[_Token]) -> list[_Token]:
     """Drop words that name a unit (`feet`, `feet/minute`); keep those that mean an operation."""
     kept: list[_Token] = []
+    after_unit = False
     for token in tokens:
-        if token.kind != "word":
-            kept.append(token)
-        elif len(token.text) == 1 and token.is_attached and token.text != "x":
+        is_word, was_after_unit = token.kind == "word", after_unit
+        after_unit = False
+        if is_word and len(token.text) == 1 and token.is_attached and token.text != "x":
             return []  # 5S: an unknown, not a unit
-        elif token.text in _TIMES and kept and _ends_a_value(kept[-1]):
-            kept.append(_Token("mark", "*"))
-        elif kept and kept[-1].text == "/":
+        if is_word and kept and _ends_a_value(kept[-1]):
+            if token.text in _TIMES:
+                kept.append(_Token("mark", "*"))
+            else:
+                after_unit = True
+        elif is_word and kept and kept[-1].text == "/":
             kept.pop()
-        elif not (kept and _ends_a_value(kept[-1])):
+        elif was_after_unit and token.text == "^":
+            after_unit = True  # cm^3
+        else:
+            if was_after_unit and token.kind == "number":
+                kept.append(_NOTHING)  # "of 12 is 12 / 2": another phrase begins
             kept.append(token)
     return kept[-40:]
 

@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from router.linear import fit_logistic, sigmoid
+from router.metrics import brier, calibration_error
 from router.state import State
 from router.types import RouterError
 
@@ -53,7 +55,7 @@ class Calibrator:
             x, y = self.values.reshape(2, -1)
             return np.where(np.isnan(given), np.nan, np.interp(inside, x, y))
         weights, bias = self.values[:-1], self.values[-1]
-        return _clipped(_sigmoid(_inputs(self.kind, inside) @ weights + bias))
+        return _clipped(sigmoid(_inputs(self.kind, inside) @ weights + bias))
 
     def to_state(self) -> State:
         """Return what is to be kept of it."""
@@ -98,16 +100,18 @@ def fit_calibrator(p: Any, y: Any, *, seed: int = 0) -> Calibrator:
     if labels.size == 0 or labels.min() == labels.max():
         return Calibrator()
     fold = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
+    # Fine bins of few labels measure chance.
+    bins = int(np.clip(len(labels) // 40, 3, BINS))
     plain = Calibrator()(estimates)
     best, least = Calibrator(), brier(plain, labels)
-    worst_error = expected_calibration_error(plain, labels)
+    worst_error = calibration_error(plain, labels, bins=bins)
     for kind in tries:
         held = np.empty_like(estimates)
         for each in range(_FOLDS):
             fitted = _fit(kind, estimates[fold != each], labels[fold != each])
             held[fold == each] = fitted(estimates[fold == each])
         score = brier(held, labels)
-        if score < least and expected_calibration_error(held, labels) <= worst_error:
+        if score < least and calibration_error(held, labels, bins=bins) <= worst_error:
             best, least = _fit(kind, estimates, labels), score
     return best
 
@@ -160,7 +164,11 @@ class RouteCalibrators:
         wanted = {"overall"}
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             wanted |= {f"route{at}" for at in range(len(names))}
-        if not isinstance(names, list) or set(state.parts) != wanted:
+        if (
+            not isinstance(names, list)
+            or len(wanted) != len(names) + 1
+            or (set(state.parts) != wanted)
+        ):
             raise CalibrationError(
                 f"calibrators: expected a list of routes and a part for each, found "
                 f"{sorted(state.parts)}; train the bundle again"
@@ -204,21 +212,10 @@ def _inputs(kind: Kind, p: Floats) -> Floats:
     return (odds[0] + odds[1])[..., None]
 
 
-def _logistic(x: Floats, y: Floats, *, rounds: int = 50) -> Floats:
-    """Fit weights and a bias by Newton steps, shrunk a little towards leaving p as it is."""
+def _logistic(x: Floats, y: Floats) -> Floats:
+    """Fit weights and a bias, shrunk a little towards leaving p as it is."""
     design = np.column_stack([x, np.ones(len(x))])
-    prior = np.append(np.ones(x.shape[1]), 0.0)
-    penalty = np.append(np.ones(x.shape[1]), 1e-3)
-    weights = prior.copy()
-    for _ in range(rounds):
-        mean = _sigmoid(design @ weights)
-        slope = design.T @ (mean - y) + penalty * (weights - prior)
-        curve = (design * (mean * (1.0 - mean) + 1e-9)[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(curve, slope)
-        weights = weights - np.clip(step, -2.0, 2.0)
-        if np.abs(step).max() < 1e-9:
-            break
-    return weights
+    return fit_logistic(design, y, towards=np.append(np.ones(x.shape[1]), 0.0), ridge=0.5)
 
 
 def _knots(p: Floats, y: Floats) -> Floats:
@@ -233,10 +230,6 @@ def _knots(p: Floats, y: Floats) -> Floats:
     found = np.array([[b[1] / b[2], b[0] / b[2]] for b in blocks])
     x, first = np.unique(found[:, 0], return_index=True)
     return np.concatenate([x, _clipped(found[first, 1])])
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return 1.0 / (1.0 + np.exp(-np.clip(x, -40.0, 40.0)))
 
 
 def _clipped(p: Floats) -> Floats:
@@ -262,24 +255,11 @@ def reliability(p: Any, y: Any, bins: int = BINS) -> list[Bin]:
     ]
 
 
-def expected_calibration_error(p: Any, y: Any, bins: int = BINS) -> float:
-    """Return the mean gap between what was said and what came, over bins of equal width."""
-    estimates, labels = _checked(p, y)
-    gaps = (rows.sum() * abs(s - c) for _, rows, s, c in _binned(estimates, labels, bins))
-    return float(sum(gaps) / max(1, len(labels)))
-
-
 def _binned(p: Floats, y: Floats, bins: int) -> Iterator[tuple[int, Any, float, float]]:
     place = np.minimum((p * bins).astype(np.intp), bins - 1)
     for at in np.unique(place):
         rows = place == at
         yield int(at), rows, float(p[rows].mean()), float(y[rows].mean())
-
-
-def brier(p: Any, y: Any) -> float:
-    """Return the mean squared error of estimates."""
-    estimates, labels = _checked(p, y)
-    return float(np.mean((estimates - labels) ** 2)) if labels.size else 0.0
 
 
 def error_by_chance(
