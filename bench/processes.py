@@ -38,7 +38,7 @@ def running(command: Sequence[str], *, ready: str | None = None) -> Iterator[int
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         if ready is not None:
-            _wait_for(ready, process)
+            wait_until_ready(ready, process)
         yield process.pid
     finally:
         process.terminate()
@@ -48,14 +48,21 @@ def running(command: Sequence[str], *, ready: str | None = None) -> Iterator[int
 @contextmanager
 def gateway(policy: Path, port: int) -> Iterator[int]:
     """Run `frugal serve` on loopback; yield its process id once it is ready."""
-    frugal = Path(sys.executable).with_name("frugal")
-    command = [str(frugal), "serve", str(policy), "--port", str(port), "--admin-port",
-               str(port + 1)]  # fmt: skip
-    with running(command, ready=f"http://127.0.0.1:{port}/health/ready") as pid:
+    with running(
+        frugal_command(policy, port), ready=f"http://127.0.0.1:{port}/health/ready"
+    ) as pid:
         yield pid
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def frugal_command(policy: Path, port: int, *more: str) -> list[str]:
+    """Return the command that serves a policy on loopback, its admin port beside."""
+    frugal = Path(sys.executable).with_name("frugal")
+    ports = ["--port", str(port), "--admin-port", str(port + 1)]
+    return [str(frugal), "serve", str(policy), *ports, *more]
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once `url` answers; exit where the process behind it ends before that."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < deadline:
