@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from gateway.access.key_store import keys_path
 from gateway.access.key_watch import KnownKeys, followed_keys
 from gateway.access.keys import KeyRing
 from gateway.access.meters import LimitStore
+from gateway.access.refused import Refusals
 from gateway.api.admin import admin_routes
 from gateway.api.keys import keys_routes
 from gateway.api.problems import answer_in_envelopes
@@ -59,6 +60,7 @@ class Running:
     team: Team = ALONE
     made_keys: KnownKeys | None = None
     site: Site | None = None
+    refusals: Refusals = field(default_factory=Refusals)
 
     def use(self, policy: Policy, pipeline: Pipeline) -> None:
         """Follow another policy from the next request on."""
@@ -221,6 +223,7 @@ class _Wiring:
                 ),
                 resilience=self.resilience,
                 near=meaning.near,
+                refusals=running.refusals,
                 embedding=meaning.embedding,
             )
         )

@@ -70,9 +70,9 @@ class Edge:
             await self._rest(scope, receive, _with_request_id(send, request_id))
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        pipeline = self._pipeline()
         try:
-            pipeline = self._pipeline()
-            request, reply = await _open(pipeline, scope, receive, request_id)
+            request, reply = await _opened(pipeline, scope, receive, request_id)
             if reply.is_instant:
                 await _instant(request, reply, send)
                 return
@@ -86,6 +86,17 @@ class Edge:
         except Exception:
             _log.exception("request %s failed", request_id)
             await send_error(send, GatewayError("the gateway failed; see its log"), request_id)
+
+
+async def _opened(
+    pipeline: Pipeline, scope: Scope, receive: Receive, request_id: str
+) -> tuple[ChatRequest, Reply]:
+    try:
+        return await _open(pipeline, scope, receive, request_id)
+    except GatewayError as exc:
+        if exc.is_refusal:
+            pipeline.refusals.count(exc.code or exc.type)
+        raise
 
 
 async def _open(

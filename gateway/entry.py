@@ -13,8 +13,9 @@ from gateway.access.permit import Permit
 from gateway.errors import GatewayError, ProviderError
 from gateway.features import Features
 from gateway.money import records
+from gateway.money.bounds import rates_of
 from gateway.money.estimate import estimate_usage
-from gateway.money.price import cost, to_nano
+from gateway.money.price import cost, from_nano, to_nano
 from gateway.money.prices import PriceBook
 from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.usage import NOTHING, Usage, total_usage
@@ -229,7 +230,15 @@ class Attempt:
             max_output=tariff.max_output.get(self.model),
             elapsed_s=self.latency_s if price.is_hourly else 0.0,
         )
-        upper = cost(own.upper, price)
+        # Which bucket the tokens would be billed in is not known either: the dearest bounds them.
+        most = rates_of(price).most_nano(
+            own.upper.input,
+            own.upper.output,
+            own.upper.compute_s,
+            is_rich=any(isinstance(m.content, list) for m in request.fields.messages),
+            is_spoken="modalities" in request.body,
+        )
+        upper = from_nano(most)
         if self.has_begun:
             return Spent(own.usage, cost(own.usage, price), cost(own.lower, price), upper)
         # Nothing came: the upstream may have made, and may bill, all of an answer or none.
@@ -262,6 +271,7 @@ class Entry:
         self.state: Literal["settled", "abandoned", "failed"] = "settled"
         self.cost_nano = 0
         self.saved_nano = 0
+        self.is_refused = False
         self.own_account: records.Purpose | None = None
         self.permit: Permit | None = None
         self.refusal: GatewayError | None = None
@@ -330,6 +340,7 @@ class Entry:
 
     def fail(self, exc: GatewayError) -> None:
         """Close with an error in place of an answer, or after part of one."""
+        self.is_refused = exc.is_refusal and not self.attempts
         self.state = "failed"
         self.status = exc.status
         self.error = exc.code or exc.type

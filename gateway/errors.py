@@ -12,7 +12,8 @@ GatewayError                       status, type, code
   ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
   ├ ModelLimited        429  a limit of ours on a model
   ├ ProviderRejected    their 4xx: not retried, not held against the breaker
-  └ CircuitOpen         503        a kind of ProviderUnavailable: not even asked
+  ├ ProviderBrokeOff    503        a kind of ProviderUnavailable: it may be billed
+  └ CircuitOpen         503        another: not even asked
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
-    """An error with an HTTP status and an OpenAI-shaped body."""
+    """An error with an HTTP status and an OpenAI-shaped body.
+
+    `is_refusal` where the request was turned away before anything was done for
+    it: such requests are counted, and are no lines of the ledger.
+    """
 
     status: int = 500
+    is_refusal: ClassVar[bool] = False
     type: str = "server_error"
     default_code: ClassVar[str | None] = None
     headers: Mapping[str, str] = MappingProxyType({})
@@ -68,6 +74,7 @@ class Unauthenticated(GatewayError):
     """No key, or one that is not known."""
 
     status = 401
+    is_refusal = True
     type = "invalid_request_error"
     default_code = "invalid_api_key"
 
@@ -76,6 +83,7 @@ class Forbidden(GatewayError):
     """The key is known but may not do this."""
 
     status = 403
+    is_refusal = True
     type = "invalid_request_error"
     default_code = "not_allowed"
 
@@ -84,6 +92,7 @@ class UnknownModel(GatewayError):
     """Neither a route nor a model has this name."""
 
     status = 404
+    is_refusal = True
     type = "invalid_request_error"
     default_code = "model_not_found"
 
@@ -116,6 +125,7 @@ class RateLimited(GatewayError):
     """More requests or tokens than a limit allows just now."""
 
     status = 429
+    is_refusal = True
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
 
@@ -124,6 +134,7 @@ class BudgetExceeded(GatewayError):
     """What the request may cost is more than a budget has left."""
 
     status = 429
+    is_refusal = True
     type = "insufficient_quota"
     default_code = "insufficient_quota"
 
@@ -132,6 +143,7 @@ class LimitsUnavailable(GatewayError):
     """Limits cannot be checked, and the policy does not let requests pass unchecked."""
 
     status = 503
+    is_refusal = True
     default_code = "limits_unavailable"
 
 
@@ -139,6 +151,7 @@ class LedgerUnavailable(GatewayError):
     """Work that cannot be recorded is not started."""
 
     status = 503
+    is_refusal = True
     default_code = "ledger_unavailable"
 
 
@@ -152,7 +165,7 @@ class NoModelAvailable(GatewayError):
 class ProviderError(GatewayError):
     """An upstream failed. `word` names the failure in `x-frugal-path` and the ledger.
 
-    `may_be_billed` where the upstream may have worked although nothing came of it;
+    `may_be_billed` where the upstream was asked and may have worked, although nothing came of it;
     `has_alternative` where another deployment of the model has not been asked.
     """
 
@@ -160,7 +173,7 @@ class ProviderError(GatewayError):
     type = "upstream_error"
     default_code = "upstream_error"
     word: ClassVar[str] = "error"
-    may_be_billed: ClassVar[bool] = False
+    may_be_billed: bool = False
     has_alternative: bool = False
 
 
@@ -179,6 +192,12 @@ class ProviderUnavailable(ProviderError):
     status = 503
     default_code = "upstream_unavailable"
     word = "unavailable"
+
+
+class ProviderBrokeOff(ProviderUnavailable):
+    """An upstream was asked, and the connection ended before its answer did."""
+
+    may_be_billed = True
 
 
 class CircuitOpen(ProviderUnavailable):

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -19,6 +19,7 @@ from cache.fingerprint import fingerprint
 from cache.freshness import ANY_AGE, Bounds, Freshness
 from gateway.access.admission import Admission
 from gateway.access.keys import Caller, KeyRing
+from gateway.access.refused import Refusals
 from gateway.cascading import Cascading
 from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import (
@@ -62,6 +63,7 @@ class Parts:
     admission: Admission | None = None
     resilience: Resilience | None = None
     near: NearAnswers | None = None
+    refusals: Refusals = field(default_factory=Refusals)
     embedding: Embedding | None = None
 
 
@@ -72,6 +74,7 @@ class Pipeline:
         self.policy = parts.policy
         self.keys = parts.keys
         self.under_way = 0
+        self.refusals = parts.refusals
         models = parts.policy.models
         self._tariff = Tariff(
             parts.prices,
@@ -204,7 +207,7 @@ class Pipeline:
             await self._settle(entry)
 
     async def _let_in(self, entry: Entry) -> None:
-        """Take what a hit takes of its caller's limits; a refusal is in the ledger."""
+        """Take what a hit takes of its caller's limits; a refusal is counted."""
         if self._admission is None:
             return
         try:
@@ -224,6 +227,11 @@ class Pipeline:
         return entry.refusal is not None
 
     async def _settle(self, entry: Entry) -> None:
+        if entry.is_refused:
+            self.refusals.count(entry.error or "", entry.caller.tenant, entry.caller.key)
+            if entry.permit is not None:
+                entry.permit.close(tokens=0, nano_usd=0)
+            return
         record, lines = entry.settle(self._tariff)
         try:
             await self._ledger.write(record, lines)

@@ -75,6 +75,11 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         with _reporting():
             return asdict(cost_report(running.ledger_url, by=by, since=since))
 
+    @routes.get("/refusals")
+    def refusals() -> dict[str, Any]:
+        """Return how many requests this process has refused since its start, by reason and key."""
+        return {"data": running.refusals.report()}
+
     cache_routes(routes, running)
     app.include_router(routes)
     health_routes(app, running)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import (
+    ProviderBrokeOff,
     ProviderError,
     ProviderProtocolError,
     ProviderRateLimited,
@@ -23,6 +24,10 @@ _MAX_MESSAGE = 2000
 
 # How servers that do not know OpenAI's code say that a prompt is too long.
 _TOO_LONG = ("maximum context length", "exceed_context_size", "context length exceeded")
+
+
+# Said by what stands between, of a server that may have gone on working.
+_GAVE_UP = (502, 504, 520, 522, 524)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,8 @@ def _error_of(status: int, model: str, told: Told) -> ProviderError:
         return ProviderTimeout(f"model {model}: the upstream gave up waiting (408)")
     if 400 <= status < 500:
         return _rejected(status, model, told)
+    if status in _GAVE_UP:
+        return ProviderBrokeOff(f"model {model}: the upstream answered {status}")
     if status >= 500:
         return ProviderUnavailable(f"model {model}: the upstream answered {status}")
     if 300 <= status < 400:

@@ -13,9 +13,9 @@ from typing import Protocol, cast
 import httptools
 
 from gateway.errors import (
+    ProviderBrokeOff,
     ProviderError,
     ProviderProtocolError,
-    ProviderUnavailable,
 )
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.types import MAX_HEAD
@@ -23,7 +23,7 @@ from gateway.upstream.types import MAX_HEAD
 _NEVER = math.inf
 
 
-class ClosedUnanswered(ProviderUnavailable):
+class ClosedUnanswered(ProviderBrokeOff):
     """The connection ended before the first byte of an answer."""
 
 
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
         if not self._head_bytes:
             return ClosedUnanswered(f"{self.label} closed the connection without an answer")
         if exc is not None:
-            return ProviderUnavailable(f"{self.label} broke the connection off amid its answer")
+            return ProviderBrokeOff(f"{self.label} broke the connection off amid its answer")
         return ProviderProtocolError(f"{self.label} ended the connection amid its answer")
 
 

@@ -151,7 +151,7 @@ class Pool:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._give_back(waiter.result())
             if isinstance(exc, TimeoutError):
-                raise ProviderTimeout(
+                raise _never_asked(
                     f"all {self._size} connections to {self._origin.label} were busy for "
                     f"{deadlines.connect_s:g} s (timeouts.connect)"
                 ) from exc
@@ -168,7 +168,7 @@ class Pool:
             self._opening -= 1
             self._pass_slot_on()
             if limit.expired():
-                raise ProviderTimeout(
+                raise _never_asked(
                     f"{self._origin.label} could not be connected to within "
                     f"{deadlines.connect_s:g} s (timeouts.connect)"
                 ) from exc
@@ -259,3 +259,10 @@ async def _exchange(
         exchange.abort()
         raise
     return exchange
+
+
+def _never_asked(message: str) -> ProviderTimeout:
+    """Return the timeout of a call that no upstream has seen, and none will bill."""
+    error = ProviderTimeout(message)
+    error.may_be_billed = False
+    return error

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from gateway.errors import (
+    ProviderBrokeOff,
     ProviderError,
     ProviderProtocolError,
     ProviderTimeout,
@@ -189,8 +190,8 @@ def _lost(label: str, exc: httpx.HTTPError, *, has_begun: bool) -> ProviderError
         if has_begun:
             return ProviderProtocolError(f"{label} ended the connection amid its answer")
         if "without sending a response" in str(exc):
-            return ProviderUnavailable(f"{label} closed the connection without an answer")
+            return ProviderBrokeOff(f"{label} closed the connection without an answer")
         return ProviderProtocolError(f"{label} sent what is not HTTP/1.1")
     if has_begun:
-        return ProviderUnavailable(f"{label} broke the connection off amid its answer")
+        return ProviderBrokeOff(f"{label} broke the connection off amid its answer")
     return ProviderUnavailable(f"{label} could not be reached through the proxy")

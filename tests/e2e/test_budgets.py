@@ -94,7 +94,7 @@ async def test_a_reservation_is_given_back_when_the_client_leaves(tmp_path):
             await upstream.until(lambda: len(upstream.requests) == 1)
             held = await gateway.chat("meanwhile", model="m", max_tokens=1000)
             task.cancel()
-            await gateway.books.until(2)
+            await gateway.books.until(1)
             after = await gateway.chat("next", model="m", max_tokens=999)
 
     assert held.status_code == 429

@@ -15,7 +15,8 @@ import pytest
 from tests.support.gateway_app import asking, frugal_serve, serving
 from tests.support.policies import one_model, policy, remote
 from tests.support.replies import Says
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.scripted_upstream import FIN, RST, ScriptedUpstream
+from tests.support.scripted_upstream import answer as answering
 from tests.support.threaded import upstream_in_thread
 
 PRICE = {
@@ -208,3 +209,40 @@ def test_what_was_answered_before_kill_9_is_in_the_ledger(tmp_path, workers, rou
     assert len(answered) >= 20 * rounds
     assert set(answered) <= set(rows)
     assert all(rows[each]["state"] == "settled" for each in answered)
+
+
+@pytest.mark.parametrize("script", [[RST], [FIN], [b"HTTP/1.1 200 OK\r\n", RST],
+                                    [answering({}, status="504 Gateway Timeout")]])  # fmt: skip
+async def test_a_call_that_broke_off_may_have_been_billed(tmp_path, script):
+    async with (
+        ScriptedUpstream([script]) as upstream,
+        serving(one_model(upstream.url, price=PRICE), tmp_path) as gateway,
+    ):
+        response = await gateway.chat("hello", max_tokens=10)
+        row = gateway.books.entry()
+
+    assert response.status_code >= 500
+    assert (row["state"], row["estimated"], row["lower_nano_usd"]) == ("failed", True, 0)
+    assert row["upper_nano_usd"] >= len("hello") * 250 + 10 * 3_000
+
+
+@pytest.mark.parametrize(
+    "script", [[answering({}, status="500 Oh")], [answering({}, status="503 No")]]
+)
+async def test_a_call_that_was_refused_was_not_billed(tmp_path, script):
+    async with (
+        ScriptedUpstream([script]) as upstream,
+        serving(one_model(upstream.url, price=PRICE), tmp_path) as gateway,
+    ):
+        await gateway.chat("hello")
+        row = gateway.books.entry()
+
+    assert (row["upper_nano_usd"], row["estimated"]) == (0, False)
+
+
+async def test_a_call_that_reached_nobody_was_not_billed(tmp_path):
+    async with serving(one_model("http://127.0.0.1:1/v1", price=PRICE), tmp_path) as gateway:
+        await gateway.chat("hello")
+        row = gateway.books.entry()
+
+    assert (row["upper_nano_usd"], row["estimated"]) == (0, False)

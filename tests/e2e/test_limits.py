@@ -153,14 +153,19 @@ async def test_openais_client_raises_its_own_error(served):
     assert caught.value.code == "rate_limit_exceeded"
 
 
-async def test_a_refusal_is_in_the_ledger_and_costs_nothing(served):
+async def test_a_refusal_is_counted_and_no_line_of_the_ledger(served):
     async with served({"requests_per_minute": 1}) as gateway:
         await gateway.chat("a")
-        await gateway.chat("b")
-        (_, refused) = gateway.books.entries()
+        for stream in (False, True):
+            await gateway.chat("b", stream=stream)
+        await gateway.chat("a")  # known to the cache, and refused all the same
+        counted = (await gateway.admin.get("/admin/refusals")).json()["data"]
+        (entry,) = gateway.books.entries()
 
-    assert refused["state"] == "failed"
-    assert refused["cost_nano_usd"] == 0
+    assert entry["state"] == "settled"
+    assert counted == [
+        {"code": "rate_limit_exceeded", "tenant": "default", "key": "anonymous", "requests": 3}
+    ]
 
 
 # Tokens
@@ -266,3 +271,30 @@ async def test_a_model_at_its_limit_with_nothing_behind_it_is_a_429(served):
 
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "60"
+
+
+async def test_those_who_are_nobody_are_counted_and_are_no_lines_of_the_ledger(tmp_path):
+    key = {"name": "ci", "tenant": "red", "key": "sk-0123456789abcdef", "scopes": ["large"]}
+    boss = {"name": "boss", "key": "sk-fedcba9876543210", "scopes": ["admin"]}
+    async with ScriptedUpstream(Says("x")) as upstream:
+        models = {"large": remote(upstream.url), "other": remote(upstream.url)}
+        text = policy(models, access={"keys": [key, boss]})
+        async with serving(text, tmp_path) as gateway:
+            known = {"authorization": f"Bearer {key['key']}"}
+            for model, headers in (
+                ("large", {}),
+                ("large", {"authorization": "Bearer sk-guess"}),
+                ("nothing", known),
+                ("other", known),
+            ):
+                await gateway.chat(model=model, headers=headers)
+            entries = gateway.books.entries()
+            admin = {"authorization": f"Bearer {boss['key']}"}
+            report = (await gateway.admin.get("/admin/refusals", headers=admin)).json()["data"]
+
+    assert entries == []
+    assert {row["code"]: row["requests"] for row in report} == {
+        "invalid_api_key": 2,
+        "model_not_found": 1,
+        "not_allowed": 1,
+    }
