@@ -23,6 +23,7 @@ class _Terms:
     """What holds for every call of a model."""
 
     rates: Rates
+    served: Rates
     source: str
     dated: str | None
 
@@ -46,7 +47,12 @@ class Intending:
         """Bound what is called from now on by other prices."""
         self._tariff = tariff
         self._terms = {
-            name: _Terms(rates_of(p), p.source, p.dated.isoformat() if p.dated else None)
+            name: _Terms(
+                rates_of(p),
+                rates_of(p, any_service=True),
+                p.source,
+                p.dated.isoformat() if p.dated else None,
+            )
             for name, p in tariff.prices.prices.items()
         }
 
@@ -86,7 +92,7 @@ class Intending:
             input_most=most_in,
             output_most=most_out * (request.fields.n or 1),
             busy_s=entry.route.timeouts.total,
-            rates=terms.rates,
+            rates=terms.served if request.asks_service else terms.rates,
             price_source=terms.source,
             price_dated=terms.dated,
             is_rich=not is_plain,

@@ -113,6 +113,11 @@ class ChatRequest(msgspec.Struct, frozen=True):
         """Return the bound of the answer's length, in tokens."""
         return self.fields.max_completion_tokens or self.fields.max_tokens
 
+    @property
+    def asks_service(self) -> bool:
+        """Return whether a service tier is asked for, which may have a price of its own."""
+        return "service_tier" in self.body or "speed" in self.body
+
     def facts(self, caller: Caller) -> RequestFacts:
         """Return what routing may know. Tokens are estimated as a quarter of the bytes."""
         kind = (self.fields.response_format or {}).get("type")

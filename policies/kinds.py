@@ -14,15 +14,19 @@ from typing import Any
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _OPENAI = "gateway.providers.openai:OpenAIProvider"
 
-REMOTE_PROVIDERS = frozenset({"openai", "vllm", "sglang", "llamacpp", "ollama", "tgi"})
+OPENAI_PROVIDERS = frozenset({"openai", "vllm", "sglang", "llamacpp", "ollama", "tgi"})
 """Providers that speak OpenAI's HTTP API."""
+
+REMOTE_PROVIDERS = OPENAI_PROVIDERS | {"anthropic"}
+"""Providers at an address, with a key."""
 
 LOGPROBS_BY_DEFAULT = frozenset({"llamacpp", "local", "sglang", "tgi", "vllm"})
 """Providers that are asked for log-probabilities unless the model says `logprobs: false`."""
 
 PROVIDERS: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(sorted(REMOTE_PROVIDERS), _OPENAI)
+    dict.fromkeys(sorted(OPENAI_PROVIDERS), _OPENAI)
     | {
+        "anthropic": "gateway.providers.anthropic:AnthropicProvider",
         "local": "gateway.providers.local:LocalProvider",
         "recorded": "gateway.providers.recorded:RecordedProvider",
     }

@@ -14,9 +14,6 @@ LATER_KEYS: dict[KeyPath, str] = {
     ("privacy",): "privacy settings",
     ("alerts",): "alerts",
     ("access", "keys", ANY, "background"): "background spend of a key",
-    ("models", ANY, "price", "discount"): "price discounts",
-    ("models", ANY, "price", "discounts"): "price discounts",
-    ("models", ANY, "price", "batch_discount"): "price discounts",
     ("routes", ANY, "cascade", "target"): "a quality target",
     ("routes", ANY, "cascade", "bundle"): "a trained bundle",
     ("routes", ANY, "cascade", "audit"): "audits",
@@ -26,7 +23,6 @@ LATER_KEYS: dict[KeyPath, str] = {
 """Keys, and what they will bring."""
 
 LATER_VALUES: dict[KeyPath, frozenset[str]] = {
-    ("models", ANY, "provider"): frozenset({"anthropic"}),
     ("models", ANY, "quantization"): frozenset({"int4", "fp8", "as-stored"}),
     ("routes", ANY, "cascade", "confidence"): frozenset({"learned"}),
     ("routes", ANY, "cascade", "confidence", "kind"): frozenset({"learned"}),

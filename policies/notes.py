@@ -8,6 +8,9 @@ from policies.kinds import LOGPROBS_BY_DEFAULT, REMOTE_PROVIDERS
 from policies.problems import KeyPath, spell
 from policies.schema import Model, Policy, Route
 
+_WRITE = "(write logprobs: true if its server reports them)"
+_REMEDY = {"anthropic": "(its API reports none)"}
+
 
 def notes(policy: Policy) -> tuple[str, ...]:
     """Return remarks on a sound policy, each with its key path."""
@@ -32,7 +35,7 @@ def _on_routes(policy: Policy) -> Iterator[str]:
             if _says_nothing_of_logprobs(policy.models[tier]):
                 yield (
                     f"{spell(path)}: log-probabilities are not asked of '{tier}', so each of its "
-                    f"drafts escalates (write logprobs: true if its server reports them)"
+                    f"drafts escalates {_REMEDY.get(policy.models[tier].provider, _WRITE)}"
                 )
 
 

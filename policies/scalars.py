@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -70,6 +70,17 @@ Real = Annotated[float, BeforeValidator(not_a_bool, json_schema_input_type=float
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Usd = Annotated[
     Decimal, Field(ge=0, le=1_000_000), BeforeValidator(not_a_bool, json_schema_input_type=float)
+]
+Factor = Annotated[
+    Decimal, Field(ge=0, le=100), BeforeValidator(not_a_bool, json_schema_input_type=float)
+]
+Share = Annotated[
+    Decimal, Field(ge=0, lt=1), BeforeValidator(not_a_bool, json_schema_input_type=float)
+]
+Switch = Annotated[
+    Literal["auto", "off"],
+    # YAML 1.1 reads a bare `off` as False.
+    BeforeValidator(lambda value: "off" if value is False else value),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")]

@@ -22,6 +22,7 @@ from policies.scalars import (
     Checkpoint,
     Duration,
     DurationOrZero,
+    Factor,
     FilePath,
     LedgerUrl,
     Name,
@@ -29,6 +30,8 @@ from policies.scalars import (
     Real,
     RedisUrl,
     Secret,
+    Share,
+    Switch,
     Usd,
     Whole,
 )
@@ -73,15 +76,38 @@ class Access(Section):
     keys: tuple[Key, ...] = ()
 
 
-class Price(Section):
-    """Dollars per million tokens, per machine-hour, or a file that says so."""
+class TokenPrices(Section):
+    """Dollars per million tokens, by bucket."""
 
     input_per_mtok_usd: Usd | None = None
     cached_input_per_mtok_usd: Usd | None = None
     cache_write_per_mtok_usd: Usd | None = None
+    cache_write_1h_per_mtok_usd: Usd | None = None
     output_per_mtok_usd: Usd | None = None
     reasoning_per_mtok_usd: Usd | None = None
+    audio_per_mtok_usd: Usd | None = None
+    audio_output_per_mtok_usd: Usd | None = None
+    image_per_mtok_usd: Usd | None = None
+
+
+class LongPrompt(TokenPrices):
+    """Prices of every token of a request whose prompt is longer than this many tokens."""
+
+    over_tokens: Whole = Field(gt=0)
+
+
+class Price(TokenPrices):
+    """Dollars per million tokens, per machine-hour, or a file that says so.
+
+    `services` multiply every price where a service tier (flex, priority, batch)
+    was billed; `discount` is the negotiated share off all of it, list prices
+    included where nothing else is stated.
+    """
+
     machine_hour_usd: Usd | None = None
+    long_prompts: tuple[LongPrompt, ...] = Field((), max_length=8)
+    services: dict[Name, Factor] = Field(default_factory=dict, max_length=16)
+    discount: Share | None = None
     file: FilePath | None = None
 
 
@@ -109,6 +135,7 @@ class Model(Section):
     capabilities are inherited from the price table where not declared. With
     `deployments` in place of `base_url` it is served by several servers:
     `balance` prefers the quickest of them, or goes by their weights alone.
+    `prompt_cache` lets the gateway use the provider's own cache of prompts.
     """
 
     provider: str
@@ -132,6 +159,7 @@ class Model(Section):
     json_schema: bool | None = None
     logprobs: bool | None = None
     limits: Rates = Rates()
+    prompt_cache: Switch = "auto"
     # provider: local
     checkpoint: Checkpoint | None = None
     quantization: Literal["none", "int8"] = "none"
@@ -368,7 +396,19 @@ _ROUTE_KEEPS_ANSWERS: Any = {
     "rules": {"__all__": {"cache": True}},
 }
 _MODEL_KEEPS_ANSWERS: Any = {
-    **dict.fromkeys(("api_key", "latency", "limits", "max_batch", "price", "threads", "tls"), True),
+    **dict.fromkeys(
+        (
+            "api_key",
+            "latency",
+            "limits",
+            "max_batch",
+            "price",
+            "prompt_cache",
+            "threads",
+            "tls",
+        ),
+        True,
+    ),
     "balance": True,
     "deployments": {"__all__": {"api_key": True, "weight": True}},
 }

@@ -29,6 +29,10 @@ class WorstCase:
 
     def __init__(self, prices: PriceBook, capabilities: Mapping[str, Capabilities]) -> None:
         self._rates = {name: rates_of(price) for name, price in prices.prices.items()}
+        # What a service tier costs is only looked at where a request asks for one.
+        self._served = {
+            name: rates_of(price, any_service=True) for name, price in prices.prices.items()
+        }
         self._capabilities = capabilities
 
     def nano_usd(self, request: ChatRequest, route: Route, models: Iterable[str]) -> int:
@@ -37,9 +41,10 @@ class WorstCase:
         choices = request.fields.n or 1
         is_rich = any(isinstance(m.content, list) for m in request.fields.messages)
         is_spoken = "modalities" in request.body
+        known_rates = self._served if request.asks_service else self._rates
         bounds: list[int] = []
         for model in models:
-            rates = self._rates[model]
+            rates = known_rates[model]
             known = self._capabilities.get(model)
             tokens_in, tokens_out = bounded(prompt, request.max_tokens, known)
             bounds.append(

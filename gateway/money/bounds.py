@@ -43,17 +43,22 @@ class Rates(Struct, frozen=True, array_like=True):
         return -(-tokens // _PICO_IN_NANO) + self.call + round(self.second * busy_s)
 
 
-def rates_of(price: Price) -> Rates:
-    """Return the bounds of a price, over all of its tiers and buckets."""
-    every = [price, *(tier for _, tier in price.tiers)]
+def rates_of(price: Price, *, any_service: bool = False) -> Rates:
+    """Return the bounds of a price, over all of its tiers and buckets, and of any service tier."""
+    prices = [price, *price.services.values()] if any_service else [price]
+    every = [each for p in prices for each in (p, *(tier for _, tier in p.tiers))]
     return Rates(
-        input=max(pico(p.input, p.cached_input, p.cache_write) for p in every),
-        rich=max(pico(p.input, p.cached_input, p.cache_write, p.image, p.audio) for p in every),
+        input=max(_read(p) for p in every),
+        rich=max(max(_read(p), pico(p.image, p.audio)) for p in every),
         output=max(pico(p.output, p.reasoning) for p in every),
         spoken=max(pico(p.output, p.reasoning, p.audio_output) for p in every),
         second=to_nano(price.machine_hour_usd) / 3600,
         call=max(to_nano(p.per_call) for p in every),
     )
+
+
+def _read(price: Price) -> int:
+    return pico(price.input, price.cached_input, price.cache_write, price.cache_write_1h)
 
 
 def pico(*dollars: Decimal) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -11,6 +12,10 @@ from gateway.money.usage import Usage
 _ZERO = Decimal(0)
 _NANO = Decimal(10**9)
 _MICROS_PER_HOUR = Decimal(3_600_000_000)
+_AMOUNTS = (
+    "input", "cached_input", "cache_write", "cache_write_1h", "output", "reasoning", "audio",
+    "audio_output", "image", "machine_hour_usd", "per_call",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +23,15 @@ class Price:
     """Dollars per token by bucket, per machine-hour and per call, and who says so since when.
 
     `tiers` are whole prices that hold for every token of a request whose prompt
-    is longer than their threshold, in ascending order. `is_unknown` marks a
-    zero that the policy asked for in the absence of a price.
+    is longer than their threshold, in ascending order. `services` are whole
+    prices by service tier (flex, priority, batch …), each with tiers of its own.
+    `is_unknown` marks a zero that the policy asked for in the absence of a price.
     """
 
     input: Decimal = _ZERO
     cached_input: Decimal = _ZERO
     cache_write: Decimal = _ZERO
+    cache_write_1h: Decimal = _ZERO
     output: Decimal = _ZERO
     reasoning: Decimal = _ZERO
     audio: Decimal = _ZERO
@@ -33,6 +40,7 @@ class Price:
     machine_hour_usd: Decimal = _ZERO
     per_call: Decimal = _ZERO
     tiers: tuple[tuple[int, Price], ...] = ()
+    services: Mapping[str, Price] = field(default_factory=dict)
     source: str = "policy"
     dated: date | None = None
     is_unknown: bool = False
@@ -49,23 +57,30 @@ class Price:
                 return price
         return self
 
+    def times(self, factor: Decimal) -> Price:
+        """Return every amount, at any length and service, multiplied."""
+        return replace(
+            self,
+            **{name: getattr(self, name) * factor for name in _AMOUNTS},
+            tiers=tuple((threshold, price.times(factor)) for threshold, price in self.tiers),
+            services={name: price.times(factor) for name, price in self.services.items()},
+        )
+
 
 def cost(usage: Usage, price: Price) -> Decimal:
     """Return the dollars that a call cost: exact, not yet rounded."""
-    if price.tiers:
-        price = price.at(usage.input + usage.cached_input + usage.cache_write + usage.audio)
+    if price.services or price.tiers:
+        price = _at_hand(usage, price)
     total = price.input * usage.input + price.output * usage.output
     if usage.cached_input:
         total += price.cached_input * usage.cached_input
-    if usage.cache_write:
+    if usage.cache_write or usage.cache_write_1h:
         total += price.cache_write * usage.cache_write
+        total += price.cache_write_1h * usage.cache_write_1h
     if usage.reasoning:
         total += price.reasoning * usage.reasoning
-    if usage.audio:
-        total += price.audio * usage.audio
-    if usage.audio_output:
-        total += price.audio_output * usage.audio_output
-    if usage.image:
+    if usage.audio or usage.audio_output or usage.image:
+        total += price.audio * usage.audio + price.audio_output * usage.audio_output
         total += price.image * usage.image
     if usage.compute_s and price.machine_hour_usd:
         micros = round(usage.compute_s * 1_000_000)
@@ -73,6 +88,13 @@ def cost(usage: Usage, price: Price) -> Decimal:
     if price.per_call and usage.total:
         total += price.per_call
     return total
+
+
+def _at_hand(usage: Usage, price: Price) -> Price:
+    """Return the price that holds for a call's service tier and the length of its prompt."""
+    if usage.tier:
+        price = price.services.get(usage.tier, price)
+    return price.at(usage.prompt) if price.tiers else price
 
 
 def to_nano(dollars: Decimal) -> int:

@@ -26,7 +26,7 @@ from gateway.money.price import Price
 
 _PER_TOKEN = Decimal(1).scaleb(-6)
 _SHORT = {"input": "input_per_mtok_usd", "output": "output_per_mtok_usd"}
-_NAMES = tuple(name for name in schema.Price.model_fields if name != "file")
+_NAMES = (*schema.TokenPrices.model_fields, "machine_hour_usd")
 _MOST = 1_000_000
 
 
@@ -43,14 +43,35 @@ class PriceFile:
         return next((self.amounts[name] for name in names if name in self.amounts), {})
 
 
-def amounts_of(price: schema.Price) -> dict[str, Decimal]:
+def amounts_of(price: schema.TokenPrices) -> dict[str, Decimal]:
     """Return what a policy's price section states, by its own names."""
-    stated = {name: getattr(price, name) for name in _NAMES}
+    stated = {name: getattr(price, name, None) for name in _NAMES}
     return {name: amount for name, amount in stated.items() if amount is not None}
 
 
-def price_from(amounts: Mapping[str, Decimal], source: str, dated: date | None = None) -> Price:
-    """Make a price: cached input and writes cost as input, reasoning as output, unless stated."""
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a provider charges for its prompt cache, as shares of its input price."""
+
+    cached: Decimal = Decimal(1)
+    write: Decimal = Decimal(1)
+    write_1h: Decimal = Decimal(1)
+
+
+AS_INPUT = Habits()
+ANTHROPIC = Habits(Decimal("0.1"), Decimal("1.25"), Decimal(2))
+
+
+def price_from(
+    amounts: Mapping[str, Decimal],
+    source: str,
+    dated: date | None = None,
+    habits: Habits = AS_INPUT,
+) -> Price:
+    """Make a price: unless stated, cached input and writes follow the provider's habits.
+
+    Whatever else is not stated costs as text of its direction.
+    """
     tokens_in = amounts.get("input_per_mtok_usd", Decimal(0)) * _PER_TOKEN
     tokens_out = amounts.get("output_per_mtok_usd", Decimal(0)) * _PER_TOKEN
 
@@ -60,13 +81,14 @@ def price_from(amounts: Mapping[str, Decimal], source: str, dated: date | None =
 
     return Price(
         input=tokens_in,
-        cached_input=per_token("cached_input_per_mtok_usd", tokens_in),
-        cache_write=per_token("cache_write_per_mtok_usd", tokens_in),
+        cached_input=per_token("cached_input_per_mtok_usd", tokens_in * habits.cached),
+        cache_write=per_token("cache_write_per_mtok_usd", tokens_in * habits.write),
+        cache_write_1h=per_token("cache_write_1h_per_mtok_usd", tokens_in * habits.write_1h),
         output=tokens_out,
         reasoning=per_token("reasoning_per_mtok_usd", tokens_out),
-        audio=tokens_in,
-        audio_output=tokens_out,
-        image=tokens_in,
+        audio=per_token("audio_per_mtok_usd", tokens_in),
+        audio_output=per_token("audio_output_per_mtok_usd", tokens_out),
+        image=per_token("image_per_mtok_usd", tokens_in),
         machine_hour_usd=amounts.get("machine_hour_usd", Decimal(0)),
         source=source,
         dated=dated,

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 _PER_TOKEN = Decimal(1).scaleb(-6)
 _UNPRICED = ("local", "recorded")
+_WAYS = ("service_tier", "processing", "speed")
 _LISTED = {
     "input": ("input_mtok",),
     "cached_input": ("cache_read_mtok", "input_mtok"),
     "cache_write": ("cache_write_mtok", "input_mtok"),
+    "cache_write_1h": ("cache_write_1h_mtok", "cache_write_mtok", "input_mtok"),
     "output": ("output_mtok",),
     "reasoning": ("output_reasoning_mtok", "output_mtok"),
     "audio": ("input_audio_mtok", "input_mtok"),
@@ -48,6 +50,7 @@ def listed(provider: str, base_url: str | None, model: str, at: datetime) -> Lis
     price = _price(info.get_prices(at), at)
     if price is None:
         return None
+    price = replace(price, services=_services(info, at))
     return Listed(price, info.context_window, _next_change(info, at))
 
 
@@ -102,6 +105,18 @@ def _price(listed: ModelPrice, at: datetime) -> Price | None:
     return replace(base, tiers=tiers)
 
 
+def _services(info: ModelInfo, at: datetime) -> dict[str, Price]:
+    """Return the prices of the service tiers that the model is listed with."""
+    found: dict[str, Price] = {}
+    for variant in info.price_variants or ():
+        for way, name in variant.when.items():
+            if way in _WAYS and name != "default":
+                price = _price(info.get_prices(at, {way: name}), at)
+                if price is not None:
+                    found[name] = price
+    return found
+
+
 def _starts(listed: ModelPrice, bucket: str) -> Iterator[int]:
     amount = getattr(listed, _LISTED[bucket][0])
     for tier in getattr(amount, "tiers", ()):
@@ -118,6 +133,7 @@ def _flat(listed: ModelPrice, above: int | None, source: str, dated: date | None
         input=amount("input"),
         cached_input=amount("cached_input"),
         cache_write=amount("cache_write"),
+        cache_write_1h=amount("cache_write_1h"),
         output=amount("output"),
         reasoning=amount("reasoning"),
         audio=amount("audio"),
@@ -148,7 +164,8 @@ def _next_change(info: ModelInfo, at: datetime) -> datetime | None:
     from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
 
     moments: list[datetime] = []
-    for dated in info.prices if isinstance(info.prices, list) else ():
+    listed = info.prices if isinstance(info.prices, list) else []
+    for dated in (*listed, *(info.price_variants or ())):
         match dated.constraint:
             case StartDateConstraint(start_date=start):
                 moments.append(datetime.combine(start, time(), UTC))

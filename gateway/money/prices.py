@@ -8,15 +8,26 @@ of genai-prices. A price nobody states is refused, unless the policy says
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 
 from gateway.money.errors import PriceError, UnknownPrice
 from gateway.money.price import Price, cost, from_nano, to_nano
-from gateway.money.price_files import PriceFile, amounts_of, lacking, price_from, read_price_file
+from gateway.money.price_files import (
+    ANTHROPIC,
+    AS_INPUT,
+    PriceFile,
+    amounts_of,
+    lacking,
+    price_from,
+    read_price_file,
+)
 from gateway.money.price_table import listed, listed_context
+from gateway.providers.messages.models import Traits, traits_of
+from policies import schema
 from policies.schema import Model, Policy
 from router.types import Capabilities
 
@@ -83,21 +94,36 @@ def resolve_prices(policy: Policy, at: datetime) -> PriceBook:
 
 
 def capabilities_of(model: Model, name: str | None = None) -> Capabilities:
-    """Return what a model can do: as declared, else as the price table knows.
+    """Return what a model can do: as declared, else as the price table or its provider knows.
 
     `name` is the key in `models`, for a model that does not say what its
     upstream calls it. The table knows context windows only.
     """
     context = model.context
-    if context is None and (upstream := model.model or name):
+    upstream = model.model or name
+    if context is None and upstream:
         context = listed_context(model.provider, model.base_url, upstream)
-    return Capabilities(
+    told = Capabilities(
         context=context,
         max_output=model.max_output,
         tools=model.tools,
         vision=model.vision,
         json_schema=model.json_schema,
         logprobs=model.logprobs,
+    )
+    if model.provider != "anthropic":
+        return told
+    return _with_traits(told, traits_of(upstream or ""))
+
+
+def _with_traits(told: Capabilities, traits: Traits) -> Capabilities:
+    """Fill in what Anthropic's models are known to do; none of them tells log-probabilities."""
+    is_open = told.json_schema is None
+    return replace(
+        told,
+        max_output=told.max_output or traits.max_output,
+        json_schema=traits.has_json_schema if is_open else told.json_schema,
+        logprobs=False,
     )
 
 
@@ -109,14 +135,12 @@ class _Found:
 
 def _resolve(name: str, model: Model, at: datetime, read: Callable[[Path], PriceFile]) -> _Found:
     stated = model.price
-    if stated is None or stated == "unknown_is_free":
-        upstream = model.model or name
-        if entry := listed(model.provider, model.base_url, upstream, at):
-            return _Found(entry.price, entry.valid_until)
-        if stated is None:
-            raise UnknownPrice(_nobody_knows(model, upstream))
-        return _Found(Price(source="unknown_is_free", is_unknown=True))
+    if not isinstance(stated, schema.Price):
+        return _listed(name, model, at, is_needed=stated is None)
     amounts = amounts_of(stated)
+    if not amounts and stated.file is None and not stated.long_prompts:
+        found = _listed(name, model, at, is_needed=True)
+        return replace(found, price=_on_our_terms(found.price, stated))
     source, dated = "policy", None
     if stated.file is not None:
         file = read(stated.file)
@@ -127,7 +151,37 @@ def _resolve(name: str, model: Model, at: datetime, read: Callable[[Path], Price
         amounts = {**written, **amounts}
     if missing := lacking(amounts):
         raise UnknownPrice(f"{missing}; {_WRITE_TOKENS} or {_WRITE_HOUR}")
-    return _Found(price_from(amounts, source, dated))
+    return _Found(_on_our_terms(_written(amounts, source, dated, model), stated))
+
+
+def _listed(name: str, model: Model, at: datetime, *, is_needed: bool) -> _Found:
+    upstream = model.model or name
+    if entry := listed(model.provider, model.base_url, upstream, at):
+        return _Found(entry.price, entry.valid_until)
+    if is_needed:
+        raise UnknownPrice(_nobody_knows(model, upstream))
+    return _Found(Price(source="unknown_is_free", is_unknown=True))
+
+
+def _written(
+    amounts: Mapping[str, Decimal], source: str, dated: date | None, model: Model
+) -> Price:
+    """Return the price that an operator wrote, at any length of the prompt."""
+    habits = ANTHROPIC if model.provider == "anthropic" else AS_INPUT
+    assert isinstance(model.price, schema.Price), "only a written price comes here"
+    tiers = tuple(
+        (long.over_tokens, price_from({**amounts, **amounts_of(long)}, source, dated, habits))
+        for long in sorted(model.price.long_prompts, key=lambda long: long.over_tokens)
+    )
+    return replace(price_from(amounts, source, dated, habits), tiers=tiers)
+
+
+def _on_our_terms(price: Price, stated: schema.Price) -> Price:
+    """Return a price with the multipliers and the discount that the policy states."""
+    named = {name: price.times(factor) for name, factor in stated.services.items()}
+    # A multiplied price has services of its own, which nobody will ask for.
+    price = replace(price, services={**price.services, **named})
+    return price.times(1 - stated.discount) if stated.discount else price
 
 
 _WRITE_TOKENS = "write price: {input_per_mtok_usd: …, output_per_mtok_usd: …}"

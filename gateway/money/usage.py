@@ -10,7 +10,9 @@ from msgspec import Struct
 class Usage(Struct, frozen=True, gc=False):
     """Tokens of one call. `input` excludes cached and written ones, `output` excludes reasoning.
 
-    `audio` was heard and `audio_output` spoken: they are priced apart.
+    `cache_write` is kept for the provider's usual time, `cache_write_1h` for an
+    hour. `audio` was heard and `audio_output` spoken: they are priced apart.
+    `tier` is the service tier that was billed, empty for the standard one.
     `compute_s` is the busy time of a machine of ours, in seconds, where the
     model is priced by the hour. `estimated` marks a count that is ours and not
     the provider's. A struct, since several are made for every request.
@@ -26,13 +28,23 @@ class Usage(Struct, frozen=True, gc=False):
     compute_s: float = 0.0
     estimated: bool = False
     audio_output: int = 0
+    cache_write_1h: int = 0
+    tier: str = ""
 
     @property
     def total(self) -> int:
         """Return all tokens, whatever their bucket."""
         return (
             self.input + self.cached_input + self.cache_write + self.output
-            + self.reasoning + self.audio + self.image + self.audio_output
+            + self.reasoning + self.audio + self.image + self.audio_output + self.cache_write_1h
+        )  # fmt: skip
+
+    @property
+    def prompt(self) -> int:
+        """Return the tokens that were read, fresh or cached: what prices by length go by."""
+        return (
+            self.input + self.cached_input + self.cache_write + self.cache_write_1h
+            + self.audio + self.image
         )  # fmt: skip
 
 
@@ -55,4 +67,5 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
         compute_s=sum(call.compute_s for call in calls),
         estimated=any(call.estimated for call in calls),
         audio_output=sum(call.audio_output for call in calls),
+        cache_write_1h=sum(call.cache_write_1h for call in calls),
     )

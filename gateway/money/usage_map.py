@@ -1,4 +1,4 @@
-"""From a provider's usage report to our disjoint buckets."""
+"""From the usage report of a chat completion to our disjoint buckets."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ from typing import Any
 
 from gateway.money.errors import UsageError
 from gateway.money.usage import Usage
-
-_MOST = 1_000_000_000
+from gateway.money.usage_counts import MOST, absurd, count, is_object
+from gateway.money.usage_dialects import usage_from_elsewhere
 
 
 def usage_from_openai(payload: Mapping[str, Any] | None) -> Usage | None:
     """Split an OpenAI usage object into disjoint buckets; None where none was reported.
 
-    An explicit 0 is 0. Raises UsageError on counts that cannot be true:
+    Compatible servers that report in another provider's shape are understood,
+    too. An explicit 0 is 0. Raises UsageError on counts that cannot be true:
     negative, fractional, beyond 10**9, or details larger than their total.
     """
     if payload is None:
         return None
-    if not _is_object(payload):
+    if not is_object(payload):
         raise UsageError(f"expected usage as an object, found {type(payload).__name__}")
     prompt = payload.get("prompt_tokens")
     output = payload.get("completion_tokens")
     if prompt is None and output is None:
-        return None
-    if type(prompt) is not int or not 0 <= prompt <= _MOST:
-        raise _absurd("prompt_tokens", prompt)
-    if type(output) is not int or not 0 <= output <= _MOST:
+        return usage_from_elsewhere(payload)
+    if type(prompt) is not int or not 0 <= prompt <= MOST:
+        raise absurd("prompt_tokens", prompt)
+    if type(output) is not int or not 0 <= output <= MOST:
         output = _output_of(payload, prompt, output)
     told_in = payload.get("prompt_tokens_details")
     told_out = payload.get("completion_tokens_details")
     if told_in or told_out or len(payload) > 3:
         return _detailed(payload, prompt, output, told_in or {}, told_out or {})
-    return Usage(prompt, 0, 0, output)
+    return Usage(prompt, 0, 0, output, _beside(payload, prompt + output, 0))
 
 
 def _output_of(payload: Mapping[str, Any], prompt: int, output: object) -> int:
     """Return the output of a report without one: embeddings tell only the prompt and the total."""
     if output is not None or payload.get("total_tokens") is None:
-        raise _absurd("completion_tokens", output)
-    total = _count(payload, "total_tokens")
+        raise absurd("completion_tokens", output)
+    total = count(payload, "total_tokens")
     if total < prompt:
         raise UsageError(f"expected total_tokens of at least {prompt} prompt_tokens, found {total}")
     return total - prompt
@@ -53,17 +54,17 @@ def _detailed(
     told_in: Mapping[str, Any],
     told_out: Mapping[str, Any],
 ) -> Usage:
-    if not _is_object(told_in) or not _is_object(told_out):
+    if not is_object(told_in) or not is_object(told_out):
         raise UsageError("expected the details of usage as objects")
-    cached = _count(told_in, "cached_tokens") or _cached_elsewhere(payload)
-    written = _count(told_in, "cache_write_tokens")
-    heard = _count(told_in, "audio_tokens")
-    seen = _count(told_in, "image_tokens")
-    reasoning = _count(told_out, "reasoning_tokens") if told_out else 0
-    spoken = _count(told_out, "audio_tokens") if told_out else 0
-    if reasoning and payload.get("total_tokens") == prompt + output + reasoning:
-        # xAI counts reasoning beside completion_tokens, not within; only the total tells.
-        output += reasoning
+    cached = count(told_in, "cached_tokens") or _cached_elsewhere(payload)
+    written = count(told_in, "cache_write_tokens")
+    heard = count(told_in, "audio_tokens")
+    seen = count(told_in, "image_tokens")
+    reasoning = count(told_out, "reasoning_tokens") if told_out else 0
+    spoken = count(told_out, "audio_tokens") if told_out else 0
+    beside = _beside(payload, prompt + output, reasoning)
+    output += beside
+    reasoning = reasoning or beside
     text_in = prompt - cached - written - heard - seen
     text_out = output - reasoning - spoken
     if text_in < 0 or text_out < 0:
@@ -75,28 +76,19 @@ def _detailed(
     return Usage(text_in, cached, written, text_out, reasoning, heard, seen, audio_output=spoken)
 
 
+def _beside(payload: Mapping[str, Any], told: int, reasoning: int) -> int:
+    """Return reasoning that is counted beside completion_tokens, which only the total tells.
+
+    xAI reports it and counts it apart; Google's compatible endpoint does not
+    report it, but bills it. Another total is no evidence of anything.
+    """
+    total = payload.get("total_tokens")
+    if total is None or total == told or type(total) is not int or not told < total <= MOST:
+        return 0
+    more = total - told
+    return more if reasoning in (0, more) else 0
+
+
 def _cached_elsewhere(payload: Mapping[str, Any]) -> int:
     """Return cached input as DeepSeek and Moonshot spell it."""
-    return _count(payload, "prompt_cache_hit_tokens") or _count(payload, "cached_tokens")
-
-
-def _is_object(value: object) -> bool:
-    # The first half alone takes a tenth of the time, and is nearly always enough.
-    return type(value) is dict or isinstance(value, Mapping)
-
-
-def _count(told: Mapping[str, Any], name: str) -> int:
-    value = told.get(name)
-    if value is None:
-        return 0
-    if type(value) is not int or not 0 <= value <= _MOST:
-        raise _absurd(name, value)
-    return value
-
-
-def _absurd(name: str, value: object) -> UsageError:
-    shown = repr(value)
-    return UsageError(
-        f"expected {name} as a whole number from 0 to 10**9, "
-        f"found {shown if len(shown) <= 40 else shown[:40] + '…'}"
-    )
+    return count(payload, "prompt_cache_hit_tokens") or count(payload, "cached_tokens")

@@ -9,28 +9,58 @@ import msgspec
 
 from gateway.errors import ProviderError
 from gateway.providers.failures import MAX_ERROR_BODY, error_within, failure_of, read_error
-from gateway.providers.reply import Extras, ReplyReader
-from gateway.sse import SseError, SseSplitter
-from gateway.upstream.types import Deadlines, Response, Transport
+from gateway.sse import Event, SseError, SseSplitter
+from gateway.upstream.types import Deadlines, Headers, Response, Transport
 from gateway.wire import Part, ProviderCall
 
 _encode = msgspec.json.Encoder().encode
 
 
+class Reader(Protocol):
+    """Reads one reply, whole or event by event; `is_finished` once every choice has ended."""
+
+    is_done: bool
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether nothing is missing but the end."""
+        ...
+
+    def whole(self, body: bytes) -> Part:
+        """Return a whole reply as one part. Raises ProviderError."""
+        ...
+
+    def event(self, event: Event) -> Part | None:
+        """Return an event as a part; None for one that nobody needs. Raises ProviderError."""
+        ...
+
+    def end(self) -> Part | None:
+        """Return what is left to say at the end. Raises ProviderError for a cut stream."""
+        ...
+
+    def forgive(self, exc: ProviderError | SseError) -> None:
+        """Raise what broke the stream, unless nothing was missing."""
+        ...
+
+    def broken(self, what: str) -> ProviderError:
+        """Return the failure of a reply that is none."""
+        ...
+
+
 class Dialect(Protocol):
-    """How one kind of server wants to be asked for more than the client asks for."""
+    """How one kind of server is asked, and how its replies are read."""
 
     def body(self, call: ProviderCall) -> dict[str, Any]:
         """Return the body to send; the call's own is left as it is."""
         ...
 
-    def extras(self, call: ProviderCall) -> Extras | None:
-        """Return what takes out of the reply what `body` has added; None if nothing."""
+    def reader(self, call: ProviderCall, model: str, secret: str | None) -> Reader:
+        """Return what reads the reply to one call, and takes out of it what `body` has added."""
         ...
 
 
 class ChatClient:
-    """Asks one upstream for chat completions."""
+    """Asks one upstream for replies; the key goes as a bearer unless `headers` are given."""
 
     def __init__(
         self,
@@ -40,19 +70,20 @@ class ChatClient:
         *,
         path: str,
         secret: str | None = None,
+        headers: Headers | None = None,
     ) -> None:
         self._model = model
         self._transport = transport
         self._dialect = dialect
         self._path = path
         self._secret = secret
-        self._headers = (("authorization", f"Bearer {secret}"),) if secret else ()
+        if headers is None:
+            headers = (("authorization", f"Bearer {secret}"),) if secret else ()
+        self._headers = headers
 
     async def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
         """Yield the parts of one reply; see `Provider.call`."""
-        reader = ReplyReader(
-            self._model, self._secret, _expected(call.body), self._dialect.extras(call)
-        )
+        reader = self._dialect.reader(call, self._model, self._secret)
         response = await self._ask(call)
         try:
             if response.status != 200:
@@ -75,7 +106,9 @@ class ChatClient:
                     is_open = bool(chunk) and not reader.is_done
             except (ProviderError, SseError) as exc:
                 reader.forgive(exc)
-            reader.end()
+            rest = reader.end()
+            if rest is not None:
+                yield rest
             response.finish()
         finally:
             response.abort()
@@ -89,7 +122,7 @@ class ChatClient:
         body = _encode(self._dialect.body(call))
         return await self._transport.request(self._path, headers, body, _deadlines(call))
 
-    async def _refusal(self, response: Response, reader: ReplyReader) -> ProviderError | None:
+    async def _refusal(self, response: Response, reader: Reader) -> ProviderError | None:
         """Return the failure of an answer that says by its type that it is no stream."""
         kind = response.header("content-type") or ""
         if "json" in kind:
@@ -112,8 +145,3 @@ def _deadlines(call: ProviderCall) -> Deadlines:
     if not call.stream and "first_token" not in limits.model_fields_set:
         first = limits.total
     return Deadlines(limits.connect, first, limits.idle, limits.total)
-
-
-def _expected(body: dict[str, Any]) -> int:
-    count = body.get("n")
-    return count if isinstance(count, int) and count > 0 else 1

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.money.errors import UsageError
 from gateway.money.usage import Usage
+from gateway.money.usage_dialects import tier_of
 from gateway.money.usage_map import usage_from_openai
 
 _NULL = msgspec.Raw(b"null")
@@ -59,6 +61,7 @@ class Completion(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     model: str | None = None
     usage: msgspec.Raw = _NULL
+    service_tier: str | None = None
     error: msgspec.Raw = _NULL
     frugal: msgspec.Raw = _NULL
 
@@ -97,6 +100,10 @@ def read_usage(completion: Completion) -> Usage | None:
     if not completion.has_usage:
         return None
     try:
-        return usage_from_openai(msgspec.json.decode(completion.usage))
+        usage = usage_from_openai(msgspec.json.decode(completion.usage))
     except UsageError:
         return None
+    if completion.service_tier is None or usage is None:
+        return usage
+    tier = tier_of(completion.service_tier)
+    return replace(usage, tier=tier) if tier else usage

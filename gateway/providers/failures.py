@@ -23,7 +23,12 @@ MAX_ERROR_BODY = 256 * 1024
 _MAX_MESSAGE = 2000
 
 # How servers that do not know OpenAI's code say that a prompt is too long.
-_TOO_LONG = ("maximum context length", "exceed_context_size", "context length exceeded")
+_TOO_LONG = (
+    "maximum context length",
+    "exceed_context_size",
+    "context length exceeded",
+    "prompt is too long",
+)
 
 
 # Said by what stands between, of a server that may have gone on working.
@@ -127,6 +132,11 @@ def _rate_limited(model: str, told: Told) -> ProviderRateLimited:
 
 
 def _rejected(status: int, model: str, told: Told) -> ProviderError:
+    if "credit balance is too low" in told.message:  # Anthropic says so with a 400
+        return ProviderError(
+            f"model {model}: the upstream's account has no credit left; see models.{model}.api_key",
+            code="upstream_credentials",
+        )
     if not told.message and status in (404, 405):
         return ProviderError(
             f"model {model}: nothing answers chat completions there ({status}); "

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from gateway.providers.chat import ChatClient
 from gateway.providers.extras import EngineExtras
+from gateway.providers.reply import ReplyReader, chat_reader
 from gateway.upstream.pool import Pool
 from gateway.upstream.types import Connector, Origin
 from gateway.wire import Part, ProviderCall
@@ -26,9 +27,9 @@ class EngineDialect:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
 
-    def extras(self, call: ProviderCall) -> EngineExtras:
-        """Return what reads and hides the member `frugal`."""
-        return EngineExtras()
+    def reader(self, call: ProviderCall, model: str, secret: str | None) -> ReplyReader:
+        """Return what reads one reply, and hides the member `frugal`."""
+        return chat_reader(call, model, secret, EngineExtras())
 
 
 class LocalProvider:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gateway.providers.chat import ChatClient
 from gateway.providers.extras import LogprobExtras
+from gateway.providers.reply import ReplyReader, chat_reader
 from gateway.upstream.choose import open_transport
 from gateway.upstream.types import Connector, Origin
 from gateway.wire import Part, ProviderCall
@@ -55,7 +56,11 @@ class OpenAIDialect:
             body = {**body, "logprobs": True, "top_logprobs": rivals}
         return body
 
-    def extras(self, call: ProviderCall) -> LogprobExtras | None:
+    def reader(self, call: ProviderCall, model: str, secret: str | None) -> ReplyReader:
+        """Return what reads one reply."""
+        return chat_reader(call, model, secret, self._extras(call))
+
+    def _extras(self, call: ProviderCall) -> LogprobExtras | None:
         """Return what reads the log-probabilities and hides those that were not asked for."""
         keep = _rivals_asked(call.body)
         if not call.wants_stats or not (self._has_logprobs or keep is not None):
@@ -70,8 +75,8 @@ def _path_of(url: str) -> str:
     return f"{path}?{parts.query}" if parts.query else path
 
 
-def _secret_of(name: str, model: Model) -> str | None:
-    """Return the key as it goes into a header. Raises ValueError without quoting it."""
+def secret_of(name: str, model: Model) -> str | None:
+    """Return a model's key as it goes into a header. Raises ValueError without quoting it."""
     if model.api_key is None:
         return None
     secret = model.api_key.get_secret_value()
@@ -125,7 +130,7 @@ class OpenAIProvider:
                 transport,
                 OpenAIDialect(has_logprobs=has_logprobs),
                 path=_path_of(url),
-                secret=_secret_of(name, model),
+                secret=secret_of(name, model),
             )
         )
 

@@ -12,7 +12,7 @@ from gateway.money.usage import Usage
 from gateway.providers.completion import Choice, Completion, Message, parse_completion, read_usage
 from gateway.providers.failures import error_within
 from gateway.sse import Event, SseError
-from gateway.wire import Part
+from gateway.wire import Part, ProviderCall
 from router.types import TokenStats
 
 
@@ -111,12 +111,13 @@ class ReplyReader:
         usage = self._usage(completion) if completion.has_usage else None
         return Part(raw, text, finish, usage, stats, completion.model, calls)
 
-    def end(self) -> None:
-        """Check that the stream may end here. Raises ProviderProtocolError."""
+    def end(self) -> Part | None:
+        """Check that the stream may end here; raises ProviderProtocolError. Nothing is left."""
         # Servers that ignore `n` say [DONE] after one choice; a cut stream says nothing.
         finished, seen = self._finished, self._seen
         if not finished or seen - finished or (len(finished) < self._expected and not self.is_done):
             raise self.broken("the stream ended without a finish_reason")
+        return None
 
     def forgive(self, exc: ProviderError | SseError) -> None:
         """Raise what broke the stream, unless every choice had finished: then any end will do."""
@@ -205,6 +206,15 @@ class ReplyReader:
             begun += is_new
             self._calls |= places
         return begun
+
+
+def chat_reader(
+    call: ProviderCall, model: str, secret: str | None, extras: Extras | None
+) -> ReplyReader:
+    """Return what reads the chat completion that a call asks for."""
+    count = call.body.get("n")
+    expected = count if isinstance(count, int) and count > 0 else 1
+    return ReplyReader(model, secret, expected, extras)
 
 
 def _count_calls(message: Message) -> int:

@@ -10,18 +10,19 @@ from policies.checks.outline import Outline
 from policies.document import Document
 from policies.explain import nearest
 from policies.kinds import PROVIDERS, REMOTE_PROVIDERS, is_class_path
-from policies.later import LATER_VALUES
 from policies.problems import KeyPath
 from policies.resilience import Deployment
 from policies.schema import Model, Price
 
-OPENAI_URL = "https://api.openai.com/v1"
-
-_LATER = LATER_VALUES[("models", "*", "provider")]
+_HOSTED = {
+    "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+}
+"""Providers with an address of their own, and where their key is usually kept."""
 _FIELDS_OF = {
     "local": frozenset({"checkpoint", "quantization", "threads", "max_batch"}),
     "recorded": frozenset({"outcomes", "latency"}),
-    "remote": frozenset({"base_url", "api_key", "tls", "deployments", "balance"}),
+    "remote": frozenset({"base_url", "api_key", "tls", "deployments", "balance", "prompt_cache"}),
 }
 _NEEDED = {
     "local": ("checkpoint", "name a directory, or demo/tiny"),
@@ -36,7 +37,7 @@ def check_models(outline: Outline, document: Document) -> None:
         path = ("models", name)
         if model.provider in PROVIDERS:
             _check_known_provider(model, path, document)
-        elif model.provider not in _LATER and not is_class_path(model.provider):
+        elif not is_class_path(model.provider):
             known = [*PROVIDERS, "package.module:Class"]
             hint = nearest(model.provider, known) or "known: " + ", ".join(known)
             message = f"unknown provider {document.found((*path, 'provider'))}"
@@ -51,15 +52,19 @@ def _check_known_provider(model: Model, path: KeyPath, document: Document) -> No
     family = "remote" if model.provider in REMOTE_PROVIDERS else model.provider
     needed, hint = _NEEDED[family]
     has_address = getattr(model, needed) is not None or bool(model.deployments)
-    if not has_address and model.provider != "openai":
+    if not has_address and model.provider not in _HOSTED:
         document.report((*path, needed), f"provider {model.provider} needs it", hint)
     for other, fields in _FIELDS_OF.items():
         for field in sorted(fields & model.model_fields_set) if other != family else ():
             message = f"'{field}' means nothing to provider {model.provider}"
             document.report((*path, field), message, "remove it", at_key=True)
-    if model.provider == "openai" and not has_address and model.api_key is None:
-        hint = "write api_key: ${OPENAI_API_KEY}, or a base_url"
-        document.report((*path, "api_key"), f"{OPENAI_URL} needs it", hint)
+    if model.provider in _HOSTED and not has_address and model.api_key is None:
+        url, variable = _HOSTED[model.provider]
+        hint = f"write api_key: ${{{variable}}}, or a base_url"
+        document.report((*path, "api_key"), f"{url} needs it", hint)
+    if model.provider == "anthropic" and model.logprobs:
+        message = "the Messages API reports no log-probabilities"
+        document.report((*path, "logprobs"), message, "remove it", at_key=True)
 
 
 def _check_address(model: Model, path: KeyPath, document: Document) -> None:

@@ -8,12 +8,14 @@ import pytest
 
 from gateway.errors import ProviderError
 from gateway.money.usage import Usage
+from gateway.providers.anthropic import AnthropicProvider
 from gateway.providers.local import LocalProvider
 from gateway.providers.openai import OpenAIProvider
 from gateway.providers.recorded import RecordedProvider
 from gateway.wire import ProviderCall
 from policies.schema import Model, Timeouts
 from tests.support.chat import chunk_event, completion, delta, payload, usage_event
+from tests.support.messages import Answers, refused
 from tests.support.scripted_upstream import ScriptedUpstream, answer, stream
 
 PROMPT, REPLY = "say six words", "one two three four five six"
@@ -35,7 +37,15 @@ def _script(request):
     return stream(first, *words, delta(finish="stop"), usage_event(**_TOLD))
 
 
-@pytest.fixture(params=["openai", "local", "recorded"])
+def _message_script(request):
+    """Answer likewise, in the words of the Messages API."""
+    if request.json["messages"][-1]["content"][0]["text"] != PROMPT:
+        return [refused("404 Not Found", "not_found_error", "unknown")]
+    told = {"input_tokens": 3, "output_tokens": 6}
+    return Answers([{"type": "text", "text": REPLY}], usage=told)(request)
+
+
+@pytest.fixture(params=["openai", "anthropic", "local", "recorded"])
 async def provider(request, tmp_path):
     async with AsyncExitStack() as stack:
         if request.param == "recorded":
@@ -45,6 +55,10 @@ async def provider(request, tmp_path):
             await stack.enter_async_context(ScriptedUpstream(_script, uds=path))
             model = Model(provider="local", checkpoint="demo/tiny")
             made = LocalProvider.from_model("m", model, socket=path)
+        elif request.param == "anthropic":
+            upstream = await stack.enter_async_context(ScriptedUpstream(_message_script))
+            model = Model(provider="anthropic", base_url=upstream.url)
+            made = AnthropicProvider.from_model("m", model)
         else:
             upstream = await stack.enter_async_context(ScriptedUpstream(_script))
             made = OpenAIProvider.from_model("m", Model(provider="openai", base_url=upstream.url))

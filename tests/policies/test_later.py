@@ -19,7 +19,6 @@ ROUTE = "  r: {model: tiny, %s}"
             SMALL + "access: {keys: [{name: a, key: k, background: off}]}",
             "access.keys[0].background",
         ),
-        (SMALL.replace("openai", "anthropic"), "models.large.provider"),
         (SMALL.replace("demo/tiny", "demo/tiny, quantization: int4"), "models.tiny.quantization"),
         (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
         (routes(CASCADE % "confidence: learned"), "routes.r.cascade.confidence"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gateway.providers.openai import FLAVOURS
-from policies.kinds import LOGPROBS_BY_DEFAULT, REMOTE_PROVIDERS
+from policies.kinds import LOGPROBS_BY_DEFAULT, OPENAI_PROVIDERS
 from policies.notes import notes
 from tests.policies.support import SMALL, load, routes
 
@@ -36,6 +36,6 @@ def test_judged_tier_that_is_not_asked_for_log_probabilities_is_remarked_on():
 
 
 def test_kinds_and_flavours_agree_on_log_probabilities():
-    told = {name for name in REMOTE_PROVIDERS if FLAVOURS[name].logprobs}
+    told = {name for name in OPENAI_PROVIDERS if FLAVOURS[name].logprobs}
 
     assert told == LOGPROBS_BY_DEFAULT - {"local"}
