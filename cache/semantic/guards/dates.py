@@ -55,6 +55,8 @@ def refuse(asked: Dated, stored: Dated, is_reworded: bool) -> str | None:
 @lru_cache(maxsize=4096)
 def dated(lower: str) -> Dated:
     """Read the dates and times of a text in lower case."""
+    if _HINT.search(lower) is None:
+        return Dated(_NOTHING, lower)
     atoms: Found = {}
     for pattern, meaning in _READERS:
         lower = pattern.sub(_taking(atoms, meaning), lower)
@@ -162,6 +164,14 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Iterator[Atom]]
         (rf"(?<![$€£\d.,])\b{_YEAR}\b(?![.,]\d|%)", _year),
     )
 )  # fmt: skip
+
+# What every reader needs; most texts hold none of it, and then no reader is tried.
+_HINT = re.compile(
+    rf"\d|\b(?:this|next|last|previous|coming|past|every|each|noon|midnight|today|tonight|tomorrow"
+    rf"|yesterday|now|in the|christmas|easter|thanksgiving|halloween|hanukkah|diwali|ramadan"
+    rf"|new year's|{_ANY_MONTH}|{_WEEKDAYS})\b"
+)
+_NOTHING: frozenset[Atom] = frozenset()
 
 
 def _shown(atoms: frozenset[Atom]) -> str:

@@ -25,6 +25,10 @@ _CODE = re.compile(
     r"|(?<=\w)(?:\+\+|\#)(?!\w)"                            # C++, C#
     r"|0x[0-9a-fA-F]+"
 )  # fmt: skip
+# What every identifier, and every quoted string, holds at least one of.
+_HINT = re.compile(r"[`@#_\d/+(:]|\w\.\w|\w[A-Z]|-[A-Za-z>]|[A-Z][a-z0-9]+[A-Z]")
+_MARK = re.compile(r"[\"“”„«»']")
+_NOTHING: frozenset[str] = frozenset()
 _MEASURE = re.compile(r"^\$?\d[\d.,]*(?:[A-Za-z%]{1,3})?$")
 _SENTENCE_END = re.compile(r"(?<=[a-z]{2})\.[A-Z][a-z]*$")
 
@@ -45,6 +49,8 @@ def refuse(asked: Text, stored: Text) -> str | None:
 @lru_cache(maxsize=4096)
 def quoted(raw: str) -> frozenset[str]:
     """Return the quoted strings of a text, in lower case."""
+    if _MARK.search(raw) is None:
+        return _NOTHING
     found = (double or single for double, single in _QUOTED.findall(raw))
     return frozenset(text.casefold().strip(" .,!?") for text in found)
 
@@ -52,6 +58,8 @@ def quoted(raw: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def identifiers(raw: str) -> frozenset[str]:
     """Return the identifiers of a text, as written."""
+    if _HINT.search(raw) is None:
+        return _NOTHING
     names = set(_TICKED.findall(raw))
     for match in _CODE.findall(_QUOTED.sub(" ", raw)):
         name = match.rstrip(".,;:!?(")

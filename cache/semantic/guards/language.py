@@ -40,12 +40,14 @@ def refuse(asked: Text, stored: Text) -> str | None:
 @lru_cache(maxsize=4096)
 def language(text: Text) -> str:
     """Return the language, or the script where that tells enough, or nothing if unsure."""
-    scripts = {
-        _script(letter) for letter in text.lower if letter.isalpha() and not letter.isascii()
-    }
-    scripts.discard("")
-    if scripts:
-        return min("CJK" if name in ("HIRAGANA", "KATAKANA") else name for name in scripts).lower()
+    if not text.lower.isascii():
+        scripts = {
+            _script(letter) for letter in text.lower if letter.isalpha() and not letter.isascii()
+        }
+        scripts.discard("")
+        if scripts:
+            own = ("CJK" if name in ("HIRAGANA", "KATAKANA") else name for name in scripts)
+            return min(own).lower()
     words = set(text.words)
     counts = sorted(((len(words & stops), name) for name, stops in _STOPS.items()), reverse=True)
     (most, name), (second, _) = counts[:2]

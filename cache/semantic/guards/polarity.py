@@ -97,9 +97,18 @@ _PREFIXES = ("un", "in", "im", "ir", "il", "dis", "de", "non", "mis", "a")
 
 def _prefixed(one: Text, other: Text) -> str | None:
     """Return the word that the other question holds with a denying prefix."""
-    for stem in one.content - other.content:
-        for prefix in _PREFIXES:
-            turned = prefix + stem
-            if len(stem) > 3 and turned in other.content and turned not in one.content:
-                return f"opposite: {stem} / {turned}"
+    for turned, stem in _turned(other).items():
+        if stem in one.content and stem not in other.content and turned not in one.content:
+            return f"opposite: {stem} / {turned}"
     return None
+
+
+@lru_cache(maxsize=4096)
+def _turned(text: Text) -> dict[str, str]:
+    """Return what the content words would be without a denying prefix, by word."""
+    return {
+        word: word[len(prefix) :]
+        for prefix in _PREFIXES
+        for word in text.content
+        if word.startswith(prefix) and len(word) - len(prefix) > 3
+    }

@@ -32,6 +32,12 @@ _TENTHS = "first second third fourth fifth sixth seventh eighth ninth tenth"
 _ORDINALS = {name: place for place, name in enumerate(_TENTHS.split(), start=1)}
 _VAGUE = frozenset(("one", "half", "double", "hundred", "grand", "zero", "b", "m"))
 
+# Without a figure and any of these words a text counts and measures nothing. `a` and `an` count
+# only before one of them.
+_FIGURE = re.compile(r"[\d$€£¥₹%]")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_SAYING = _WORDS.keys() | _SCALES.keys() | _ORDINALS.keys() | UNITS.keys()
+
 
 @dataclass(frozen=True, slots=True)
 class Amount:
@@ -50,12 +56,17 @@ class Quantities:
     units: frozenset[str]
 
 
+_NONE = Quantities((), frozenset(), frozenset())
+
+
 def refuse(asked: str, stored: str, is_reworded: bool) -> str | None:
     """Return how the quantities of two questions differ, or None.
 
     The texts come in lower case, with what was read as dates blanked out.
     """
     ours, theirs = quantities(asked), quantities(stored)
+    if ours == theirs:
+        return None
     if not _same(ours.amounts, theirs.amounts) and not (
         is_reworded and not (ours.amounts and theirs.amounts)
     ):
@@ -70,6 +81,8 @@ def refuse(asked: str, stored: str, is_reworded: bool) -> str | None:
 @lru_cache(maxsize=4096)
 def quantities(lower: str) -> Quantities:
     """Read the amounts, ranks and units of a text in lower case."""
+    if _FIGURE.search(lower) is None and _SAYING.isdisjoint(_LETTERS.findall(lower)):
+        return _NONE
     tokens = list(_TOKEN.finditer(lower))
     amounts: list[Amount] = []
     ranks: set[int] = set()
