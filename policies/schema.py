@@ -76,6 +76,10 @@ class Access(Section):
     keys: tuple[Key, ...] = ()
 
 
+def _hashable(value: object) -> object:
+    return frozenset(value.items()) if isinstance(value, dict) else value
+
+
 class TokenPrices(Section):
     """Dollars per million tokens, by bucket."""
 
@@ -109,6 +113,10 @@ class Price(TokenPrices):
     services: dict[Name, Factor] = Field(default_factory=dict, max_length=16)
     discount: Share | None = None
     file: FilePath | None = None
+
+    def __hash__(self) -> int:
+        """Agree with equality: a provider is found again by its model, prices and all."""
+        return hash(tuple((name, _hashable(value)) for name, value in self))
 
 
 class Tls(Section):

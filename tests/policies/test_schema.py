@@ -107,3 +107,23 @@ def test_policy_cannot_be_changed():
 
     with pytest.raises(ValidationError, match="frozen"):
         policy.version = 2
+
+
+def test_models_with_all_kinds_of_prices_can_be_told_apart_by_hash():
+    first, same, other = (
+        Model.model_validate(
+            {
+                "provider": "openai",
+                "price": {
+                    "input_per_mtok_usd": 1,
+                    "output_per_mtok_usd": 2,
+                    "services": {"flex": factor},
+                },
+            }
+        )
+        for factor in (0.5, 0.5, 0.6)
+    )
+
+    assert first == same
+    assert hash(first) == hash(same)
+    assert len({first, same, other}) == 2
