@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from policies.schema import Model
 from tests.policies.support import load, routes
 
 AUTO = """
