@@ -185,7 +185,9 @@ class Cascading:
         else:
             body.pop("stream_options", None)
         timeouts, asked = terms_of(attempt, entry)
-        call = ProviderCall(body, stream, wants_stats, timeouts, request.id, asked)
+        call = ProviderCall(
+            body, stream, wants_stats, timeouts, request.id, asked, entry.caller.tenant
+        )
         durable = self._intending.announce(attempt, entry)
         parts = self._providers[attempt.model].call(call)
         if durable is not None:

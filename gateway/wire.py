@@ -38,7 +38,8 @@ class ProviderCall(msgspec.Struct, frozen=True):
     `stream` may differ from what the client asked for; `body` agrees with it.
     `wants_stats` asks for token statistics where the provider can give them:
     the provider then adds what it must to the body, and takes from the reply
-    what the client did not ask for. `asked` names the deployments that this
+    what the client did not ask for. `tenant` keeps what is learned of prompts
+    apart. `asked` names the deployments that this
     request was sent to; whoever chooses one adds it.
     """
 
@@ -48,6 +49,7 @@ class ProviderCall(msgspec.Struct, frozen=True):
     timeouts: Timeouts
     request_id: str
     asked: set[str] | None = None
+    tenant: str = ""
 
 
 class Provider(Protocol):

@@ -39,6 +39,7 @@ __all__ = [
     "capabilities_of",
     "cost",
     "from_nano",
+    "price_of",
     "resolve_prices",
     "to_nano",
 ]
@@ -91,6 +92,14 @@ def resolve_prices(policy: Policy, at: datetime) -> PriceBook:
     changes = [one.valid_until for one in found.values() if one.valid_until]
     prices = {name: one.price for name, one in found.items()}
     return PriceBook(prices, min(changes, default=None))
+
+
+def price_of(name: str, model: Model, at: datetime) -> Price | None:
+    """Return one model's price as of `at`; None where nobody states one that can be read."""
+    try:
+        return _resolve(name, model, at, read_price_file).price
+    except PriceError:
+        return None
 
 
 def capabilities_of(model: Model, name: str | None = None) -> Capabilities:

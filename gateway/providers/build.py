@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, cast
 
 from gateway.entry import Clock
+from gateway.money.prices import price_of
 from gateway.resilience.balance import BalancedProvider, Member
+from gateway.resilience.homes import Homes
 from gateway.wire import Provider
 from policies.kinds import PROVIDERS, resolve
 from policies.resilience import Deployment
@@ -45,8 +48,21 @@ def build_provider(name: str, model: Model, socket: Path | None = None) -> Provi
         for each in model.deployments
     ]
     return BalancedProvider(
-        members, tick=clock.tick, wall=clock.wall, draw=random.random, balance=model.balance
+        members,
+        tick=clock.tick,
+        wall=clock.wall,
+        draw=random.random,
+        balance=model.balance,
+        homes=_homes(name, model, clock.wall()),
     )
+
+
+def _homes(name: str, model: Model, now: float) -> Homes | None:
+    """Return what keeps conversations where their prompt is cached, if that makes it cheaper."""
+    price = price_of(name, model, datetime.fromtimestamp(now, UTC))
+    if model.prompt_cache == "off" or price is None or price.cached_input >= price.input:
+        return None
+    return Homes(price)
 
 
 def deployed_at(deployment: Deployment, model: Model) -> Model:

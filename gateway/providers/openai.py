@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from gateway.providers.cache_key import prompt_cache_key
 from gateway.providers.chat import ChatClient
 from gateway.providers.extras import LogprobExtras
 from gateway.providers.reply import ReplyReader, chat_reader
@@ -17,6 +18,7 @@ from gateway.upstream.types import Connector, Origin
 from gateway.wire import Part, ProviderCall
 from policies.schema import Model
 
+_KEYED_HOSTS = ("api.openai.com", ".openai.azure.com")
 _RIVALS = 2
 """Rivals of a token that a margin needs."""
 
@@ -42,12 +44,19 @@ FLAVOURS: Mapping[str, Flavour] = {
 class OpenAIDialect:
     """Asks for usage in every stream, and for log-probabilities where they serve a verdict."""
 
-    def __init__(self, *, has_logprobs: bool) -> None:
+    def __init__(self, *, has_logprobs: bool, has_cache_keys: bool = False) -> None:
         self._has_logprobs = has_logprobs
+        self._has_cache_keys = has_cache_keys
 
     def body(self, call: ProviderCall) -> dict[str, Any]:
-        """Return the body with `stream_options` and `logprobs` as we need them."""
+        """Return the body with `stream_options` and `logprobs` as we need them.
+
+        Where prompts are cached by it, also with a `prompt_cache_key`, unless the client has one.
+        """
         body = call.body
+        if self._has_cache_keys and "prompt_cache_key" not in body:
+            key = prompt_cache_key(body, call.tenant)
+            body = body if key is None else {**body, "prompt_cache_key": key}
         if call.stream:
             options = {**(body.get("stream_options") or {}), "include_usage": True}
             body = {**body, "stream_options": options}
@@ -86,6 +95,13 @@ def secret_of(name: str, model: Model) -> str | None:
             "characters; is there a line break at its end?"
         )
     return secret or None
+
+
+def _has_cache_keys(model: Model, host: str) -> bool:
+    """Return whether to send cache keys: to OpenAI itself, elsewhere only where it is written."""
+    if model.prompt_cache == "off" or model.provider != "openai":
+        return False
+    return host.endswith(_KEYED_HOSTS) or "prompt_cache" in model.model_fields_set
 
 
 def _rivals_asked(body: Mapping[str, Any]) -> int | None:
@@ -128,7 +144,9 @@ class OpenAIProvider:
             ChatClient(
                 name,
                 transport,
-                OpenAIDialect(has_logprobs=has_logprobs),
+                OpenAIDialect(
+                    has_logprobs=has_logprobs, has_cache_keys=_has_cache_keys(model, origin.host)
+                ),
                 path=_path_of(url),
                 secret=secret_of(name, model),
             )

@@ -19,6 +19,7 @@ from typing import Literal
 from gateway.errors import ProviderError, ProviderRateLimited
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.guard import Tick, counted, is_upstreams_fault
+from gateway.resilience.homes import Homes
 from gateway.resilience.retry import seconds_in
 from gateway.wire import Part, Provider, ProviderCall
 from policies.resilience import BreakerRules
@@ -30,6 +31,8 @@ _FADE_S = 10.0
 _DREAD = 10.0
 _LONGEST_REST_S = 60.0
 _REST_S = 1.0
+_PATIENCE_S = 2.0
+"""How much longer than another the deployment may take that has the prompt cached."""
 Balance = Literal["latency", "weight"]
 
 
@@ -55,12 +58,15 @@ class Member:
         """Return its recent time to a first part, fading to nothing."""
         return self._first_s * self._fade(now)
 
+    def wait_s(self, now: float) -> float:
+        """Return how long a new call would wait for its first part, in seconds."""
+        # A little for every call, so that unmeasured deployments share alike.
+        return (self.expected_s(now) + 0.001) * (self.under_way + 1)
+
     def load(self, now: float) -> float:
         """Return how long a new call would wait, longer for one that often fails."""
         illness = self._illness * self._fade(now)
-        # A little for every call, so that unmeasured deployments share alike.
-        wait_s = (self.expected_s(now) + 0.001) * (self.under_way + 1)
-        return wait_s * (1.0 + _DREAD * illness) / self.weight
+        return self.wait_s(now) * (1.0 + _DREAD * illness) / self.weight
 
     def answered(self, first_s: float, now: float) -> None:
         """Learn a time to a first part: a worse one at once, a better one by and by."""
@@ -98,18 +104,21 @@ class BalancedProvider:
         wall: Callable[[], float],
         draw: Callable[[], float],
         balance: Balance = "latency",
+        homes: Homes | None = None,
     ) -> None:
         self._members = members
         self._tick = tick
         self._wall = wall
         self._draw = draw
         self._balance = balance
+        self._homes = homes
 
     async def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
         """Yield the parts of one reply; see `Provider.call`."""
         began = self._tick()
         asked = call.asked if call.asked is not None else set()
-        member = self.choose(began, asked)
+        home = self._homes.of(call, began) if self._homes is not None else None
+        member = self.choose(began, asked, home)
         asked.add(member.name)
         ticket = member.breaker.admit(began) or member.breaker.force()
         parts = counted(member.breaker, ticket, member.provider.call(call), self._tick)
@@ -122,6 +131,8 @@ class BalancedProvider:
                         is_first = False
                         now = self._tick()
                         member.answered(now - began, now)
+                        if self._homes is not None:
+                            self._homes.note(call, member.name, now)
                     yield part
         except ProviderError as exc:
             self._learn(member, exc, began)
@@ -137,13 +148,20 @@ class BalancedProvider:
         finally:
             member.under_way -= 1
 
-    def choose(self, now: float, asked: set[str]) -> Member:
-        """Return the deployment to ask: one that is well and was not asked, where there is one."""
+    def choose(self, now: float, asked: set[str], home: str | None = None) -> Member:
+        """Return the deployment to ask: one that is well and was not asked, where there is one.
+
+        Among those, `home` is asked unless its wait is much the longest.
+        """
         well = [member for member in self._members if member.is_well(now)]
         fresh = [member for member in well if member.name not in asked]
         if not well:
             return min(self._members, key=lambda member: member.load(now))
-        return self._draw_one(fresh or well, now)
+        drawn = self._draw_one(fresh or well, now)
+        for member in fresh:
+            if member.name == home and member.wait_s(now) <= drawn.wait_s(now) + _PATIENCE_S:
+                return member
+        return drawn
 
     async def aclose(self) -> None:
         """Release the connections of all."""
