@@ -1,7 +1,8 @@
-"""What limits cost: processor time of admission and settlement, in memory and through Redis.
+"""What limits cost: processor time of admission and settlement, in memory and shared.
 
 python -m bench.limits --requests 20000
 python -m bench.limits --redis redis://127.0.0.1:6379/0
+python -m bench.limits --postgres postgresql://user@host/database
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ AT_ONCE = 16
 BODY = {"model": "m", "max_tokens": 200, "messages": [{"role": "user", "content": "word " * 200}]}
 
 
-def policy_of(limits: dict[str, Any], redis: str | None) -> Policy:
+def policy_of(limits: dict[str, Any], storage: dict[str, str]) -> Policy:
     """Return a policy of one model with these limits."""
     price = {"input_per_mtok_usd": 1, "output_per_mtok_usd": 2}
     model = {"provider": "openai", "base_url": "http://127.0.0.1:1/v1", "price": price}
     whole: dict[str, Any] = {"version": 1, "models": {"m": model}, "limits": limits}
-    if redis:
-        whole["storage"] = {"redis": redis}
+    whole["storage"] = storage
     return parse_policy(json.dumps(whole), name="bench", env={})
 
 
@@ -86,17 +86,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--redis", help="measure through this Redis, too")
+    parser.add_argument("--postgres", help="measure budgets through this PostgreSQL, too")
     told = parser.parse_args(arguments)
-    cases: list[tuple[str, dict[str, Any], str | None]] = [
-        ("no limits", {}, None),
-        ("rates, memory", RATES, None),
-        ("rates and budget, memory", RATES | BUDGET, None),
+    cases: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+        ("no limits", {}, {}),
+        ("rates, memory", RATES, {}),
+        ("rates and budget, memory", RATES | BUDGET, {}),
     ]
     if told.redis:
-        cases.append(("rates, Redis", RATES, told.redis))
-        cases.append(("rates and budget, Redis", RATES | BUDGET, told.redis))
-    for name, limits, redis in cases:
-        spent = uvloop.run(run(policy_of(limits, redis), told.requests))
+        there = {"redis": told.redis}
+        cases.append(("rates, Redis", RATES, there))
+        cases.append(("rates and budget, Redis", RATES | BUDGET, there))
+    if told.postgres:
+        there = {"limits": told.postgres}
+        cases.append(("rates and budget, PostgreSQL", RATES | BUDGET, there))
+    for name, limits, storage in cases:
+        spent = uvloop.run(run(policy_of(limits, storage), told.requests))
         print(f"{name:28} {spent:7.1f} µs a request, {spent / 1000:.4f} CPU-s per 1,000")
 
 

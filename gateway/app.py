@@ -124,7 +124,7 @@ def create_app(
     )
     _prices(policy, clock)
     check_extra(policy)
-    check_ledger(ledger_url)
+    check_postgres(ledger_url, policy.storage.limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI | None = None) -> AsyncIterator[None]:
@@ -143,7 +143,7 @@ def create_app(
             )
             keys_at = keys_path(spool_url)
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
-            limits = await stack.enter_async_context(limit_store(policy, clock, spool_url))
+            limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
             build = _Wiring(running, clock, limits, Resilience(clock), Meanings(clock)).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
@@ -216,8 +216,9 @@ class _Wiring:
                     policy,
                     prices,
                     clock,
-                    running.spool_url,
+                    running.ledger_url,
                     self.limits,
+                    spool_url=running.spool_url,
                     team=running.team,
                     for_keys=keys_path(running.spool_url).exists(),
                 ),
@@ -234,12 +235,13 @@ class _Wiring:
         return pipeline
 
 
-def check_ledger(url: str) -> None:
+def check_postgres(*urls: str | None) -> None:
     """Raise LedgerRefused for a URL that cannot be read, or whose extra is not installed."""
-    if is_postgres(url):
-        from gateway.money.databases import postgres_engine
+    for url in urls:
+        if url is not None and is_postgres(url):
+            from gateway.money.databases import postgres_engine
 
-        postgres_engine(url).dispose()
+            postgres_engine(url).dispose()
 
 
 def _prices(policy: Policy, clock: Clock) -> PriceBook:

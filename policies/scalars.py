@@ -52,6 +52,12 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _postgres_url(url: str) -> str:
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected postgresql://user:password@host:5432/database, found another")
+    return url
+
+
 def _without_password(url: str) -> str:
     """Return a ledger's URL as it may be shown."""
     scheme, _, rest = url.partition("://")
@@ -88,5 +94,8 @@ RedisUrl = Annotated[
     SecretStr, AfterValidator(_redis_url), PlainSerializer(lambda _: "***", when_used="json")
 ]
 LedgerUrl = Annotated[str, PlainSerializer(_without_password, when_used="json")]
+PostgresUrl = Annotated[
+    str, AfterValidator(_postgres_url), PlainSerializer(_without_password, when_used="json")
+]
 FilePath = Annotated[Path, AfterValidator(_in_folder)]
 Checkpoint = Annotated[str, AfterValidator(_checkpoint)]

@@ -26,6 +26,7 @@ from policies.scalars import (
     FilePath,
     LedgerUrl,
     Name,
+    PostgresUrl,
     Probability,
     Real,
     RedisUrl,
@@ -390,7 +391,16 @@ class Storage(Section):
     spool: Spool = Spool()
     retention: Retention = Retention()
     redis: RedisUrl | None = None
+    limits: PostgresUrl | None = Field(default=None, repr=False)
     semantic: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _keeps_limits_once(self) -> Storage:
+        if self.redis is not None and self.limits is not None:
+            raise ValueError(
+                "expected redis or limits, found both; redis keeps the budgets, too: remove limits"
+            )
+        return self
 
 
 _ROUTE_KEEPS_ANSWERS: Any = {

@@ -69,15 +69,18 @@ _Found = tuple[Limits | None, Meters]
 
 
 class Accounts:
-    """The meters of a policy. `share` is the part of every limit that is this process' own."""
+    """The meters of a policy.
 
-    def __init__(self, policy: Policy, *, share: float = 1.0) -> None:
+    `share` is the part of every limit that is this process' own, `of_budgets` that of every budget.
+    """
+
+    def __init__(self, policy: Policy, *, share: float = 1.0, of_budgets: float = 1.0) -> None:
         self._defaults = policy.limits
-        self._share = share
+        self._shares = (share, of_budgets)
         self._tags = frozenset(policy.limits.tags)
         self._found: dict[tuple[str, str, str, frozenset[str]], _Found] = {}
         self._models = {
-            name: _meters([(("model", name), model.limits)], share)
+            name: _meters([(("model", name), model.limits)], self._shares)
             for name, model in policy.models.items()
             if model.limits.model_fields_set
         }
@@ -90,7 +93,7 @@ class Accounts:
         if found is None or found[0] is not caller.limits:
             found = (
                 caller.limits,
-                _meters(self._scopes(caller, counted, route_name, route), self._share),
+                _meters(self._scopes(caller, counted, route_name, route), self._shares),
             )
             self._found[key] = found
         return found[1]
@@ -130,7 +133,8 @@ def has_limits(policy: Policy) -> bool:
     )
 
 
-def _meters(scopes: Iterable[tuple[Scope, Rates]], share: float) -> Meters:
+def _meters(scopes: Iterable[tuple[Scope, Rates]], shares: tuple[float, float]) -> Meters:
+    share, of_budgets = shares
     requests: list[Pace] = []
     tokens: list[Pace] = []
     rooms: list[Room] = []
@@ -146,7 +150,7 @@ def _meters(scopes: Iterable[tuple[Scope, Rates]], share: float) -> Meters:
         if limits.concurrent is not None:
             rooms.append(Room(f"{name}:concurrent", whose, _part(limits.concurrent, share)))
         if isinstance(limits, Limits):
-            accounts += [Account(scope, budget, share) for budget in limits.budget]
+            accounts += [Account(scope, budget, of_budgets) for budget in limits.budget]
     return Meters(tuple(requests), tuple(tokens), tuple(rooms), tuple(accounts))
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from gateway.money.errors import LedgerError, LedgerRefused
 from gateway.money.location import is_postgres, locate, shown_url
+from gateway.money.migrate import migrate_postgres
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -61,6 +62,15 @@ def check_postgres(url: str) -> None:
         raise LedgerRefused(
             "a ledger in PostgreSQL needs psycopg: pip install 'frugal-gateway[postgres]'"
         )
+
+
+def made(url: str) -> None:
+    """Make sure that a ledger in PostgreSQL has its tables. Raises LedgerError."""
+    engine = postgres_engine(url)
+    try:
+        migrate_postgres(engine, shown_url(url))
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -185,7 +185,6 @@ budget = Table(
     metadata,
     _text("id", key=True),
     _text("account"),
-    _int("spent_nano_usd"),
     _maybe_int("ends_at_us"),
     sqlite_strict=True,
     sqlite_with_rowid=False,

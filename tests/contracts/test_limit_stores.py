@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -17,12 +18,15 @@ from gateway.access.meters import (
     Purse,
     Refused,
     Room,
+    StoreAway,
     Taken,
     Unseeded,
 )
 from gateway.access.stores.memory import MemoryLimits
+from gateway.access.stores.postgres import PostgresLimits
 from gateway.access.stores.scripts import SCRIPTS
 from gateway.access.stores.shared import SharedLimits
+from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 
 REQUESTS = Pace("key:a:requests", "key 'a'", "requests", 6)
@@ -44,11 +48,26 @@ def shared(link: RedisLink, *, ledger: str = "one", **options: object) -> Shared
     return SharedLimits(link, ledger=ledger, tick=lambda: 1.0, wall=lambda: 1.0, **options)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIterator[LimitStore]:
+@pytest.fixture(scope="module")
+def database():
+    with PostgresServer() as running:
+        yield running
+
+
+def in_postgres(url: str, *, ledger: str = "one", **options: object) -> PostgresLimits:
+    return PostgresLimits(url, ledger=ledger, tick=lambda: 1.0, wall=lambda: 1.0, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["memory", "redis", "postgres"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[LimitStore]:
     if request.param == "memory":
         yield MemoryLimits(lambda: 1.0)
         return
+    if request.param == "postgres":
+        async with in_postgres(request.getfixturevalue("database").new_database()) as made:
+            yield made
+        return
+    server: RedisServer = request.getfixturevalue("server")
     server.flush()
     async with RedisLink(server.url, SCRIPTS, deadline_s=2.0) as link, shared(link) as made:
         yield made
@@ -237,3 +256,148 @@ async def test_a_take_that_was_given_up_is_held_by_nobody(pair):
     result = await take(second, claim)
 
     assert isinstance(result, Taken)
+
+
+# Two processes on one PostgreSQL
+
+
+@pytest.fixture
+async def couple(database: PostgresServer) -> AsyncIterator[tuple[PostgresLimits, PostgresLimits]]:
+    url = database.new_database()
+    async with in_postgres(url) as first, in_postgres(url, lease_s=3600) as second:
+        yield first, second
+
+
+async def test_two_processes_share_a_purse_in_postgresql_and_count_one_ledger_once(couple):
+    claim = Claim((), (), ((PURSE, 10),))
+    await asyncio.gather(*(take(each, claim, spent=200) for each in couple))
+    results = await asyncio.gather(*(take(couple[i % 2], claim, spent=200) for i in range(200)))
+
+    assert sum(isinstance(result, Taken) for result in results) == 78
+
+
+async def test_in_postgresql_two_ledgers_add_up(database):
+    url = database.new_database()
+    claim = Claim((), (), ((PURSE, 500),))
+    async with in_postgres(url) as first, in_postgres(url, ledger="two") as second:
+        await take(first, Claim((), (), ((PURSE, 0),)), spent=300)
+        refused = await take(second, claim, spent=300)
+
+    assert isinstance(refused, Refused)
+
+
+async def test_what_a_dead_process_held_in_postgresql_is_swept_and_what_it_spent_stays(database):
+    url = database.new_database()
+    claim = Claim((), (), ((PURSE, 500),))
+    small = Claim((), (), ((PURSE, 300),))
+    async with in_postgres(url) as first, in_postgres(url) as second:
+        await take(first, claim)
+        await take(first, small)
+        first.settle(small, tokens=0, nano_usd=300)
+        await take(first, Claim((), (), ((PURSE, 0),)))
+        meanwhile = await take(second, claim)
+        _say(
+            database,
+            url,
+            f"UPDATE budget_process SET alive_until_us = 0 WHERE name = '{first.name}'",
+        )
+        after = await take(second, claim)
+        more = await take(second, small)
+
+    assert [type(each) for each in (meanwhile, after, more)] == [Refused, Taken, Refused]
+
+
+async def test_what_a_process_spent_and_could_not_tell_is_made_up_for_by_the_ledger(database):
+    url = database.new_database()
+    claim = Claim((), (), ((PURSE, 500),))
+    async with in_postgres(url) as first:
+        await take(first, claim)
+        first.settle(claim, tokens=0, nano_usd=500)
+    async with in_postgres(url) as again:
+        refused = await take(again, claim, spent=900)
+        granted = await take(again, Claim((), (), ((PURSE, 100),)), spent=900)
+
+    assert isinstance(refused, Refused)
+    assert isinstance(granted, Taken)
+
+
+async def test_a_postgresql_that_forgot_all_is_told_by_the_ledger(database):
+    url = database.new_database()
+    claim = Claim((), (), ((PURSE, 600),))
+    async with in_postgres(url) as store:
+        await take(store, claim)
+        store.settle(claim, tokens=0, nano_usd=600)
+        await take(store, Claim((), (), ((PURSE, 0),)))
+        _say(database, url, "TRUNCATE budget, budget_part, budget_process")
+        refused = await take(store, claim, spent=600)
+        granted = await take(store, Claim((), (), ((PURSE, 400),)), spent=600)
+
+    assert isinstance(refused, Refused)
+    assert isinstance(granted, Taken)
+
+
+async def test_without_postgresql_a_hard_purse_gives_nothing_and_a_soft_one_is_told_later():
+    soft = Claim((), (), ((replace(PURSE, hard=False, at_limit="warn"), 600),))
+    hard = Claim((), (), ((PURSE, 100),))
+    with PostgresServer() as server:
+        async with PostgresLimits(
+            server.new_database(), ledger="one", tick=time.monotonic, wall=time.time
+        ) as store:
+            await take(store, Claim((), (), ((PURSE, 0),)))
+            server.kill()
+            with pytest.raises(StoreAway):
+                await take(store, hard)
+            given = await take(store, soft)
+            store.settle(soft, tokens=0, nano_usd=950)
+            server.start()
+            while isinstance(back := await _or_away(store, hard), StoreAway):
+                pass
+
+    assert isinstance(given, Taken)
+    assert isinstance(back, Refused)
+
+
+async def test_a_take_in_postgresql_that_was_given_up_is_held_by_nobody(couple):
+    first, second = couple
+    claim = Claim((), (ROOM,), ((PURSE, 1000),))
+    await take(first, Claim((), (), ((PURSE, 0),)))
+    task = asyncio.ensure_future(first.take(claim))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for _ in range(2):
+        await take(first, Claim((), (), ((PURSE, 0),)))
+    result = await take(second, claim)
+
+    assert isinstance(result, Taken)
+
+
+async def test_the_dead_of_long_ago_are_swept_and_their_spending_stays(database):
+    url = database.new_database()
+    claim = Claim((), (), ((PURSE, 600),))
+    now = 1.0
+    async with PostgresLimits(url, ledger="one", tick=lambda: now, wall=lambda: 1.0) as store:
+        async with in_postgres(url) as dead:
+            await take(dead, claim)
+            dead.settle(claim, tokens=0, nano_usd=600)
+        _say(database, url, "UPDATE budget_process SET alive_until_us = 0")
+        now = 1000.0
+        await take(store, Claim((), (), ((PURSE, 0),)))
+        await take(store, Claim((), (), ((PURSE, 0),)))
+        parts = _say(database, url, "SELECT process, spent_nano_usd FROM budget_part ORDER BY 1")
+        refused = await take(store, claim)
+
+    assert parts[0] == ("one/", 600)
+    assert [name for name, _ in parts] == ["one/", store.name]
+    assert isinstance(refused, Refused)
+
+
+async def _or_away(store, claim):
+    try:
+        return await take(store, claim)
+    except StoreAway as exc:
+        return exc
+
+
+def _say(server: PostgresServer, url: str, sql: str):
+    return server.say(sql, url.partition("@/")[2].partition("?")[0])

@@ -60,3 +60,32 @@ def test_a_time_below_zero_is_refused():
     (problem,) = problems(routes("  r: {model: tiny, cache: {exact: {stale: -1}}}"))
 
     assert problem.path == "routes.r.cache.exact.stale"
+
+
+def test_budgets_may_be_shared_through_postgresql_and_its_password_is_never_shown():
+    policy = load(SMALL + "storage: {limits: 'postgresql://u:secret@db/x'}")
+
+    assert policy.storage.limits == "postgresql://u:secret@db/x"
+    assert masked(policy)["storage"] == {"limits": "postgresql://u:***@db/x"}
+    assert "secret" not in repr(policy)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limits: 'redis://a'", "expected postgresql://"),
+        ("limits: 'postgresql://db/x', redis: 'redis://a:1'", "found both"),
+        ("retention: {entries: 5m}", "at least 3600"),
+        ("spool: {max_entries: 0}", "at least 1"),
+    ],
+)
+def test_what_cannot_be_kept_so_is_refused(text, message):
+    (problem,) = problems(SMALL + f"storage: {{{text}}}")
+
+    assert problem.path.startswith("storage")
+    assert message in problem.message
+
+
+def test_requests_may_be_let_go_after_a_while():
+    assert load(SMALL + "storage: {retention: {entries: 90d}}").storage.retention.entries == 7776000
+    assert load(SMALL).storage.retention.entries is None

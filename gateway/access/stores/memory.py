@@ -85,6 +85,10 @@ class MemoryLimits:
         found = self._sums[purse.id]
         return found.spent, found.held
 
+    def levels(self, claim: Claim) -> tuple[Level, ...]:
+        """Return how a claim's paces stand, without taking anything."""
+        return self._levels(claim, self._tick())
+
     def inside(self, room: Room) -> int:
         """Return how many requests are in a room."""
         return self._inside.get(room.id, 0)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.access.meters import Purse
 from gateway.access.spent import LedgerSpending
+from gateway.money.errors import LedgerError
 from gateway.money.ledger import ledger_at
+from gateway.money.postgres import Projection
+from gateway.money.rollup import Rollup
+from gateway.money.sqlite import SqliteStore
 from gateway.settings import Team
 from tests.support.money import entry
+from tests.support.postgres_server import PostgresServer
 
 START = 1_795_000_000.0
 PURSE = Purse(
@@ -50,3 +56,55 @@ async def test_a_window_that_began_after_the_workers_holds_what_they_spent_of_it
 
 async def test_a_window_that_began_after_the_process_is_empty(url):
     assert await LedgerSpending(url, since=START - 1)(PURSE) == 0
+
+
+@pytest.mark.parametrize("scope", [("key", "ci"), ("tag", "batch"), ("route", "auto")])
+async def test_what_was_let_go_is_still_spent(tmp_path, scope):
+    path = tmp_path / "ledger.db"
+    _hours(path)
+    purse = replace(PURSE, scope=scope, start=HOURS_AGO, end=float("inf"))
+    spending = LedgerSpending(f"sqlite:///{path}", since=float("inf"))
+    before = await spending(purse)
+    rollup = Rollup(path)
+    rollup.step()
+    rollup.prune(int((HOURS_AGO + 5 * 3600) * 1e6))
+    within = replace(purse, start=HOURS_AGO + 2 * 3600)
+
+    assert (before, await spending(purse)) == (10_000, 10_000)
+    assert await spending(within) == 8_000
+
+
+async def test_a_ledger_in_postgresql_is_asked_with_what_waits_before_it(tmp_path):
+    path = tmp_path / "spool.db"
+    _hours(path)
+    purse = replace(PURSE, scope=("tag", "batch"), start=HOURS_AGO, end=float("inf"))
+    with PostgresServer() as server:
+        url = server.new_database()
+        spending = LedgerSpending(url, since=float("inf"), spool_url=f"sqlite:///{path}")
+        found = [await spending(purse)]
+        projection = Projection(path, url, at_once=4)
+        projection.step()
+        found.append(await spending(purse))
+        while projection.step():
+            pass
+        projection.prune_ledger(int((HOURS_AGO + 5 * 3600) * 1e6))
+        projection.prune_spool(2**62)
+        projection.close()
+        found.append(await spending(purse))
+        server.kill()
+        with pytest.raises(LedgerError):
+            await spending(purse)
+
+    assert found == [10_000] * 3
+
+
+HOURS_AGO = 495_000 * 3600.0
+
+
+def _hours(path):
+    store = SqliteStore(path)
+    store.open()
+    for hour in range(10):
+        at = int((HOURS_AGO + hour * 3600 + 1800) * 1e6)
+        store.commit([entry(f"{hour}", started_at_us=at, tags=("batch", "night"))], [])
+    store.close()

@@ -70,7 +70,7 @@ def upgrade() -> None:
     _table(
         "budget",
         [_text("id")],
-        *(_text("account"), _int("spent_nano_usd"), _int("ends_at_us", nullable=True)),
+        *(_text("account"), _int("ends_at_us", nullable=True)),
     )
     _table(
         "budget_part",
