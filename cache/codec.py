@@ -46,7 +46,7 @@ class Labels(msgspec.Struct, array_like=True, frozen=True):
 class _Body(msgspec.Struct, array_like=True, frozen=True):
     parts: tuple[bytes, ...]
     streamed: bool
-    usage: dict[str, float | int | bool]
+    usage: dict[str, float | int | bool | str]
     path: str
     usage_event: bytes | None
     worth: float
