@@ -26,14 +26,16 @@ from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.money.ledger import Ledger, ledger_at
-from gateway.money.location import is_postgres, locate, spool_of
+from gateway.money.location import is_postgres, locate, replies_beside, spool_of
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
+from gateway.repeats import Repeats
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.site import Site
 from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import ALONE, Settings, Team
+from gateway.shelf import Shelf
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
 from policies.kinds import CONFIDENCES, resolve
@@ -195,10 +197,11 @@ class _Wiring:
         assert running.ledger is not None, "the ledger is opened first"
         prices = _prices(policy, clock)
         routers = build_routers(policy)
+        spool = locate(running.spool_url).path
         meaning = await stack.enter_async_context(
             self.meanings.of(
                 policy,
-                locate(running.spool_url).path,
+                spool,
                 wants_vectors=any(router.wants_vector for router in routers.values()),
             )
         )
@@ -225,6 +228,7 @@ class _Wiring:
                 resilience=self.resilience,
                 near=meaning.near,
                 refusals=running.refusals,
+                repeats=Repeats(running.caches.repeats, clock, Shelf(replies_beside(spool))),
                 embedding=meaning.embedding,
             )
         )

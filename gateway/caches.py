@@ -20,12 +20,18 @@ from gateway.released import Released
 from gateway.travel import ReleasedCodec
 from policies.schema import Policy
 
+REPEATS_BYTES = 32 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """The caches of one process, and what they are made of. `shared` is None without Redis."""
+    """The caches of one process, and what they are made of. `shared` is None without Redis.
+
+    `repeats` holds answers for those who send a request again under its `idempotency-key`.
+    """
 
     exact: ExactCache[Released]
+    repeats: ExactCache[Released]
     memory: MemoryStore
     shared: SharedStore | None = None
 
@@ -95,9 +101,12 @@ async def _shared(far: Far[Released], store: SharedStore) -> dict[str, Any]:
 async def caches_of(policy: Policy, clock: Clock) -> AsyncIterator[Caches]:
     """Yield the caches: in this process's memory, and in Redis where the policy names one."""
     memory = MemoryStore(clock=clock.tick)
+    repeats = MemoryStore(REPEATS_BYTES, clock=clock.tick)
     size_of = attrgetter("size")
     if policy.storage.redis is None:
-        yield Caches(ExactCache(memory, size_of=size_of, wall=clock.wall), memory)
+        exact: ExactCache[Released] = ExactCache(memory, size_of=size_of, wall=clock.wall)
+        again: ExactCache[Released] = ExactCache(repeats, size_of=size_of, wall=clock.wall)
+        yield Caches(exact, again, memory)
         return
     from cache.stores.redis import RedisLink
 
@@ -105,5 +114,7 @@ async def caches_of(policy: Policy, clock: Clock) -> AsyncIterator[Caches]:
     shared = SharedStore(link, wall=clock.wall)
     far = Far(shared, ReleasedCodec(), wall=clock.wall)
     async with link, far:
+        again = ExactCache(repeats, size_of=size_of, far=far, wall=clock.wall)
+        # The last one is who hears of invalidations, which are none of a repetition's business.
         exact = ExactCache(memory, size_of=size_of, far=far, wall=clock.wall)
-        yield Caches(exact, memory, shared)
+        yield Caches(exact, again, memory, shared)

@@ -272,6 +272,8 @@ class Entry:
         self.cost_nano = 0
         self.saved_nano = 0
         self.is_refused = False
+        self.is_first = False
+        self.is_replay = False
         self.own_account: records.Purpose | None = None
         self.permit: Permit | None = None
         self.refusal: GatewayError | None = None
@@ -333,6 +335,11 @@ class Entry:
         """Return the deployments of a model that this request was sent to, to be added to."""
         return self._asked.setdefault(model, set())
 
+    def replay(self) -> None:
+        """Take note that the answer is that of the same request, sent before."""
+        self.is_replay = True
+        self.cache, self.age_s, self.similarity = "bypass", None, None
+
     def abandon(self) -> None:
         """Close with the client gone."""
         self.state = "abandoned"
@@ -363,7 +370,7 @@ class Entry:
     @property
     def path(self) -> str:
         """Return the models met on the way and what became of each."""
-        if self.cache in ("exact", "semantic"):
+        if self.is_replay or self.cache in ("exact", "semantic"):
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
         shown = [a for a in self.attempts if a.purpose == "serve" or _has_won(a)]
@@ -400,7 +407,7 @@ class Entry:
     def _list_price(self, prices: PriceBook, paid: Decimal) -> Decimal:
         """Return what the reference model would have charged for the answer; `paid` if unknown."""
         usage = self.served.usage if self.served else self.cached_usage
-        if usage is None:
+        if usage is None or self.is_replay:
             return paid
         reference = self.route.cascade.reference_model if self.route.cascade else self.model
         price = prices.for_model(reference)

@@ -7,6 +7,7 @@ GatewayError                       status, type, code
 ├ PayloadTooLarge       413        ├ LedgerUnavailable      503
 ├ RateLimited           429        ├ BudgetExceeded         429  `headers`
 ├ LimitsUnavailable     503        ├ NoModelAvailable       503
+├ KeyReused             422
 └ ProviderError         502        `upstream_status`, `retry_after`, `word` for the path
   ├ ProviderTimeout     504        ├ ProviderUnavailable    503
   ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
@@ -111,6 +112,15 @@ class MethodNotAllowed(GatewayError):
     status = 405
     type = "invalid_request_error"
     default_code = "method_not_allowed"
+
+
+class KeyReused(GatewayError):
+    """An idempotency key was used for another request before."""
+
+    status = 422
+    is_refusal = True
+    type = "invalid_request_error"
+    default_code = "idempotency_key_reused"
 
 
 class PayloadTooLarge(GatewayError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +33,7 @@ from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook, capabilities_of
 from gateway.released import Released, cached, followed, replayed
+from gateway.repeats import Repeats
 from gateway.reply import Reply
 from gateway.request import ChatRequest
 from gateway.resilience.resilience import Resilience
@@ -45,6 +46,8 @@ from router.types import Router
 
 _LEAST_WORTH = 1e-6  # dollars: even a free answer takes a call and its time
 _MAX_RENEWALS = 64
+Lead = Callable[[Entry, Seat[Released]], AsyncGenerator[Part, None]]
+"""Makes the answer that others may share."""
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +66,7 @@ class Parts:
     admission: Admission | None = None
     resilience: Resilience | None = None
     near: NearAnswers | None = None
+    repeats: Repeats | None = None
     refusals: Refusals = field(default_factory=Refusals)
     embedding: Embedding | None = None
 
@@ -75,6 +79,7 @@ class Pipeline:
         self.keys = parts.keys
         self.under_way = 0
         self.refusals = parts.refusals
+        self._repeats = parts.repeats
         models = parts.policy.models
         self._tariff = Tariff(
             parts.prices,
@@ -135,7 +140,11 @@ class Pipeline:
         if not self._ledger.is_healthy:
             raise LedgerUnavailable("the ledger cannot be written; try again shortly")
         entry = Entry(request, caller, request.model, route, self._clock)
-        return Reply(self, entry, self._seat(entry))
+        # A request that may be a repetition sits at the cache only once it is known to be none.
+        return Reply(self, entry, None if self._may_repeat(entry) else self._seat(entry))
+
+    def _may_repeat(self, entry: Entry) -> bool:
+        return entry.request.repeat_key is not None and self._repeats is not None
 
     def _seat(self, entry: Entry) -> Seat[Released] | None:
         request = entry.request
@@ -185,10 +194,9 @@ class Pipeline:
         self.under_way += 1
         try:
             if self._admission is not None:
-                may_be_free = seat is not None or self.near is not None
-                await self._admission.admit(entry, is_free=may_be_free)
-            source = self._from_cache(entry, seat) if seat else self._made(entry)
-            async with aclosing(source) as parts:
+                may_be_free = seat or self.near or self._may_repeat(entry)
+                await self._admission.admit(entry, is_free=bool(may_be_free))
+            async with aclosing(self._source(entry, seat)) as parts:
                 async for part in parts:
                     entry.mark_first()
                     if not part.is_usage_only or entry.request.include_usage:
@@ -205,6 +213,11 @@ class Pipeline:
         finally:
             self.under_way -= 1
             await self._settle(entry)
+
+    def _source(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
+        if self._may_repeat(entry):
+            return self._once(entry)
+        return self._shared(entry, seat, self._lead) if seat else self._made(entry)
 
     async def _let_in(self, entry: Entry) -> None:
         """Take what a hit takes of its caller's limits; a refusal is counted."""
@@ -241,7 +254,37 @@ class Pipeline:
             if entry.permit is not None:
                 entry.permit.close(tokens=record.usage.total, nano_usd=record.cost_nano_usd)
 
-    async def _from_cache(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
+    async def _once(self, entry: Entry) -> AsyncGenerator[Part, None]:
+        """Answer what may be a repetition: with what the first one got, or as the first one."""
+        assert self._repeats is not None, "only where repetitions are known"
+        seat = await self._repeats.seat(entry)
+        async with aclosing(self._shared(entry, seat, self._first)) as parts:
+            async for part in parts:
+                if not entry.is_first:
+                    entry.replay()
+                yield part
+
+    async def _first(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
+        """Answer the first of what may be several equal requests, and keep the answer for them."""
+        assert self._repeats is not None, "only where repetitions are known"
+        entry.is_first = True
+        inner = self._seat(entry)
+        if inner is None and self.near is None and await self._is_refused(entry):
+            return
+        source = self._shared(entry, inner, self._lead) if inner else self._made(entry)
+        released: list[Part] = []
+        async with aclosing(source) as parts:
+            async for part in parts:
+                seat.publish(Released(part, entry))
+                released.append(part)
+                yield part
+        if released:
+            reply = cached(released, entry, self._clock, self._worth(entry))
+            await self._repeats.keep(entry, seat, reply)
+
+    async def _shared(
+        self, entry: Entry, seat: Seat[Released], lead: Lead
+    ) -> AsyncGenerator[Part, None]:
         """Replay a hit, share the answer of an equal request under way, or lead for others."""
         with seat:
             while seat.may_look_further or seat.is_follower or seat.hit is not None:
@@ -258,7 +301,7 @@ class Pipeline:
                             yield part
                     if not seat.was_promoted:
                         return
-            async with aclosing(self._lead(entry, seat)) as parts:
+            async with aclosing(lead(entry, seat)) as parts:
                 async for part in parts:
                     yield part
         if entry.refusal is not None:
@@ -308,7 +351,9 @@ class Pipeline:
                 task.add_done_callback(self._renewals.discard)
 
     async def _renew(self, stale: Entry, key: bytes) -> None:
-        request = msgspec.structs.replace(stale.request, id=f"{stale.request.id}r", cache="refresh")
+        request = msgspec.structs.replace(
+            stale.request, id=f"{stale.request.id}r", cache="refresh", repeat_key=None
+        )
         entry = Entry(request, stale.caller, stale.route_name, stale.route, self._clock)
         rules = self._cache_rules(entry)
         if rules is None:

@@ -42,8 +42,8 @@ class Reply:
 
     @property
     def is_shared(self) -> bool:
-        """Return whether other requests wait for the same answer."""
-        return self._seat is not None and self._seat.has_followers
+        """Return whether others wait for the same answer, or this client may ask for it again."""
+        return self._entry.is_first or (self._seat is not None and self._seat.has_followers)
 
     @property
     def keepalive(self) -> float | None:
@@ -60,6 +60,8 @@ class Reply:
             (b"x-frugal-model", entry.model.encode()),
             (b"x-frugal-path", entry.path.encode("latin-1", "replace")),
         ]
+        if entry.is_replay:
+            found.append((b"x-frugal-replayed", b"true"))
         if entry.age_s is not None:
             found.append((b"age", b"%d" % entry.age_s))
         if entry.similarity is not None:

@@ -14,6 +14,7 @@ from gateway.errors import InvalidRequest
 from policies.rules import RequestFacts
 
 MAX_DEPTH = 200
+MAX_REPEAT_KEY = 255
 CacheMode = Literal["use", "exact", "refresh", "no-store", "off"]
 
 # What would choose an upstream or a credential: never taken from a request.
@@ -88,7 +89,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """One chat completion as the client asked for it.
 
     `body` is the client's JSON object without our own members; `fields` are the
-    typed ones among them; `size` is the length of the raw body in bytes.
+    typed ones among them; `size` is the length of the raw body in bytes;
+    `repeat_key` is the `idempotency-key` of a request that may be sent again.
     """
 
     id: str
@@ -102,6 +104,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     headers: RawHeaders
     size: int
     bounds: Bounds = ANY_AGE
+    repeat_key: str | None = None
 
     @property
     def model(self) -> str:
@@ -163,7 +166,21 @@ def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
         headers=headers,
         size=len(raw),
         bounds=_bounds(headers, controls or None),
+        repeat_key=_repeat_key(headers),
     )
+
+
+def _repeat_key(headers: RawHeaders) -> str | None:
+    raw = headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    key = raw.decode("latin-1")
+    if not 1 <= len(key) <= MAX_REPEAT_KEY or not key.isascii() or not key.isprintable():
+        raise InvalidRequest(
+            f"idempotency-key: expected 1 to {MAX_REPEAT_KEY} printable ASCII characters",
+            param="idempotency-key",
+        )
+    return key
 
 
 def _decode(raw: bytes) -> dict[str, Any]:

@@ -49,6 +49,11 @@ def intents_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-intents")
 
 
+def replies_beside(path: Path) -> Path:
+    """Return the file of answers that may be asked for again, beside the ledger's file."""
+    return path.with_name(f"{path.name}-replies")
+
+
 def is_postgres(url: str) -> bool:
     """Return whether a ledger is in PostgreSQL."""
     return urlsplit(url).scheme in ("postgresql", "postgres")
