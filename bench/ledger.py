@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from gateway.money.bounds import Rates
+from gateway.money.intents import Intent, IntentLog
 from gateway.money.ledger import AttemptRecord, EntryRecord, Ledger
 from gateway.money.sqlite import SqliteStore, Synchronous
 from gateway.money.usage import Usage
@@ -105,6 +107,45 @@ async def measure(path: Path, entries: int, concurrency: int, synchronous: Synch
     return Run(concurrency, synchronous, entries, wall, cpu, waits[len(waits) * 99 // 100] * 1000)
 
 
+def intents_alone(folder: Path, count: int) -> float:
+    """Return the CPU seconds of writing `count` calls down before they are made."""
+    log = IntentLog(folder)
+    began = time.process_time()
+    for number in range(count):
+        name = f"req_{number:026d}"
+        log.note(_intent(name, number))
+        log.settled(name)
+    spent = time.process_time() - began
+    log.close()
+    return spent
+
+
+def _intent(request_id: str, number: int) -> Intent:
+    rates = Rates(250_000, 250_000, 2_000_000, 2_000_000, 0.0, 0)
+    return Intent(
+        request_id=request_id,
+        seq=0,
+        at_us=1_800_000_000_000_000 + number,
+        started_at_us=1_800_000_000_000_000 + number,
+        tenant="platform",
+        key="ci",
+        route="auto",
+        requested_model="auto",
+        stream=True,
+        reference_model="large",
+        model="mini",
+        provider="openai",
+        purpose="serve",
+        input_guess=812,
+        input_most=4_000,
+        output_most=512,
+        busy_s=120.0,
+        rates=rates,
+        price_source="genai-prices",
+        price_dated=None,
+    )
+
+
 def records_alone(entries: int) -> float:
     """Return the CPU seconds of making the records, which the runs include."""
     began = time.process_time()
@@ -140,6 +181,9 @@ def main() -> None:
             f"{run.p99_ms:.2f}",
         )
     console.print(table)
+    with tempfile.TemporaryDirectory(dir=asked.directory) as name:
+        each = intents_alone(Path(name) / "intents", asked.entries) / asked.entries
+    console.print(f"an intent, written before its call: {each * 1e6:.1f} CPU µs")
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     console.print(
         f"{versions}; making the records ({making / asked.entries * 1e6:.1f} µs) left out"
