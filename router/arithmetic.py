@@ -26,13 +26,15 @@ _LATEX = (
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"\*\*([^*\n]{0,200}?)\*\*"), r"\1"),
 )
+_CLAUSE = re.compile(r"\n|[.!?:;,](?=\s|$)")
+_CLAUSES = 40  # the last ones with an equals sign
 _TOKEN = re.compile(
     r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?|\.\d{1,18})"
-    r"|(?P<mark>[-+*/=()%^\u2212\u00d7\u00f7\u00b7\u2248]|<<|>>)"
+    r"|(?P<mark>[-+*/=()%^\u2212\u00d7\u00f7\u00b7]|<<|>>)"
     r"|(?P<word>[^\W\d_]{1,40})"
     r"|(?P<stop>\n|[.!?:;,](?=\s|$)|[^\s$€£])"
 )
-_SAME = {"\u2212": "-", "\u00d7": "*", "\u00f7": "/", "\u00b7": "*", "\u2248": "="}
+_SAME = {"\u2212": "-", "\u00d7": "*", "\u00f7": "/", "\u00b7": "*"}
 _OPERATIONS = frozenset("+-*/^%")
 _TIMES = frozenset(("x", "X", "times", "of"))
 
@@ -51,8 +53,9 @@ def equations(text: str) -> tuple[Equation, ...]:
     if "=" not in text and "\u2248" not in text:
         return ()
     found: list[Equation] = []
-    for line in _lines(text[-_MOST:]):
-        found.extend(_of_line(line))
+    for run in _runs(text[-_MOST:]):
+        if len(run) > 2:
+            found.extend(_of_run(run))
     return tuple(found)
 
 
@@ -87,27 +90,28 @@ class _Token:
 _NOTHING = _Token("stop", "")
 
 
-def _lines(text: str) -> Iterator[list[_Token]]:
+def _runs(text: str) -> Iterator[list[_Token]]:
     """Split a text into runs of tokens that one calculation can lie in."""
-    for pattern, new in _LATEX:
-        text = pattern.sub(new, text)
-    for line in text.split("\n"):
-        if "=" not in line and "\u2248" not in line:
-            continue
+    text = text.replace("\u2248", "=")
+    if "\\" in text or "**" in text:
+        for pattern, new in _LATEX:
+            text = pattern.sub(new, text)
+    clauses = [clause for clause in _CLAUSE.split(text) if "=" in clause]
+    for clause in clauses[-_CLAUSES:]:
         run: list[_Token] = []
-        for match in _TOKEN.finditer(line):
+        for match in _TOKEN.finditer(clause):
             kind = match.lastgroup or "stop"
             if kind == "stop":
                 yield run
                 run = []
             else:
                 mark, start = match[0], match.start()
-                is_attached = start > 0 and (line[start - 1].isdigit() or line[start - 1] == ")")
-                run.append(_Token(kind, _SAME.get(mark, mark), is_attached))
+                before = clause[start - 1] if start else ""
+                run.append(_Token(kind, _SAME.get(mark, mark), before.isdigit() or before == ")"))
         yield run
 
 
-def _of_line(tokens: Sequence[_Token]) -> Iterator[Equation]:
+def _of_run(tokens: Sequence[_Token]) -> Iterator[Equation]:
     """Compare what stands left and right of each equals sign."""
     sides = _sides(tokens)
     for left, right in pairwise(sides):
