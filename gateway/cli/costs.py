@@ -51,6 +51,9 @@ def costs(
     limit: Annotated[
         int | None, typer.Option(min=1, help="With --by request: at most so many, newest first.")
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the requests to a .csv or .parquet instead.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Report what requests cost and saved, from the ledger; changes nothing.
@@ -61,7 +64,9 @@ def costs(
 
     try:
         url = ledger_url(policy, ledger)
-        if by is By.request:
+        if export is not None:
+            _export(url, export, since)
+        elif by is By.request:
             _show_requests(url, since, limit, as_json=as_json)
         else:
             _show_report(url, by, since, as_json=as_json)
@@ -129,6 +134,22 @@ def _read_storage(path: Path) -> tuple[str, str]:
     spool = path.parent / Path(named).expanduser() if named else Spool().file
     url = url or Storage().ledger
     return url, spool_of(url, spool)
+
+
+def _export(url: str, target: Path, since: str | None) -> None:
+    from rich.console import Console
+
+    from gateway.money.exports import export
+
+    console = Console(stderr=True)
+    try:
+        with console.status("writing …") as status:
+            count = export(
+                url, target, since=since, progress=lambda n: status.update(f"{n:,} written")
+            )
+    except OSError as exc:
+        raise Misused(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+    console.print(f"{count:,} requests written to {_plain(str(target))}", highlight=False)
 
 
 def _show_requests(url: str, since: str | None, limit: int | None, *, as_json: bool) -> None:

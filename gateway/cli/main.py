@@ -11,6 +11,8 @@ from gateway.cli.cache import cache
 from gateway.cli.check import check
 from gateway.cli.costs import costs
 from gateway.cli.keys import keys
+from gateway.cli.prices import prices
+from gateway.cli.reconcile import reconcile
 
 app = typer.Typer(
     name="frugal",
@@ -22,9 +24,11 @@ app = typer.Typer(
 engine = typer.Typer(help="The local engine on its own.", no_args_is_help=True)
 app.add_typer(engine, name="engine")
 app.add_typer(keys, name="keys")
+app.add_typer(prices, name="prices")
 app.add_typer(cache, name="cache")
 app.command()(check)
 app.command()(costs)
+app.command()(reconcile)
 
 DEMO_QUESTIONS = 300
 DEMO_SEED = 7

@@ -2,6 +2,7 @@
 
 MoneyError
 ├ UsageError            a provider reported an absurd count
+├ InvoiceError          an invoice that cannot be understood
 ├ ReportError           a question about costs that cannot be answered as asked
 ├ PriceError            a price file that cannot be read
 │ └ UnknownPrice        a model whose price nobody states
@@ -39,6 +40,10 @@ class LedgerRefused(LedgerError):
 
 class UnwritableRecord(LedgerError):
     """A single record holds a value that the database cannot take."""
+
+
+class InvoiceError(MoneyError):
+    """A provider's invoice that cannot be understood; the message says which line and why."""
 
 
 class ReportError(MoneyError):

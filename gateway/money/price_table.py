@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,24 @@ def listed_context(provider: str, base_url: str | None, model: str) -> int | Non
     return info.context_window if info else None
 
 
+def price_table(at: datetime) -> Iterator[tuple[str, str, Price]]:
+    """Yield every seller, model and price of the table, where the price is one by the token."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    for seller in get_snapshot().providers:
+        for model in seller.models:
+            if (price := _price(model.get_prices(at), at)) is not None:
+                yield seller.id, model.id, price
+
+
+def sellers() -> frozenset[str]:
+    """Return the providers that the table knows."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    return frozenset(seller.id for seller in get_snapshot().providers)
+
+
+@lru_cache(maxsize=8)
 def snapshot_date(at: datetime) -> date | None:
     """Return the newest dated change in the table up to `at`: the table is at least that new.
 
@@ -98,7 +117,7 @@ def _price(listed: ModelPrice, at: datetime) -> Price | None:
     """Translate a listed price; None where tokens are not what is charged for."""
     if listed.input_mtok is None and listed.output_mtok is None:
         return None
-    source, dated = f"genai-prices {version('genai-prices')}", snapshot_date(at)
+    source, dated = _source(), snapshot_date(at)
     thresholds = sorted({start for name in _LISTED for start in _starts(listed, name)})
     tiers = tuple((start, _flat(listed, start, source, dated)) for start in thresholds)
     base = _flat(listed, None, source, dated)
@@ -115,6 +134,11 @@ def _services(info: ModelInfo, at: datetime) -> dict[str, Price]:
                 if price is not None:
                     found[name] = price
     return found
+
+
+@lru_cache(maxsize=1)
+def _source() -> str:
+    return f"genai-prices {version('genai-prices')}"
 
 
 def _starts(listed: ModelPrice, bucket: str) -> Iterator[int]:

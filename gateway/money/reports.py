@@ -98,7 +98,7 @@ def request_rows(
     `since` is a duration before `now` (24h, 7d) or a date. Raises ReportError,
     LedgerError.
     """
-    wanted = select(entry).where(_started_since(since, now))
+    wanted = select(entry).where(started_since(since, now))
     wanted = wanted.order_by(entry.c.started_at_us.desc(), entry.c.request_id.desc())
     with reading(url) as connection:
         return [_request_row(row._asdict()) for row in connection.execute(wanted.limit(limit))]
@@ -280,7 +280,8 @@ def _day(number: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat()
 
 
-def _started_since(since: str | None, now: datetime | None) -> ColumnElement[bool]:
+def started_since(since: str | None, now: datetime | None) -> ColumnElement[bool]:
+    """Return which requests began since then. Raises ReportError."""
     return entry.c.started_at_us >= _since_us(since, now or datetime.now(UTC))
 
 

@@ -186,3 +186,14 @@ def test_what_was_saved_is_told_three_ways_and_never_in_one_sum(tmp_path):
         assert line in shown
     for dollars in (" 80.000000", " 5.000000", "80.000000 to 80.000000"):
         assert dollars in shown
+
+
+def test_requests_are_exported_to_a_file(url, tmp_path):
+    done = _run("--ledger", url, "--export", str(tmp_path / "out.csv"))
+    wrong = _run("--ledger", url, "--export", str(tmp_path / "out.txt"))
+    nowhere = _run("--ledger", url, "--export", str(tmp_path / "no" / "out.csv"))
+
+    assert done.exit_code == 0
+    assert (tmp_path / "out.csv").read_text().count("\n") == 3
+    assert (wrong.exit_code, nowhere.exit_code) == (2, 2)
+    assert "cannot be written" in nowhere.stderr
