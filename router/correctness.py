@@ -4,6 +4,9 @@ One forest serves all models: what a wrong calculation means is learnt from
 everybody's. It sees the reply's features, what the first stage expected of each
 model, the log-odds of the reply's words (learnt apart, and shown to the forest
 only for queries they were not learnt from) and the answers of other drafts.
+
+A second scorer, fitted on drafts cut off early (`Drafts.read(table,
+shorten=cut_at(...))`), judges a draft under way.
 """
 
 from __future__ import annotations
@@ -180,6 +183,7 @@ def fit_scorer(
     routes: Routes,
     fold: Ints,
     *,
+    judged: Sequence[int] | None = None,
     without: Sequence[str] = (),
     advance: Callable[[], None] | None = None,
     seed: int = 0,
@@ -187,18 +191,21 @@ def fit_scorer(
     """Fit a scorer, and beside it one for each fold that did not see that fold.
 
     `score` is [n, models], NaN where unknown; `estimates` must come from outside
-    each row's fold. `without` names families of features to leave out, for
-    ablations. `advance` is called after each of twice (folds + 1) steps. Raises
+    each row's fold. `judged` are the models whose drafts are judged, alone and beside
+    each other; without it all are, and learnt from. `without` names families of
+    features to leave out, for ablations. `advance` is called after each of twice (folds + 1) steps. Raises
     CorrectnessError where fewer than two scored replies are there.
     """
-    known = drafts.present & ~np.isnan(score)
+    every = range(score.shape[1])
+    chosen = np.isin(every, every if judged is None else judged)
+    known = drafts.present & ~np.isnan(score) & chosen
     if known.sum() < 2:
         raise CorrectnessError(f"expected at least 2 scored replies, found {known.sum()}")
     step = advance or (lambda: None)
     folds = int(fold.max()) + 1
-    means = np.array([_shrunk(score[known[:, m], m]) for m in range(score.shape[1])])
+    means = np.array([_shrunk(one[~np.isnan(one)]) for one in score.T])
     odds, words = _fit_words(drafts, score, known, fold, folds, step)
-    views = _views(drafts, known, seed)
+    views = _views(drafts.present & chosen, known, seed)
     rows = _view_rows(drafts, estimates, means, odds, views)
     hidden = [at for at, name in enumerate(NAMES) if _family(name) in without]
     rows[:, hidden] = 0.0
@@ -276,13 +283,13 @@ class _Views:
     others: Ints
 
 
-def _views(drafts: Drafts, known: Any, seed: int) -> _Views:
+def _views(present: Any, known: Any, seed: int) -> _Views:
     """Show every draft alone, beside one other, and (every second) beside two."""
     chance = np.random.default_rng(seed)
     found: list[tuple[int, int, int, int]] = []
     for row, model in np.argwhere(known):
         found.append((row, model, -1, -1))
-        others = np.flatnonzero(drafts.present[row])
+        others = np.flatnonzero(present[row])
         others = chance.permutation(others[others != model])
         if len(others) > 0:
             found.append((row, model, others[0], -1))

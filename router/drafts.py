@@ -84,6 +84,22 @@ class Drafts:
         return cls(table.models, features, present, agree, bags)
 
 
+def cut_at(lengths: Sequence[int], *, seed: int = 0) -> Shorten:
+    """Return what cuts each reply at one of these lengths (characters), chosen by chance.
+
+    A reply that is no longer than the shortest is left out: it would be whole
+    before anybody could stop it.
+    """
+
+    def shorten(row: int, model: int, text: str) -> int:
+        fitting = [length for length in lengths if length < len(text)]
+        if not fitting:
+            return 0
+        return int(np.random.default_rng((seed, row, model)).choice(fitting))
+
+    return shorten
+
+
 def _row(table: LearnTable, row: int, shorten: Shorten | None) -> list[DraftRead | None]:
     text = table.queries[row].text
     question = read_question(text)

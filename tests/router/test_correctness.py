@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from router.correctness import FAMILIES, NAMES, AnswerScorer, CorrectnessError, fit_scorer
-from router.drafts import Drafts, read_draft
+from router.drafts import Drafts, cut_at, read_draft
 from router.learn_table import LearnTable
 from router.metrics import auroc
 from router.reading import read_question
@@ -192,3 +192,24 @@ def test_one_reply_teaches_nothing(drafts, table):
             drafts, np.full(table.score.shape, np.nan), None, table.categories,
             np.zeros(len(table), dtype=int),
         )  # fmt: skip
+
+
+def test_a_scorer_of_beginnings_judges_a_draft_under_way(table):
+    cut = Drafts.read(table, shorten=cut_at([12, 20, 500]))
+    fold = np.arange(len(table)) % 2
+    scorer, _ = fit_scorer(cut, table.score, None, table.categories, fold)
+    draft = read_draft(read_question("3 boxes of 4 nails"), Reply("3 * 4 = 13. "), 0, "small")
+
+    assert cut.present.any()
+    assert np.nanmax(cut.features[:, :, 0]) <= np.log1p(20) + 1e-6
+    assert 0.0 < scorer.judge([draft], None)[0].quality < 1.0
+
+
+def test_only_the_models_that_are_judged_are_learnt_from(table, drafts):
+    fold = np.arange(len(table)) % 2
+    score = np.where(np.arange(3) == 2, 1.0 - table.score, table.score)
+    ask = (drafts, None, [0], table.categories)
+    one, _ = fit_scorer(drafts, table.score, None, table.categories, fold, judged=[0, 1])
+    same, _ = fit_scorer(drafts, score, None, table.categories, fold, judged=[0, 1])
+
+    assert np.array_equal(one.quality(*ask), same.quality(*ask))

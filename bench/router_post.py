@@ -1,0 +1,242 @@
+"""How well drafts are judged after they were written: the figures of the answer scorer.
+
+    python -m bench.router_post zeroeval          # Llama-8B beside Qwen2-7B, against Sonnet
+    python -m bench.router_post gsm8k             # RouteLLM's pair
+    python -m bench.router_post mmlu_pro          # Llama-8B against Gemini-1.5-pro
+    python -m bench.router_post within zeroeval   # AUROC within one model and set, averaged
+    python -m bench.router_post prefix            # the same on drafts cut off early
+    python -m bench.router_post speed             # CPU time of one judgement
+    python -m bench.router_post zeroeval --without examples   # an ablation
+
+Pair rows come from five-fold cross-fitting over train and dev, grouped by
+question; intervals are paired bootstraps over questions. The first stage here
+is a plain one (a tf-idf logistic regression for each model on the prompt and
+its category), so that these figures need no other part of the router.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.calibration import error_by_chance
+from router.correctness import FAMILIES, AnswerScorer, fit_scorer
+from router.drafts import Drafts, Shorten, cut_at, read_draft
+from router.learn_table import LearnTable
+from router.linear import sigmoid
+from router.metrics import apgr, auroc, brier, calibration_error, interval
+from router.reading import read_question
+from router.reply import Reply
+from router.words import Words, bag_of
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+ZEROEVAL = ("zeroeval_gsm8k", "zeroeval_math_l5", "zeroeval_crux")
+SMALL = (
+    "Meta-Llama-3.1-8B-Instruct", "Qwen2-7B-Instruct", "gemma-2-2b-it", "gemma-2-9b-it",
+    "Phi-3.5-mini-instruct", "Meta-Llama-3-8B-Instruct", "gpt-4o-mini-2024-07-18",
+)  # fmt: skip
+PREFIXES = (200, 400, 800)
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A set of questions, the draft's model, the one asked beside it, and the one above."""
+
+    sets: tuple[str, ...]
+    models: tuple[str, ...]
+    small: str
+    beside: str | None
+    large: str
+    judged: tuple[str, ...]
+
+
+PAIRS = {
+    "zeroeval": Pair(
+        ZEROEVAL, (*SMALL, "claude-3-5-sonnet-20240620"), SMALL[0], SMALL[1],
+        "claude-3-5-sonnet-20240620", SMALL,
+    ),
+    "gsm8k": Pair(
+        ("routellm_gsm8k",), ("mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"),
+        "mistralai/Mixtral-8x7B-Instruct-v0.1", None, "gpt-4-1106-preview",
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1",),
+    ),
+    "mmlu_pro": Pair(
+        ("mmlu_pro",),
+        ("Meta-Llama-3_1-8B-Instruct", "Phi-3-mini-4k-instruct", "mathstral-7B",
+         "gemini-1.5-pro-002"),
+        "Meta-Llama-3_1-8B-Instruct", "Phi-3-mini-4k-instruct", "gemini-1.5-pro-002",
+        ("Meta-Llama-3_1-8B-Instruct", "Phi-3-mini-4k-instruct", "mathstral-7B"),
+    ),
+}  # fmt: skip
+
+
+def first_stage(table: LearnTable, taught: Rows, asked: Rows) -> Floats:
+    """Estimate every model on the asked rows from the prompts of the taught ones."""
+    bags = [bag_of(f"{q.text} {q.category}", "", "") for q in table.queries]
+    found = np.full((len(asked), len(table.models)), np.nan)
+    for model in range(len(table.models)):
+        known = [int(row) for row in taught if not np.isnan(table.score[row, model])]
+        words = Words.fit([bags[row] for row in known], table.score[known, model])
+        found[:, model] = sigmoid(words([bags[int(row)] for row in asked]))
+    return found
+
+
+def some(drafts: Drafts, rows: Rows) -> Drafts:
+    """Return the drafts of these rows."""
+    return Drafts(
+        drafts.models, drafts.features[rows], drafts.present[rows], drafts.agree[rows],
+        [drafts.bags[int(row)] for row in rows],
+    )  # fmt: skip
+
+
+def taught(
+    table: LearnTable, drafts: Drafts, rows: Rows, judged: Sequence[str], without: Sequence[str]
+) -> AnswerScorer:
+    """Fit a scorer on these rows alone, the first stage cross-fitted within them."""
+    part = table.subset(rows)
+    fold = part.fold_of(4, seed=1)
+    estimates = np.full(part.score.shape, np.nan)
+    for each in range(4):
+        inside, outside = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
+        estimates[outside] = first_stage(part, inside, outside)
+    at = [table.models.index(name) for name in judged]
+    scorer, _ = fit_scorer(
+        some(drafts, rows), part.score, estimates, part.categories, fold,
+        judged=at, without=without,
+    )  # fmt: skip
+    return scorer
+
+
+def judged_pair(pair: Pair, data: Path, without: Sequence[str], seed: int) -> None:
+    """Print the figures of one pair, drafts alone and beside another cheap model's."""
+    table = LearnTable.from_outcomes(
+        [data / name for name in pair.sets], models=pair.models, replies=True
+    )
+    place = {name: at for at, name in enumerate(pair.models)}
+    small, large = place[pair.small], place[pair.large]
+    table = table.subset(~np.isnan(table.score[:, [small, large]]).any(axis=1))
+    drafts = Drafts.read(table)
+    settings = {"alone": [small]}
+    if pair.beside is not None:
+        settings[f"beside {pair.beside}"] = [small, place[pair.beside]]
+    found = {name: np.full(len(table), np.nan) for name in settings}
+    before = np.full(table.score.shape, np.nan)
+    for inside, outside in table.folds(5, seed=seed):
+        scorer = taught(table, drafts, inside, pair.judged, without)
+        before[outside] = first_stage(table, inside, outside)
+        names = [table.categories[int(row)] for row in outside]
+        for name, calls in settings.items():
+            ask = (some(drafts, outside), before[outside], calls, names)
+            found[name][outside] = scorer.quality(*ask)[:, 0]
+    one, other = table.score[:, small], table.score[:, large]
+    told(f"{pair.small} before", before[:, small], before[:, large], one, other)
+    for name, quality in found.items():
+        told(f"{pair.small} {name}", quality, before[:, large], one, other)
+
+
+def told(name: str, quality: Floats, above: Floats, one: Floats, other: Floats) -> None:
+    """Print one row of figures with intervals."""
+
+    def row(label: str, figure: Callable[[Rows], float]) -> None:
+        print(f"  {label:<22}{interval(figure, len(one), resamples=300):.3f}")
+
+    print(name)
+    row("AUROC", lambda at: auroc(quality[at], one[at] > 0.5))
+    row("Brier", lambda at: brier(quality[at], one[at]))
+    print(
+        f"  {'ECE':<22}{calibration_error(quality, one):.4f}"
+        f" (95 % of perfectly calibrated ones stay below {error_by_chance(quality):.4f})"
+    )
+    row("APGR by confidence", lambda at: apgr(one[at], other[at], -quality[at]))
+    row("APGR by gain", lambda at: apgr(one[at], other[at], above[at] - quality[at]))
+    row(
+        "APGR by gain, J=50",
+        lambda at: apgr(one[at], other[at], above[at] - quality[at], points=50),
+    )
+
+
+def within(which: str, data: Path, without: Sequence[str], shorten: Shorten | None = None) -> None:
+    """Print AUROC within one model and set, averaged over both: fitted on train, asked on dev."""
+    sets = ZEROEVAL if which == "zeroeval" else ("mmlu_pro",)
+    table = LearnTable.from_outcomes([data / name for name in sets], replies=True)
+    drafts = Drafts.read(table, shorten=shorten)
+    kept = np.flatnonzero(drafts.present.any(axis=0))
+    train = np.array([split == "train" for split in table.split])
+    inside, outside = np.flatnonzero(train), np.flatnonzero(~train)
+    estimates = np.full(table.score.shape, np.nan)
+    fold = table.subset(inside).fold_of(3, seed=1)
+    scorer, _ = fit_scorer(
+        some(drafts, inside), table.score[inside], estimates[inside],
+        [table.categories[int(row)] for row in inside], fold, judged=list(kept), without=without,
+    )  # fmt: skip
+    names = [table.categories[int(row)] for row in outside]
+    asked = some(drafts, outside)
+    alone: dict[str, list[float]] = {name: [] for name in sets}
+    for model in kept:
+        quality = scorer.quality(asked, estimates[outside], [int(model)], names)[:, 0]
+        for name in sets:
+            rows = np.array([table.source[int(row)] == name for row in outside]) & ~np.isnan(
+                quality
+            )
+            right = table.score[outside, model][rows] > 0.5
+            if rows.sum() > 50 and 0 < right.mean() < 1:
+                alone[name].append(auroc(quality[rows], right))
+    for name, values in alone.items():
+        print(f"{name}: AUROC within one model {np.mean(values):.3f} over {len(values)} models")
+    print(f"mean of the sets {np.mean([np.mean(values) for values in alone.values()]):.3f}")
+
+
+def speed(data: Path) -> None:
+    """Print the CPU time of reading and judging one draft, and what of it is the judging."""
+    pair = PAIRS["gsm8k"]
+    table = LearnTable.from_outcomes(data / pair.sets[0], models=pair.models, replies=True)
+    drafts = Drafts.read(table)
+    scorer = taught(table, drafts, np.arange(len(table)), pair.judged, ())
+    cells = [table.cell(row, 0) for row in range(300)]
+    replies = [Reply.of_outcome(cell) for cell in cells if cell is not None]
+    questions = [read_question(query.text) for query in table.queries[:300]]
+    known = np.array([0.6, 0.8])
+    spent, judging = [], []
+    for question, reply in zip(questions, replies, strict=True):
+        if reply is None:
+            continue
+        begin = time.process_time()
+        draft = read_draft(question, reply, 0, pair.small)
+        middle = time.process_time()
+        scorer.judge([draft], known)
+        end = time.process_time()
+        spent.append(end - begin)
+        judging.append(end - middle)
+    for name, values in (("read and judge", spent), ("judge", judging)):
+        middle, worst = np.quantile(values, [0.5, 0.99]) * 1e3
+        print(f"{name}: CPU ms a draft, median {middle:.2f}, p99 {worst:.2f}")
+
+
+def main() -> None:
+    """Run one of the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("table", choices=[*PAIRS, "within", "prefix", "speed"])
+    parser.add_argument("which", nargs="?", default="zeroeval", choices=["zeroeval", "mmlu_pro"])
+    parser.add_argument("--without", nargs="*", default=[], choices=list(FAMILIES))
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the outcomes tables")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    if asked.table in PAIRS:
+        judged_pair(PAIRS[asked.table], asked.data, asked.without, asked.seed)
+    elif asked.table == "speed":
+        speed(asked.data)
+    else:
+        cut = cut_at(PREFIXES) if asked.table == "prefix" else None
+        within(asked.which, asked.data, asked.without, cut)
+
+
+if __name__ == "__main__":
+    main()
