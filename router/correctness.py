@@ -193,8 +193,9 @@ def fit_scorer(
     `score` is [n, models], NaN where unknown; `estimates` must come from outside
     each row's fold. `judged` are the models whose drafts are judged, alone and beside
     each other; without it all are, and learnt from. `without` names families of
-    features to leave out, for ablations. `advance` is called after each of twice (folds + 1) steps. Raises
-    CorrectnessError where fewer than two scored replies are there.
+    features to leave out, for ablations. `advance` is called after each of twice
+    (folds + 1) steps. Raises CorrectnessError where fewer than two scored replies are
+    there.
     """
     every = range(score.shape[1])
     chosen = np.isin(every, every if judged is None else judged)
