@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, ProviderError
 from gateway.features import Features
 from gateway.money import records
 from gateway.money.bounds import rates_of
-from gateway.money.estimate import estimate_usage
+from gateway.money.estimate import estimate_usage, is_beyond_belief
 from gateway.money.price import cost, from_nano, to_nano
 from gateway.money.prices import PriceBook
 from gateway.money.records import AttemptRecord, EntryRecord
@@ -218,6 +218,7 @@ class Attempt:
     def spent(self, tariff: Tariff, request: ChatRequest) -> Spent:
         """Return usage and cost; counted by ourselves, with bounds, where nobody reported it."""
         price = tariff.prices.for_model(self.model)
+        self._doubt(request)
         if self.usage is not None:
             exact = cost(self.usage, price)
             return Spent(self.usage, exact, exact, exact)
@@ -231,11 +232,11 @@ class Attempt:
             elapsed_s=self.latency_s if price.is_hourly else 0.0,
         )
         # Which bucket the tokens would be billed in is not known either: the dearest bounds them.
-        most = rates_of(price).most_nano(
+        most = rates_of(price, any_service=request.asks_service).most_nano(
             own.upper.input,
             own.upper.output,
             own.upper.compute_s,
-            is_rich=any(isinstance(m.content, list) for m in request.fields.messages),
+            is_rich=request.is_rich,
             is_spoken="modalities" in request.body,
         )
         upper = from_nano(most)
@@ -244,6 +245,12 @@ class Attempt:
         # Nothing came: the upstream may have made, and may bill, all of an answer or none.
         usage = Usage(estimated=True) if self.failure is not None else own.usage
         return Spent(usage, cost(usage, price), _ZERO, upper)
+
+    def _doubt(self, request: ChatRequest) -> None:
+        """Give up a report that cannot be true; what images and files come to, we cannot know."""
+        told = self.usage
+        if told is not None and is_beyond_belief(told, request.size) and not request.is_rich:
+            self.usage = None
 
 
 class Entry:

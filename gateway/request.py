@@ -117,6 +117,11 @@ class ChatRequest(msgspec.Struct, frozen=True):
         return self.fields.max_completion_tokens or self.fields.max_tokens
 
     @property
+    def is_rich(self) -> bool:
+        """Return whether a message may be more than text: images, sounds, files."""
+        return any(isinstance(message.content, list) for message in self.fields.messages)
+
+    @property
     def asks_service(self) -> bool:
         """Return whether a service tier is asked for, which may have a price of its own."""
         return "service_tier" in self.body or "speed" in self.body

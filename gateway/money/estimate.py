@@ -23,6 +23,8 @@ MESSAGE_OVERHEAD = 32
 """Tokens around one message or one tool call: role, name, separators."""
 TOOL_OVERHEAD = 128
 """Tokens around one tool's schema, beside twice its indented JSON."""
+UNASKED = 262_144
+"""Tokens of a prompt that nobody sent: a provider's instructions, what its search has found."""
 IMAGE_MOST = 65_536
 """Tokens of one image at the highest detail that any provider bills."""
 IN_FLIGHT = 4_096
@@ -70,6 +72,14 @@ def estimate_usage(
         lower=_usage(asked.least if has_begun else 0, given.least, 0.0),
         upper=_usage(asked.most, given.most, elapsed_s),
     )
+
+
+def is_beyond_belief(usage: Usage, size: int) -> bool:
+    """Return whether a report counts more prompt than a text of `size` bytes can be.
+
+    Two tokens a byte and what a server may add of its own accord are granted.
+    """
+    return usage.prompt > 2 * size + UNASKED
 
 
 def guess_tokens(text: str) -> int:

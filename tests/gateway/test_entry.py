@@ -8,11 +8,13 @@ from decimal import Decimal
 
 import pytest
 
+from cache.codec import Stored, dump, load
 from gateway.access.keys import ANONYMOUS
 from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from gateway.money.prices import resolve_prices
 from gateway.money.usage import Usage
+from gateway.released import cached, usage_told
 from gateway.request import parse_chat
 from gateway.wire import Part
 from policies.loader import parse_policy
@@ -149,6 +151,26 @@ def test_reported_usage_is_charged_exactly(entry):
     assert not spent.usage.estimated
 
 
+def test_a_report_beyond_belief_gives_way_to_our_own_count(entry):
+    absurd = Part(b"{}", "four words are here", "stop", Usage(input=900_000, output=10))
+    attempt = _live(entry, "large", absurd)
+    spent = attempt.spent(TARIFF, entry.request)
+
+    assert spent.usage.estimated
+    assert spent.usage.input < 100
+    assert attempt.usage is None
+
+
+def test_a_long_report_of_a_prompt_with_images_is_believed():
+    parts = [{"type": "image_url", "image_url": {"url": "https://h/a.png"}}]
+    body = {"model": "large", "messages": [{"role": "user", "content": parts}]}
+    request = parse_chat(json.dumps(body).encode(), {}, "req_1")
+    entry = Entry(request, ANONYMOUS, "auto", CASCADE, Clock())
+    whole = Part(b"{}", "words", "stop", Usage(input=900_000, output=10))
+
+    assert not _live(entry, "large", whole).spent(TARIFF, request).usage.estimated
+
+
 def test_the_last_report_of_a_stream_counts(entry):
     parts = [Part(b"", usage=Usage(input=5)), Part(b"", usage=Usage(input=5, output=7))]
     spent = _live(entry, "large", *parts).spent(TARIFF, entry.request)
@@ -216,3 +238,14 @@ def test_nothing_is_saved_where_nothing_was_served(entry):
 
     assert (record.state, record.status, record.saved_nano_usd) == ("abandoned", 499, 0)
     assert record.cost_nano_usd == line.cost_nano_usd == 120_000
+
+
+def test_a_kept_answer_holds_its_usage_as_numbers_alone(entry):
+    used = Usage(input=100, output=10, cache_write_1h=5, tier="flex")
+    part = Part(b"{}", "words", "stop", used)
+    _live(entry, "large", part)
+    reply = cached([part], entry, Clock(), 1.0)
+    stored = Stored(reply, 2e9, 0)
+
+    assert load(b"k" * 32, dump(b"k" * 32, stored)) == stored
+    assert usage_told(reply.usage) == Usage(input=100, output=10, cache_write_1h=5)
