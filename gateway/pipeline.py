@@ -81,15 +81,16 @@ class Pipeline:
         self.refusals = parts.refusals
         self._repeats = parts.repeats
         models = parts.policy.models
+        capabilities = {name: capabilities_of(model, name) for name, model in models.items()}
         self._tariff = Tariff(
             parts.prices,
-            {name: model.max_output for name, model in models.items()},
+            {name: able.max_output for name, able in capabilities.items()},
             {name: model.provider for name, model in models.items()},
         )
         self._intending = Intending(
             parts.ledger,
             self._tariff,
-            {name: capabilities_of(model, name) for name, model in models.items()},
+            capabilities,
             parts.clock,
         )
         self._exact = parts.exact

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import openai
+
 from tests.support.gateway_app import events_of, serving, text_of
 from tests.support.messages import TEXT, Answers, refused, sent, streamed
 from tests.support.policies import policy
@@ -52,6 +54,40 @@ async def test_a_stream_is_one_of_chat_completions_and_is_billed(tmp_path):
     assert events[-1] == "[DONE]"
     assert events[-2]["usage"]["total_tokens"] == 17
     assert entry["cost_nano_usd"] == 12 * 5000 + 5 * 25_000
+
+
+async def test_openais_own_client_puts_streamed_tool_calls_together(tmp_path):
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    calls = [
+        {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Rome"}},
+        {"type": "tool_use", "id": "toolu_2", "name": "time", "input": {}},
+    ]
+    tools = [{"type": "function", "function": {"name": n}} for n in ("weather", "time")]
+    async with (
+        ScriptedUpstream(Answers([thought, TEXT, *calls], stop_reason="tool_use")) as upstream,
+        serving(policy({"large": claude(upstream)}), tmp_path) as gateway,
+        openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="any") as client,
+    ):
+        said = [{"role": "user", "content": "hi"}]
+        async with client.chat.completions.stream(
+            model="large", messages=said, tools=tools
+        ) as stream:
+            (choice,) = (await stream.get_final_completion()).choices
+        said += [choice.message.model_dump(exclude_none=True, exclude={"parsed"})]
+        said += [{"role": "tool", "tool_call_id": c["id"], "content": "x"} for c in calls]
+        await client.chat.completions.create(model="large", messages=said, tools=tools)
+
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == TEXT["text"]
+    told = [(c.id, c.function.name, json.loads(c.function.arguments)) for c in _calls(choice)]
+    assert told == [("toolu_1", "weather", {"city": "Rome"}), ("toolu_2", "time", {})]
+    _, assistant, results = upstream.requests[1].json["messages"]
+    assert [b["type"] for b in assistant["content"]][-3:] == ["text", "tool_use", "tool_use"]
+    assert [b["tool_use_id"] for b in results["content"]] == ["toolu_1", "toolu_2"]
+
+
+def _calls(choice):
+    return choice.message.tool_calls
 
 
 async def test_an_overloaded_model_is_retried_and_then_another_is_asked(tmp_path):

@@ -39,3 +39,12 @@ def test_kinds_and_flavours_agree_on_log_probabilities():
     told = {name for name in OPENAI_PROVIDERS if FLAVOURS[name].logprobs}
 
     assert told == LOGPROBS_BY_DEFAULT - {"local"}
+
+
+def test_a_judged_tier_of_anthropics_is_told_that_it_reports_none():
+    text = routes("  a: {cascade: {tiers: [claude, mini]}}\n").replace(
+        "models:", "models:\n  claude: {provider: anthropic, api_key: k}", 1
+    )
+    (note,) = [note for note in notes(load(text + OPEN)) if note.startswith("routes")]
+
+    assert "its API reports none" in note

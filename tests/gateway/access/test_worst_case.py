@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -116,3 +117,27 @@ def test_an_images_bytes_are_not_taken_for_tokens():
 
     assert tokens_in < 2000
     assert tokens_out == 10
+
+
+@given(st.sampled_from(["", "flex", "priority"]), st.integers(1, 5000))
+def test_a_service_tier_that_is_asked_for_is_set_aside_at_its_own_price(tier, most):
+    dear = {"flex": TOKENS.times(Decimal("0.5")), "priority": TOKENS.times(Decimal(2))}
+    price = replace(TOKENS, services=dear)
+    request = _request("words", max_tokens=most, **({"service_tier": tier} if tier else {}))
+    prompt = estimate_usage(request.body, "").upper.input
+    bill = to_nano(cost(Usage(input=prompt, output=most, tier=tier), price))
+
+    assert _worst(price).nano_usd(request, ROUTE, ["mini"]) >= bill
+    assert _worst(price).nano_usd(_request("words", max_tokens=most), ROUTE, ["mini"]) == (
+        _worst(TOKENS).nano_usd(_request("words", max_tokens=most), ROUTE, ["mini"])
+    )
+
+
+def test_a_prefix_written_for_an_hour_is_set_aside_at_its_price():
+    written = replace(TOKENS, cache_write_1h=Decimal("0.000002"))
+    dear = replace(TOKENS, input=Decimal("0.000002"))
+    request = _request(max_tokens=1)
+
+    assert _worst(written).nano_usd(request, ROUTE, ["mini"]) == (
+        _worst(dear).nano_usd(request, ROUTE, ["mini"])
+    )
