@@ -99,7 +99,7 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock, worth: float) -> C
         parts=tuple(part.data for part in parts if not part.is_usage_only),
         streamed=entry.request.stream,
         model=entry.model,
-        usage=_counts(usage) if usage else {},
+        usage=msgspec.structs.asdict(usage) if usage else {},
         created_at=clock.wall(),
         path=entry.path,
         usage_event=usage_event,
@@ -107,13 +107,6 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock, worth: float) -> C
         route=entry.route_name,
         tags=tuple(sorted(entry.caller.tags | entry.request.tags)),
     )
-
-
-def _counts(usage: Usage) -> dict[str, Any]:
-    """Return a usage as caches keep it: numbers alone, so without its service tier."""
-    counts = msgspec.structs.asdict(usage)
-    del counts["tier"]
-    return counts
 
 
 def usage_told(kept: Mapping[str, Any]) -> Usage | None:

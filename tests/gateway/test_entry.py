@@ -240,7 +240,7 @@ def test_nothing_is_saved_where_nothing_was_served(entry):
     assert record.cost_nano_usd == line.cost_nano_usd == 120_000
 
 
-def test_a_kept_answer_holds_its_usage_as_numbers_alone(entry):
+def test_a_kept_answer_holds_its_usage_with_its_service_tier(entry):
     used = Usage(input=100, output=10, cache_write_1h=5, tier="flex")
     part = Part(b"{}", "words", "stop", used)
     _live(entry, "large", part)
@@ -248,4 +248,4 @@ def test_a_kept_answer_holds_its_usage_as_numbers_alone(entry):
     stored = Stored(reply, 2e9, 0)
 
     assert load(b"k" * 32, dump(b"k" * 32, stored)) == stored
-    assert usage_told(reply.usage) == Usage(input=100, output=10, cache_write_1h=5)
+    assert usage_told(reply.usage) == used
