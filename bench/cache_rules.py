@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from math import sqrt
 from typing import Protocol
 
 import numpy as np
 
 from cache.semantic.calibration import Calibration
-from cache.semantic.decision import CalibratedDecider, assess
-from cache.semantic.decision_features import Evidence, weigh
+from cache.semantic.decision import CalibratedDecider
 from cache.semantic.types import Candidate
 
-_STEP = 1e-3
-SURER = inf
+_HEARD = 0.5
 Refuses = Callable[[str, str], bool]
 
 
@@ -52,83 +50,32 @@ class Cosine:
         """Learn nothing."""
 
 
-class Calibrated:
-    """Guards, then the calibrated score from one threshold up.
-
-    What was served is kept as an entry where it is `surer` times as sure as it must be;
-    as in the gateway, that is never unless asked for.
-    """
-
-    def __init__(
-        self,
-        calibration: Calibration,
-        refuses: Refuses,
-        threshold: float,
-        *,
-        surer: float = SURER,
-    ) -> None:
-        self.keeps_hit = False
-        self._calibration = calibration
-        self._refuses = refuses
-        self._threshold = threshold
-        self._surer = log(surer)
-
-    def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
-        """Serve what the guards let pass and the score allows."""
-        left = [at for at, c in enumerate(near) if not self._refuses(asked, c.question)]
-        if not left:
-            return None
-        evidence, score = scored(self._calibration, asked, [near[at] for at in left])
-        place = left[evidence.place]
-        self.keeps_hit = score >= self._threshold + self._surer
-        return place if score >= self._threshold else None
-
-    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
-        """Learn nothing."""
-
-
-def scored(
-    calibration: Calibration, asked: str, near: Sequence[Candidate]
-) -> tuple[Evidence, float]:
-    """Return the evidence for what would serve, and minus the log of the bound on its error.
-
-    Bounds of different models compare where their scores do not.
-    """
-    evidence = weigh(asked, near)
-    found = assess(calibration, evidence, 0.0, calibration.entry_variance)
-    # The bound is a staircase in places: the score parts what stands on one step.
-    return evidence, -log(found.error) + _STEP * found.score
-
-
-def levels(calibration: Calibration) -> list[float]:
-    """Return thresholds of `scored` from an error of a quarter down to the surest of each model."""
-    found: set[float] = set()
-    for model in (calibration.shared, calibration.alone):
-        surest = model.errors[-1]
-        found.update(-log(error) for error in np.geomspace(0.25, surest, 16)[:-1])
-        steps = np.linspace(model.scores[model.errors.index(surest)], model.scores[-1], 10)
-        found.update(-log(surest) + _STEP * score for score in steps[:-1])
-    return sorted(found)
-
-
 class Shipped:
-    """Guards and decider as the gateway runs them, with a share of the hits audited."""
+    """Guards and decider as the gateway runs them; what is bought teaches, as audits do."""
 
     keeps_hit = False
 
-    def __init__(self, calibration: Calibration, refuses: Refuses, max_error: float) -> None:
+    def __init__(
+        self, calibration: Calibration, refuses: Refuses, max_error: float, *, learns: bool = True
+    ) -> None:
         self.decider = CalibratedDecider(calibration)
         self._refuses = refuses
         self._max_error = max_error
+        self._learns = learns
+        self._teaches: int | None = None
 
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Serve what the guards let pass and the decider is sure of."""
-        left = [at for at, c in enumerate(near) if not self._refuses(asked, c.question)]
+        left = [at for at, c in enumerate(near)
+                if c.similarity >= _HEARD and not self._refuses(asked, c.question)]  # fmt: skip
         found = self.decider.decide(asked, [near[at] for at in left], self._max_error)
+        self._teaches = None if found.teaches is None else left[found.teaches]
         return None if found.serve is None else left[found.serve]
 
     def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
-        """Learn nothing: only audited hits teach."""
+        """Learn from what was bought whether the nearest answer would have served."""
+        if self._learns and place is None and self._teaches is not None:
+            self.decider.observe(near[self._teaches].entry_id, is_right[self._teaches])
 
 
 class Verified:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.cache_pairs import question_pairs
 from bench.cache_vectors import Vectors
 from cache.semantic.decision_features import Evidence, answer_key, weigh
 from cache.semantic.guards import AxisGuards
-from cache.semantic.types import Candidate
+from cache.semantic.types import Candidate, Guards
 
 Rows = npt.NDArray[np.float32]
 NEAREST = 8
@@ -49,6 +50,14 @@ class Stream:
             [self.answers[i] for i in kept],
             self.vectors[kept],
         )
+
+
+class RememberingGuards:
+    """The guards, which read each pair once over all replays."""
+
+    def __init__(self) -> None:
+        guards = AxisGuards()
+        self.refuse = lru_cache(maxsize=4_000_000)(guards.refuse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +119,7 @@ class Shelf:
 
 
 def lookups(
-    stream: Stream, *, knows_answers: bool, guards: AxisGuards | None, kept: float, seed: int = 0
+    stream: Stream, *, knows_answers: bool, guards: Guards | None, kept: float, seed: int = 0
 ) -> list[Lookup | None]:
     """Look every question up among those before it, of which a share was kept.
 
@@ -122,14 +131,16 @@ def lookups(
     for number, text in enumerate(stream.texts):
         near = shelf.nearest(number)
         if guards is not None:
-            near = [c for c in near if guards.refuse(text, c.question) is None]
+            near = [
+                c for c in near if c.similarity >= 0.5 and guards.refuse(text, c.question) is None
+            ]
         found.append(_looked_up(stream, number, near) if near else None)
         if chance.random() < kept:
             shelf.keep(number)
     return found
 
 
-def pair_lookups(vectors: Vectors, guards: AxisGuards | None = None) -> list[Lookup | None]:
+def pair_lookups(vectors: Vectors, guards: Guards | None = None) -> list[Lookup | None]:
     """Look one question of every pair up where only the other is kept; None if a guard refuses."""
     pairs = question_pairs()
     rows = vectors.of("pairs", [text for pair in pairs for text in (pair.asked, pair.stored)])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Embed = Callable[[str], Awaitable[Vector | None]]
 
-MOST_AUDITS = 4
+MOST_AUDITS = MOST_LESSONS = 4
 _NEEDED = ("faiss", "onnx", "onnxruntime", "safetensors", "tokenizers")
 _MOST_KEEPING = 256
 _log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class NearAnswers:
         self._revisions = {name: policy.revision(name) for name in policy.routes}
         self._keeping: set[asyncio.Task[None]] = set()
         self._audits: set[asyncio.Task[None]] = set()
+        self._lessons: set[asyncio.Task[None]] = set()
 
     async def ask(self, entry: Entry) -> Asking | None:
         """Return the question of a request, or None where its answer is not to be shared."""
@@ -123,7 +124,10 @@ class NearAnswers:
         served = entry.served
         if served is None or served.finish_reason != "stop" or not served.text.strip():
             return
-        if withheld is not None and len(self._audits) < MOST_AUDITS:
+        if withheld is not None and not withheld.is_sure:
+            if len(self._lessons) < MOST_LESSONS:
+                _start(self._teach(asking, withheld, served.text), self._lessons)
+        elif withheld is not None and len(self._audits) < MOST_AUDITS:
             _start(self._compare(asking, withheld, served.text), self._audits)
         if len(self._keeping) < _MOST_KEEPING:
             work = self.cache.keep(
@@ -159,6 +163,7 @@ class NearAnswers:
             "hits": stats.hits,
             "withheld": stats.withheld,
             "kept": stats.kept,
+            "taught": stats.taught,
             "errors": stats.errors,
             "refused": dict(stats.refused),
             "decided": dict(stats.decided),
@@ -170,11 +175,11 @@ class NearAnswers:
 
     async def settled(self) -> None:
         """Wait until what is under way behind clients' backs is done."""
-        await asyncio.gather(*self._keeping, *self._audits, return_exceptions=True)
+        await asyncio.gather(*self._keeping, *self._audits, *self._lessons, return_exceptions=True)
 
     async def aclose(self) -> None:
         """Finish what is being kept; give up what is being asked again."""
-        for task in self._audits:
+        for task in (*self._audits, *self._lessons):
             task.cancel()
         await self.settled()
 
@@ -207,10 +212,7 @@ class NearAnswers:
     async def _compare(self, asking: Asking, hit: SemanticHit, fresh: str) -> None:
         """Tell whether a stored answer says what a fresh one does."""
         try:
-            stored = _words(hit.reply)
-            if stored is None:
-                return
-            was_right = same_answer(stored, fresh) or await self.cache.alike(stored, fresh)
+            was_right = await self._agrees(hit, fresh)
             if was_right is None:
                 return
             self.audited += 1
@@ -220,6 +222,22 @@ class NearAnswers:
             )
         except Exception:
             _log.exception("a semantic hit could not be audited")
+
+    async def _teach(self, asking: Asking, hit: SemanticHit, fresh: str) -> None:
+        """Learn from an answer that had to be bought whether the nearest one would have served."""
+        try:
+            was_right = await self._agrees(hit, fresh)
+            if was_right is not None:
+                await self.cache.teach(asking.asked, hit.entry_id, was_right=was_right)
+        except Exception:
+            _log.exception("nothing could be learnt from a fresh answer")
+
+    async def _agrees(self, hit: SemanticHit, fresh: str) -> bool | None:
+        """Return whether a stored answer says what a fresh one does, None where it is not known."""
+        stored = _words(hit.reply)
+        if stored is None:
+            return None
+        return same_answer(stored, fresh) or await self.cache.alike(stored, fresh)
 
 
 def check_extra(policy: Policy) -> None:

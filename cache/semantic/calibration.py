@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,19 +20,15 @@ class CalibrationInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One logistic regression with the uncertainty of its weights, and what it came to.
+    """One logistic regression with the uncertainty of its weights.
 
     `weights` begins with the constant; `covariance` is over all weights, row by row.
-    `scores` rise; `errors[i]` bounds from above the share of wrong answers among all
-    that score at least `scores[i]`, in the worst of the streams it was fitted on.
     """
 
     centre: tuple[float, ...]
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
-    scores: tuple[float, ...]
-    errors: tuple[float, ...]
 
     def logit(self, values: Sequence[float]) -> float:
         """Return the log-odds that the answer serves."""
@@ -47,17 +42,6 @@ class Model:
             for x, line in zip(row, self.covariance, strict=True)
         )
 
-    def error_from(self, score: float) -> float:
-        """Return the bound on the error among all answers that score at least this much."""
-        at = bisect_left(self.scores, score)
-        if at == 0:
-            return 1.0 if score < self.scores[0] else self.errors[0]
-        if at == len(self.scores):
-            return self.errors[-1]
-        low, high = self.scores[at - 1], self.scores[at]
-        share = (score - low) / (high - low)
-        return self.errors[at - 1] + share * (self.errors[at] - self.errors[at - 1])
-
     def _row(self, values: Sequence[float]) -> list[float]:
         scaled = zip(values, self.centre, self.scale, strict=True)
         return [1.0, *((x - centre) / scale for x, centre, scale in scaled)]
@@ -67,14 +51,16 @@ class Model:
 class Calibration:
     """One model for neighbours whose answers are told apart, one for where they are not.
 
-    `entry_variance` and `route_variance` say how far, in log-odds, an entry or a
-    route is expected to lie from the average before anything is known of it.
+    The variances say how far, in log-odds, a route, an answer that several entries
+    share, and an entry are expected to lie from the average before anything is known
+    of them. A bound lies `caution` deviations below the mean.
     """
 
     features: tuple[str, ...]
     shared: Model
     alone: Model
     entry_variance: float
+    answer_variance: float
     route_variance: float
     caution: float
 

@@ -14,8 +14,13 @@ from cache.semantic.types import Candidate, Decision
 # How often the nearest question asks for the same hangs on what a cache holds: one of a single
 # topic has an answer that all neighbours share. A far question is not served however much error
 # is allowed; one whose neighbours bear each other out may be farther.
-_LEAST = 0.8
-_LEAST_SHARED = 0.65
+_LEAST_ALONE = 0.8
+LEAST = 0.65
+"""The cosine below which nothing is served, whatever bears it out."""
+
+_WORTH_LEARNING = 0.3  # what is surely wrong teaches nothing about what might serve
+_OFTEN, _NOW_AND_THEN = 1000, 8
+_BOLDER = 1.0  # log-odds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,63 +40,114 @@ class Effect:
         return Effect(self.mean + variance * (was_right - chance), variance)
 
 
+_NO_EFFECT = Effect(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Assessed:
-    """Log-odds of an average entry, the lower bound of this one's, and the error from there up."""
+    """Log-odds of an average entry, and the lower bound of this one's, which is its score."""
 
     logit: float
     score: float
-    error: float
+    is_far: bool
+
+    @property
+    def lower(self) -> float:
+        """Return the lower bound of the chance that the answer is right."""
+        return 0.0 if self.is_far else probability(self.score)
 
 
 def assess(calibration: Calibration, evidence: Evidence, shift: float, variance: float) -> Assessed:
     """Return how sure the evidence makes of an answer, given what is known of its entry."""
     model = calibration.shared if evidence.is_shared else calibration.alone
     score = calibration.score(model, evidence.values, shift, variance)
-    is_far = evidence.similarity < (_LEAST_SHARED if evidence.is_shared else _LEAST)
-    return Assessed(model.logit(evidence.values), score, 1.0 if is_far else model.error_from(score))
+    is_far = evidence.similarity < (LEAST if evidence.is_shared else _LEAST_ALONE)
+    return Assessed(model.logit(evidence.values), score, is_far)
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """What an entry was last weighed at: log-odds without effects, and whose effects they are."""
+
+    logit: float
+    is_shared: bool
+    answer: str
 
 
 class CalibratedDecider:
-    """Serves where the error among answers at least this sure is bounded by what is allowed.
+    """Serves where the chance to be wrong is surely at most what is allowed.
 
-    A new entry starts from what all entries taught; each audit then moves the entry
-    and, less, the route. One decider belongs to one route. Of entries, the `known`
-    last audited are remembered.
+    A new route starts from what several domains taught, and every answer that it buys
+    teaches it: whether the nearest stored one would have served (`teaches`), as every
+    audit does. What is learnt moves the route, the answer where several entries share
+    it, and the entry. One decider belongs to one route. Of entries, and of answers, the
+    `known` last met are remembered.
     """
 
     def __init__(self, calibration: Calibration | None = None, *, known: int = 50_000) -> None:
         self._calibration = calibration or default_calibration()
         self._known = known
         self._entries: OrderedDict[str, Effect] = OrderedDict()
-        self._last: OrderedDict[str, float] = OrderedDict()
-        self._fresh = Effect(0.0, self._calibration.entry_variance)
-        self._route = Effect(0.0, self._calibration.route_variance)
+        self._answers: OrderedDict[str, Effect] = OrderedDict()
+        self._last: OrderedDict[str, _Met] = OrderedDict()
+        self._fresh_entry = Effect(0.0, self._calibration.entry_variance)
+        self._fresh_answer = Effect(0.0, self._calibration.answer_variance)
+        fresh_route = Effect(0.0, self._calibration.route_variance)
+        self._routes = {True: fresh_route, False: fresh_route}
+        self._taught = self._unsure = 0
 
     def decide(self, asked: str, candidates: Sequence[Candidate], max_error: float) -> Decision:
         """Return the candidate whose chance to be wrong is surely at most `max_error`."""
         if not candidates:
             return Decision(None, reason="no candidate")
         evidence = weigh(asked, candidates)
-        entry_id = candidates[evidence.place].entry_id
-        effect = self._entries.get(entry_id, self._fresh)
-        shift = effect.mean + self._route.mean
-        found = assess(self._calibration, evidence, shift, effect.variance)
+        best = candidates[evidence.place]
+        shift, variance = self._known_of(evidence.is_shared, best.answer_key, best.entry_id)
+        found = assess(self._calibration, evidence, shift, variance)
         chance = probability(found.logit + shift)
-        if found.error > max_error:
-            return Decision(None, chance, 1 - found.error, "not sure enough")
-        _keep(self._last, entry_id, found.logit, self._known)
-        return Decision(evidence.place, chance, 1 - found.error, "sure enough")
+        if chance >= _WORTH_LEARNING:
+            met = _Met(found.logit, evidence.is_shared, best.answer_key)
+            _keep(self._last, best.entry_id, met, self._known)
+        if found.lower >= 1 - max_error:
+            return Decision(evidence.place, chance, found.lower, "sure enough")
+        teaches = evidence.place if self._wants(chance) else None
+        return Decision(None, chance, found.lower, "not sure enough", teaches)
 
     def observe(self, entry_id: str, was_right: bool) -> None:
-        """Take note of an audited hit. One that was not served by this decider is ignored."""
-        logit = self._last.get(entry_id)
-        if logit is None:
+        """Take note of whether an entry's answer was right. One not met lately is ignored."""
+        met = self._last.get(entry_id)
+        if met is None:
             return
-        effect = self._entries.get(entry_id, self._fresh)
-        route = self._route
-        _keep(self._entries, entry_id, effect.after(logit + route.mean, was_right), self._known)
-        self._route = route.after(logit + effect.mean, was_right)
+        self._taught += 1
+        entry = self._entries.get(entry_id, self._fresh_entry)
+        answer, route = self._answer(met.is_shared, met.answer), self._routes[met.is_shared]
+        logit = met.logit + entry.mean + answer.mean + route.mean
+        _keep(self._entries, entry_id, entry.after(logit - entry.mean, was_right), self._known)
+        self._routes[met.is_shared] = route.after(logit - route.mean, was_right)
+        if met.is_shared:
+            after = answer.after(logit - answer.mean, was_right)
+            _keep(self._answers, met.answer, after, self._known)
+
+    def _known_of(self, is_shared: bool, answer_key: str, entry_id: str) -> tuple[float, float]:
+        """Return the shift in log-odds by what was learnt, and its variance."""
+        entry = self._entries.get(entry_id, self._fresh_entry)
+        answer, route = self._answer(is_shared, answer_key), self._routes[is_shared]
+        # What was bought lay below the bound, what is served lies above: what was learnt there
+        # makes a route as cautious as it must be here, but only somewhat bolder.
+        common = min(route.mean + answer.mean, _BOLDER if is_shared else 0.0)
+        return common + entry.mean, entry.variance + answer.variance + route.variance
+
+    def _answer(self, is_shared: bool, answer_key: str) -> Effect:
+        if not is_shared:
+            return _NO_EFFECT
+        return self._answers.get(answer_key, self._fresh_answer)
+
+    def _wants(self, chance: float) -> bool:
+        """Whether it is worth comparing answers to learn: often at first, then now and then."""
+        if chance < _WORTH_LEARNING:
+            return False
+        self._unsure += 1
+        return self._taught < _OFTEN or self._unsure % _NOW_AND_THEN == 0
 
 
 _T = TypeVar("_T")

@@ -21,6 +21,7 @@ from typing import TypeVar
 from cache.index.codes import Codes, encoded
 from cache.index.types import Near
 from cache.scope import Scope
+from cache.semantic.decision import LEAST
 from cache.semantic.decision_budget import Allowance, ErrorBudget
 from cache.semantic.embedder import Vector
 from cache.semantic.mirror import Mirror
@@ -32,6 +33,7 @@ from cache.semantic.types import Candidate, Decider, Guards
 from cache.types import CachedReply
 
 NEIGHBOURS = 8
+_HEARD = 0.5  # the cosine below which a neighbour has no say
 _RENEWED_AT_ONCE = 32
 _TIDIED_EVERY = 256
 _COUNTED_AT_ONCE = 64
@@ -58,8 +60,9 @@ class Terms:
 class SemanticHit:
     """An answer that serves, and how near its question was.
 
-    One that is withheld would serve, were the route's error budget not spent: it is
-    there to be compared with the answer that is given in its place.
+    One that is withheld is there to be compared with the answer that is given in its
+    place. It would serve, were the route's error budget not spent, if it `is_sure`;
+    else it only teaches.
     """
 
     reply: CachedReply
@@ -68,6 +71,7 @@ class SemanticHit:
     question: str
     probability: float
     is_withheld: bool = False
+    is_sure: bool = True
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class SemanticStats:
     hits: int = 0
     withheld: int = 0
     kept: int = 0
+    taught: int = 0
     errors: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     decided: Counter[str] = field(default_factory=Counter)
@@ -199,6 +204,10 @@ class SemanticCache:
         """Take note of an audited hit; one that was wrong is not served again."""
         await self._work(self._observe, asked, entry_id, terms, was_right)
 
+    async def teach(self, asked: Asked, entry_id: str, *, was_right: bool) -> None:
+        """Take note of whether an answer would have served that was not sure enough to."""
+        await self._work(self._teach, asked, entry_id, was_right)
+
     async def budgets(self) -> list[tuple[str, str, ErrorBudget]]:
         """Return tenant, route and error budget of all that were audited."""
         return await self._work(self._store.budgets)
@@ -250,15 +259,19 @@ class SemanticCache:
         candidates = self._candidates(asked, vector)
         decider = self._decider(asked.tenant, asked.route)
         decision = decider.decide(asked.question, candidates, terms.max_error)
-        if decision.serve is None:
+        is_sure = decision.serve is not None
+        if not is_sure:
             self.stats.decided[decision.reason] += 1
+        place = decision.serve if is_sure else decision.teaches
+        if place is None:
             return None
-        chosen = candidates[decision.serve]
+        chosen = candidates[place]
         reply = self._store.reply(int(chosen.entry_id))
         if reply is None:
             return None
-        is_withheld = not self._budget(asked).is_serving
-        self._count(int(chosen.entry_id), is_withheld)
+        is_withheld = not (is_sure and self._budget(asked).is_serving)
+        if is_sure:
+            self._count(int(chosen.entry_id), is_withheld)
         return SemanticHit(
             reply,
             chosen.similarity,
@@ -266,6 +279,7 @@ class SemanticCache:
             chosen.question,
             decision.probability,
             is_withheld,
+            is_sure,
         )
 
     def _count(self, number: int, is_withheld: bool) -> None:
@@ -282,7 +296,13 @@ class SemanticCache:
 
     def _candidates(self, asked: Asked, vector: Vector) -> list[Candidate]:
         now = self._wall()
-        near = self._mirror.nearest(asked.scope, vector, NEIGHBOURS)
+        near = [
+            (each, found)
+            for each, found in self._mirror.nearest(asked.scope, vector, NEIGHBOURS)
+            if each.similarity >= _HEARD
+        ]
+        if not any(each.similarity >= LEAST for each, _ in near):
+            return []
         candidates = [self._candidate(each, found, now) for each, found in near]
         return [candidate for candidate in candidates if self._may_serve(asked, candidate)]
 
@@ -336,6 +356,10 @@ class SemanticCache:
                 "serves again" if after.is_serving else "is exact only: its error budget is spent"
             )
             _log.warning("route %s, tenant %s: %s", asked.route, asked.tenant, word)
+
+    def _teach(self, asked: Asked, entry_id: str, was_right: bool) -> None:
+        self.stats.taught += 1
+        self._decider(asked.tenant, asked.route).observe(entry_id, was_right)
 
     def _budget(self, asked: Asked) -> ErrorBudget:
         place = asked.tenant, asked.route

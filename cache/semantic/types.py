@@ -35,13 +35,16 @@ class Decision:
     """Which candidate serves, by its place in the list, or None, and why.
 
     `probability` is the calibrated chance that the answer of the best candidate
-    is right, `lower` the bound that was held against the allowed error.
+    is right, `lower` the bound that was held against the allowed error. `teaches` is
+    the place of a candidate that does not serve, and whose answer is worth comparing
+    with the one that is given in its place.
     """
 
     serve: int | None
     probability: float = 0.0
     lower: float = 0.0
     reason: str = ""
+    teaches: int | None = None
 
 
 class Guards(Protocol):
@@ -63,5 +66,5 @@ class Decider(Protocol):
         ...
 
     def observe(self, entry_id: str, was_right: bool) -> None:
-        """Take note of an audited hit."""
+        """Take note of a stored answer that was compared with a fresh one."""
         ...

@@ -10,10 +10,11 @@ from bench.cache import main
 from bench.cache_fit import fit_calibration, seen
 from bench.cache_pairs import question_pairs
 from bench.cache_replay import HIT, WRONG, Replay
-from bench.cache_rules import Calibrated, Cosine, Shipped, Verified, levels, scored
+from bench.cache_rules import Cosine, Shipped, Verified
 from bench.cache_streams import Stream, lookups
 from bench.cache_vectors import Vectors
 from cache.semantic.calibration import Calibration
+from cache.semantic.decision import CalibratedDecider
 from cache.semantic.guards import AxisGuards
 from cache.semantic.types import Candidate
 
@@ -74,11 +75,11 @@ def test_a_wrong_hit_that_is_kept_misleads_those_after_it() -> None:
     assert kept.outcomes.tolist() == [0, WRONG, WRONG]
 
 
-def test_stricter_threshold_serves_no_more(fitted: Calibration) -> None:
+def test_less_allowed_error_serves_no_more(fitted: Calibration) -> None:
     replay = Replay(stream(seed=9))
     lenient, strict = (
-        replay.run(Calibrated(fitted, lambda asked, stored: False, level))
-        for level in (levels(fitted)[0], levels(fitted)[-1])
+        replay.run(Shipped(fitted, lambda asked, stored: False, max_error, learns=False))
+        for max_error in (0.4, 0.02)
     )
 
     assert lenient.hit_rate >= strict.hit_rate
@@ -87,7 +88,7 @@ def test_stricter_threshold_serves_no_more(fitted: Calibration) -> None:
 def test_fitted_score_rises_with_similarity_and_with_agreement(fitted: Calibration) -> None:
     def score(*near: tuple[float, str]) -> float:
         candidates = [Candidate("q", 0, s, str(n), answer_key=k) for n, (s, k) in enumerate(near)]
-        return scored(fitted, "q", candidates)[1]
+        return CalibratedDecider(fitted).decide("q", candidates, 0.01).probability
 
     assert score((0.95, "")) > score((0.85, ""))
     assert score((0.9, "a"), (0.9, "a"), (0.5, "b")) > score((0.9, "a"), (0.89, "b"), (0.4, "b"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.semantic.calibration import default_calibration, probability
+from cache.semantic.calibration import probability
 from cache.semantic.decision import CalibratedDecider, Effect
 from cache.semantic.types import Candidate
 
@@ -148,11 +148,42 @@ def test_probability_bears_any_log_odds(logit: float) -> None:
     assert probability(logit) + probability(-logit) == pytest.approx(1)
 
 
-def test_shipped_error_bounds_fall_with_the_score() -> None:
-    calibration = default_calibration()
+def test_what_was_bought_makes_the_route_more_careful() -> None:
+    taught, fresh = CalibratedDecider(), CalibratedDecider()
+    for n in range(40):
+        near = [candidate(0.86, f"{n}a", "same"), candidate(0.85, f"{n}b", "same")]
+        met = taught.decide(ASKED, near, 1e-9)
+        if met.teaches is not None:
+            taught.observe(near[met.teaches].entry_id, was_right=False)
 
-    for model in (calibration.shared, calibration.alone):
-        assert list(model.scores) == sorted(model.scores)
-        assert list(model.errors) == sorted(model.errors, reverse=True)
-        assert model.error_from(model.scores[0] - 1) == 1.0
-        assert model.error_from(model.scores[-1] + 1) == model.errors[-1]
+    agreeing = [candidate(0.9, "new"), candidate(0.9, "newer")]
+    after = taught.decide(ASKED, [*agreeing, *near], 0.01)
+    assert after.probability < fresh.decide(ASKED, [*agreeing, *near], 0.01).probability
+
+
+def test_an_answer_found_right_for_one_entry_makes_its_other_entries_surer() -> None:
+    decider = CalibratedDecider()
+    first = [candidate(0.86, "a", "same"), candidate(0.85, "b", "same")]
+    second = [candidate(0.86, "c", "same"), candidate(0.85, "d", "same")]
+    before = decider.decide(ASKED, second, 0.001)
+
+    for _ in range(10):
+        decider.decide(ASKED, first, 1e-9)
+        decider.observe("a", was_right=True)
+
+    assert decider.decide(ASKED, second, 0.001).lower > before.lower
+
+
+def test_what_is_surely_wrong_is_not_worth_comparing() -> None:
+    assert CalibratedDecider().decide(ASKED, [candidate(0.3)], 0.01).teaches is None
+
+
+def test_comparing_answers_is_common_at_first_and_rare_later() -> None:
+    decider = CalibratedDecider()
+    near = [candidate(0.86, "a", "same"), candidate(0.85, "b", "same")]
+    for _ in range(1000):
+        decider.decide(ASKED, near, 1e-9)
+        decider.observe("a", was_right=True)
+    wanted = [decider.decide(ASKED, near, 1e-9).teaches is not None for _ in range(80)]
+
+    assert sum(wanted) == 10
