@@ -19,6 +19,7 @@ from gateway.access.meters import LimitStore
 from gateway.access.refused import Refusals
 from gateway.api.admin import admin_routes
 from gateway.api.keys import keys_routes
+from gateway.api.metrics import metrics_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
 from gateway.bookkeeping import bookkeeping
@@ -168,6 +169,7 @@ def create_app(
     admin = _fastapi(running)
     admin_routes(admin, running)
     keys_routes(admin)
+    metrics_routes(admin, running, clock.wall)
     return Apps(Edge(current, public, token=settings.team.token), admin, reload, lifespan, loaded)
 
 

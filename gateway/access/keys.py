@@ -77,7 +77,7 @@ class KeyRing:
         """
         if authorization is not None and (caller := self._known(authorization)):
             return caller
-        is_open = self._open_on_loopback and _is_loopback(client)
+        is_open = self._open_on_loopback and is_loopback(client)
         if is_open and (authorization is None or not (self._callers or self._made)):
             if not is_loopback_host(host):
                 raise InvalidRequest(
@@ -99,7 +99,8 @@ class KeyRing:
         return caller
 
 
-def _is_loopback(client: str | None) -> bool:
+def is_loopback(client: str | None) -> bool:
+    """Return whether a client is on this machine, as one of a Unix socket, without address, is."""
     if client is None:
         return True
     try:

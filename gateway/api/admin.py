@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 
 def admin(request: Request) -> Caller:
     """Let an admin in, or loopback where the policy opens it. Raises Forbidden, InvalidRequest."""
+    check_host(request)
+    caller = calling(request)
+    if caller is not ANONYMOUS and not caller.is_admin:
+        raise Forbidden("the admin port needs a key with the scope 'admin'")
+    return caller
+
+
+def check_host(request: Request) -> None:
+    """Turn a name away that was rebound to this machine. Raises InvalidRequest."""
     server = request.app.state.running.policy.server
     allowed = {server.admin_host, *server.allowed_hosts}
     host = request.headers.get("host", "")
     if not is_loopback_host(host.encode("latin-1")) and host.partition(":")[0] not in allowed:
         raise InvalidRequest(f"the Host header {host!r} is not one of server.allowed_hosts")
-    caller = calling(request)
-    if caller is not ANONYMOUS and not caller.is_admin:
-        raise Forbidden("the admin port needs a key with the scope 'admin'")
-    return caller
 
 
 @contextmanager

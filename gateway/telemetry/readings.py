@@ -1,0 +1,93 @@
+"""What a scrape reads from the ledger, which all workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from gateway.money.cells import sum_of
+from gateway.money.databases import reading
+from gateway.money.location import is_postgres
+from gateway.money.reports import span_from
+from gateway.money.schema import attempt, entry, rollup, rollup_call
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from gateway.money.cells import Span
+
+RECENT_S = 300
+"""How far back `answered` and `called` look, in seconds."""
+
+_SUMS = ("requests", "cost_nano_usd", "saved_nano_usd", "cache_saved_nano_usd", "cache_hits",
+         "escalations")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSums:
+    """What all requests of one route came to since the ledger began."""
+
+    route: str
+    requests: int
+    cost_nano_usd: int
+    saved_nano_usd: int
+    cache_saved_nano_usd: int
+    cache_hits: int
+    escalations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Sums since the ledger began, and counts of the last `RECENT_S` seconds.
+
+    `background` is purpose and cost of what the gateway paid itself; `answered` is route,
+    cache, state and count; `called` is model, outcome and count.
+    """
+
+    routes: Sequence[RouteSums]
+    background: Sequence[tuple[str, int]]
+    answered: Sequence[tuple[str, str, str, int]]
+    called: Sequence[tuple[str, str, int]]
+
+
+def read_ledger(url: str, now_s: float) -> Readings:
+    """Return what the ledger says now. Raises LedgerError."""
+    since_us = int((now_s - RECENT_S) * 1e6)
+    with reading(url) as connection:
+        span = span_from(connection, 0, is_file=not is_postgres(url))
+        return Readings(
+            _routes(connection, span),
+            _background(connection, span),
+            _answered(connection, since_us),
+            _called(connection, since_us),
+        )
+
+
+def _routes(connection: Connection, span: Span) -> list[RouteSums]:
+    cells = span.cells(rollup)
+    sums = (sum_of(cells.c[name]) for name in _SUMS)
+    rows = connection.execute(select(cells.c.route, *sums).group_by(cells.c.route))
+    return [RouteSums(row[0], *(int(value) for value in row[1:])) for row in rows]
+
+
+def _background(connection: Connection, span: Span) -> list[tuple[str, int]]:
+    cells = span.cells(rollup_call)
+    wanted = select(cells.c.purpose, sum_of(cells.c.cost_nano_usd)).where(cells.c.is_own == 1)
+    return [(row[0], int(row[1])) for row in connection.execute(wanted.group_by(cells.c.purpose))]
+
+
+def _answered(connection: Connection, since_us: int) -> list[tuple[str, str, str, int]]:
+    keys = entry.c.route, entry.c.cache, entry.c.state
+    wanted = select(*keys, func.count()).where(entry.c.started_at_us > since_us).group_by(*keys)
+    return [(row[0], row[1], row[2], int(row[3])) for row in connection.execute(wanted)]
+
+
+def _called(connection: Connection, since_us: int) -> list[tuple[str, str, int]]:
+    keys = attempt.c.model, attempt.c.outcome
+    joined = attempt.join(entry, entry.c.request_id == attempt.c.request_id)
+    wanted = select(*keys, func.count()).select_from(joined)
+    wanted = wanted.where(entry.c.started_at_us > since_us).group_by(*keys)
+    return [(row[0], row[1], int(row[2])) for row in connection.execute(wanted)]
