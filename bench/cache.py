@@ -36,7 +36,7 @@ from cache.semantic.guards import AxisGuards
 from cache.semantic.types import Candidate
 
 ALLOWED = (0.005, 0.01, 0.02, 0.05)
-_SET = (0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.1)
+_SET = (0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.1, 0.2, 0.4)
 _VERIFIED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _SLICES = 8
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         thresholds[folder.name] = cosine.best
         rows += [cosine.row, bench.verified(), bench.ours("ours, other set", fitted),
                  bench.ours("ours, other set, answers unknown", fitted, knows=False)]  # fmt: skip
-        shown += [bench.shown(fitted, allowed) for allowed in ALLOWED]
+        shown += [bench.shown(fitted, e, knows) for knows in (True, False) for e in ALLOWED]
         part = _Bench(stream.only(new), refuses, arguments, suffix=" unseen")
         rows += [part.cosine().row, part.ours("ours, unseen", default_calibration())]
     axes = _axes(vectors, thresholds)
@@ -172,7 +172,7 @@ class _Bench:
             way, [replay.run(Shipped(calibration, self._refuses, error)) for error in _SET]
         )
 
-    def shown(self, calibration: Calibration, max_error: float) -> Shown:
+    def shown(self, calibration: Calibration, max_error: float, knows: bool) -> Shown:
         """Pass with the gateway's decider, its audits and its error budget."""
         rule = Shipped(calibration, self._refuses, max_error)
         budgets = [ErrorBudget()]
@@ -182,10 +182,12 @@ class _Bench:
             rule.decider.observe(entry_id, was_right)
             budgets.append(budgets[-1].after(was_right, allowance))
 
-        found = self._replay.run(rule, audited=audited, share=self._arguments.audit)
+        replay = self._replay if knows else Replay(self._stream, knows_answers=False)
+        found = replay.run(rule, audited=audited, share=self._arguments.audit)
         budget = budgets[-1]
+        name = self._name if knows else f"{self._name}, answers unknown"
         return Shown(
-            self._name, max_error, found.hit_rate, found.error, found.error_of_queries,
+            name, max_error, found.hit_rate, found.error, found.error_of_queries,
             budget.audited, budget.interval(), budget.stops,
         )  # fmt: skip
 

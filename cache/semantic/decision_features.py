@@ -15,10 +15,12 @@ from cache.semantic.types import Candidate
 
 NAMES = (
     "similarity", "margin", "share", "odds", "support", "overlap", "coverage", "lengths",
-    "unmatched", "soft",
+    "unmatched", "soft", "closeness",
 )  # fmt: skip
 """The features, in the order of a calibration's weights."""
 
+# Questions of one meaning crowd towards a cosine of 1, where a straight line would not follow.
+_TOUCHING, _LEAST_GAP = 1.03, 1e-3
 _SHARPNESS = 20.0  # how fast a neighbour's say fades with its distance, per unit of cosine
 # Where the answer that nobody has asked for yet is taken to stand, as a rival of those kept.
 _UNKNOWN = 0.6
@@ -74,6 +76,7 @@ def weigh(asked: str, candidates: Sequence[Candidate]) -> Evidence:
             log(say / (whole - say)),
             log(len(chosen)),
             *_words(asked, best.question),
+            -log(max(_TOUCHING - similarity, _LEAST_GAP)),
         ),
         is_shared=len(groups) < len(candidates),
     )
