@@ -45,7 +45,7 @@ class CachedReply:
 
     `parts` is one JSON body, or the events of a stream in order, without the
     closing `[DONE]`. An event that only a client asking for usage may see stands
-    apart, in `usage_event`. `usage` holds token counts by bucket, `created_at`
+    apart, in `usage_event`. `usage` holds token counts by bucket, and the tier, `created_at`
     seconds since the epoch, `path` the models met on the way. `worth` says what
     it would cost to get the answer again, in one unit for all entries of a store;
     `route` and `tags` are what it can be invalidated by, beside its model.

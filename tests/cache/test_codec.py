@@ -97,3 +97,16 @@ def test_a_later_version_is_not_read() -> None:
 
     with pytest.raises(Corrupt, match=f"expected an entry of version {VERSION}"):
         load(KEY, bytes((VERSION + 1,)) + data[1:])
+
+
+def test_usage_of_a_service_tier_is_read_back() -> None:
+    reply = CachedReply(
+        parts=(b"{}",),
+        streamed=False,
+        model="large",
+        usage={"input": 3, "tier": "flex"},
+        created_at=1.0,
+        path="large:served",
+    )
+
+    assert load(KEY, dump(KEY, Stored(reply, 9.0, 0))).reply.usage == {"input": 3, "tier": "flex"}
