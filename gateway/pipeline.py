@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
@@ -32,12 +33,13 @@ from gateway.intending import Intending
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook, capabilities_of
+from gateway.money.records import Purpose
 from gateway.released import Released, cached, followed, replayed
 from gateway.repeats import Repeats
 from gateway.reply import Reply
-from gateway.request import ChatRequest
+from gateway.request import ChatRequest, parse_chat
 from gateway.resilience.resilience import Resilience
-from gateway.semantic import NearAnswers
+from gateway.semantic import NearAnswers, OwnAnswer
 from gateway.wire import Part, Provider
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
@@ -379,7 +381,8 @@ class Pipeline:
         asking = await self.near.ask(entry)
         hit = await self.near.find(entry, asking) if asking else None
         if asking and hit and not hit.is_withheld:
-            for part in self.near.serve(entry, asking, hit, self.ask_again):
+            await self.near.blur(asking)
+            for part in self.near.serve(entry, asking, hit, self):
                 yield part
             return
         if await self._is_refused(entry):
@@ -392,24 +395,37 @@ class Pipeline:
                 yield part
         if asking and entry.is_keepable:
             reply = cached(released, entry, self._clock, self._worth(entry))
-            self.near.learn(entry, asking, hit, reply)
+            self.near.learn(entry, asking, hit, reply, self)
 
-    async def ask_again(self, entry: Entry) -> str | None:
-        """Answer a request anew at the gateway's own cost; return the words, None on failure."""
+    async def ask_again(self, entry: Entry) -> OwnAnswer:
+        """Answer a request anew at the gateway's own cost."""
         request = msgspec.structs.replace(entry.request, id=f"{entry.request.id}a", cache="off")
         again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
-        again.cache = "bypass"
         again.features = entry.features
-        again.own_account = "audit"
+        return await self._on_own_account(again, "audit")
+
+    async def ask_judge(self, entry: Entry, body: Mapping[str, Any]) -> OwnAnswer:
+        """Ask a judge model at the gateway's own cost about what became of a request."""
+        request = parse_chat(msgspec.json.encode(body), {}, f"{entry.request.id}j")
+        route = self._routes[request.model]
+        return await self._on_own_account(
+            Entry(request, entry.caller, request.model, route, self._clock), "judge"
+        )
+
+    async def _on_own_account(self, own: Entry, purpose: Purpose) -> OwnAnswer:
+        own.cache = "bypass"
+        own.own_account = purpose
         try:
-            async with aclosing(self._cascading.run(again)) as parts:
+            async with aclosing(self._cascading.run(own)) as parts:
                 async for _ in parts:
                     pass
         except GatewayError as exc:
-            again.fail(exc)
+            own.fail(exc)
         except BaseException:
-            again.abandon()
+            own.abandon()
             raise
         finally:
-            await self._ledger.write(*on_own_account(*again.settle(self._tariff), "audit"))
-        return again.served.text if again.is_keepable and again.served else None
+            record, lines = own.settle(self._tariff)
+            await self._ledger.write(*on_own_account(record, lines, purpose))
+        text = own.served.text if own.is_keepable and own.served else None
+        return OwnAnswer(text, record.cost_nano_usd)

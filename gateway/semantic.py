@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -20,6 +22,7 @@ from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply
 from gateway.entry import Clock, Entry
 from gateway.features import Embedding, Features
+from gateway.judging import judging, verdict
 from gateway.released import replayed
 from gateway.replay import fold
 from gateway.wire import Part
@@ -41,9 +44,27 @@ MOST_AUDITS = MOST_LESSONS = 4
 _NEEDED = ("faiss", "onnx", "onnxruntime", "safetensors", "tokenizers")
 _MOST_KEEPING = 256
 _log = logging.getLogger(__name__)
+_SECRET = random.SystemRandom()
 
-AskAgain = Callable[[Entry], Awaitable[str | None]]
-"""Answer a request anew at the gateway's own cost; None where that failed."""
+
+@dataclass(frozen=True, slots=True)
+class OwnAnswer:
+    """What a call at the gateway's own cost brought, and took; no text where it failed."""
+
+    text: str | None
+    nano_usd: int
+
+
+class OwnCalls(Protocol):
+    """Calls that the gateway makes for its own sake, behind clients' backs."""
+
+    async def ask_again(self, entry: Entry) -> OwnAnswer:
+        """Answer a request anew."""
+        ...
+
+    async def ask_judge(self, entry: Entry, body: Mapping[str, Any]) -> OwnAnswer:
+        """Ask a judge model about what became of a request."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +91,8 @@ class NearAnswers:
         self.cache = cache
         self.embedding = Embedding(cache.version, cache.vector)
         self.unfit: dict[str, int] = {}
-        self.audited = self.found_wrong = 0
+        self.audited = self.found_wrong = self.judged = 0
+        self._spent: Counter[tuple[str, int]] = Counter()
         self._clock = clock
         self._revisions = {name: policy.revision(name) for name in policy.routes}
         self._keeping: set[asyncio.Task[None]] = set()
@@ -101,7 +123,7 @@ class NearAnswers:
         return hit if hit is not None and self._is_fresh(entry, asking, hit.reply) else None
 
     def serve(
-        self, entry: Entry, asking: Asking, hit: SemanticHit, ask_again: AskAgain
+        self, entry: Entry, asking: Asking, hit: SemanticHit, own: OwnCalls
     ) -> Sequence[Part]:
         """Return the parts of an answer, and note in the entry where it came from.
 
@@ -110,12 +132,26 @@ class NearAnswers:
         parts = replayed(hit.reply, entry, self._clock)
         entry.cache = "semantic"
         entry.similarity = hit.similarity
-        if _is_drawn(entry.request.id, asking.rules.audit) and len(self._audits) < MOST_AUDITS:
-            _start(self._audit(entry, asking, hit, ask_again), self._audits)
+        if (
+            _is_drawn(entry.request.id, asking.rules.audit)
+            and len(self._audits) < MOST_AUDITS
+            and self._may_spend(entry.route_name, asking.rules)
+        ):
+            _start(self._audit(entry, asking, hit, own), self._audits)
         return parts
 
+    async def blur(self, asking: Asking) -> None:
+        """Wait for a drawn time where the route wants hits to be hard to tell from misses."""
+        if asking.rules.jitter:
+            await asyncio.sleep(_SECRET.uniform(0.0, asking.rules.jitter))
+
     def learn(
-        self, entry: Entry, asking: Asking, withheld: SemanticHit | None, reply: CachedReply
+        self,
+        entry: Entry,
+        asking: Asking,
+        withheld: SemanticHit | None,
+        reply: CachedReply,
+        own: OwnCalls,
     ) -> None:
         """Keep a fresh answer behind the client's back, and hold what was withheld against it.
 
@@ -124,16 +160,16 @@ class NearAnswers:
         served = entry.served
         if served is None or served.finish_reason != "stop" or not served.text.strip():
             return
-        if withheld is not None and not withheld.is_sure:
-            if len(self._lessons) < MOST_LESSONS:
-                _start(self._teach(asking, withheld, served.text), self._lessons)
-        elif withheld is not None and len(self._audits) < MOST_AUDITS:
-            _start(self._compare(asking, withheld, served.text), self._audits)
-        if len(self._keeping) < _MOST_KEEPING:
-            work = self.cache.keep(
-                asking.asked, asking.vector, reply, answer=served.text, terms=_terms(asking.rules)
-            )
-            _start(work, self._keeping)
+        if withheld is not None and withheld.is_sure and len(self._audits) < MOST_AUDITS:
+            _start(self._compare(entry, asking, withheld, served.text, own), self._audits)
+        if len(self._keeping) >= _MOST_KEEPING:
+            return
+        kept = self.cache.keep(
+            asking.asked, asking.vector, reply, answer=served.text, terms=_terms(asking.rules)
+        )
+        _start(kept, self._keeping)
+        if withheld and not withheld.is_sure and len(self._lessons) < MOST_LESSONS:
+            _start(self._teach(entry, asking, withheld, served.text, own), self._lessons)
 
     async def invalidate(
         self, wanted: Scope, request: Mapping[str, Any] | None, *, dry_run: bool
@@ -170,6 +206,7 @@ class NearAnswers:
             "unfit": dict(self.unfit),
             "audited": self.audited,
             "found_wrong": self.found_wrong,
+            "judged": self.judged,
             "budgets": [_budget(*each) for each in await self.cache.budgets()],
         }
 
@@ -197,22 +234,23 @@ class NearAnswers:
         freshness = Freshness(asking.rules.ttl, bounds=entry.request.bounds)
         return freshness.accepts(self._clock.wall() - reply.created_at)
 
-    async def _audit(
-        self, entry: Entry, asking: Asking, hit: SemanticHit, ask_again: AskAgain
-    ) -> None:
+    async def _audit(self, entry: Entry, asking: Asking, hit: SemanticHit, own: OwnCalls) -> None:
         """Ask again what was answered from the cache."""
         try:
-            fresh = await ask_again(entry)
+            fresh = await own.ask_again(entry)
         except Exception:
             _log.exception("a semantic hit could not be asked again")
             return
-        if fresh is not None:
-            await self._compare(asking, hit, fresh)
+        self._spend(entry.route_name, fresh)
+        if fresh.text is not None:
+            await self._compare(entry, asking, hit, fresh.text, own)
 
-    async def _compare(self, asking: Asking, hit: SemanticHit, fresh: str) -> None:
+    async def _compare(
+        self, entry: Entry, asking: Asking, hit: SemanticHit, fresh: str, own: OwnCalls
+    ) -> None:
         """Tell whether a stored answer says what a fresh one does."""
         try:
-            was_right = await self._agrees(hit, fresh)
+            was_right = await self._agrees(entry, asking, hit, fresh, own)
             if was_right is None:
                 return
             self.audited += 1
@@ -223,21 +261,60 @@ class NearAnswers:
         except Exception:
             _log.exception("a semantic hit could not be audited")
 
-    async def _teach(self, asking: Asking, hit: SemanticHit, fresh: str) -> None:
-        """Learn from an answer that had to be bought whether the nearest one would have served."""
+    async def _teach(
+        self, entry: Entry, asking: Asking, hit: SemanticHit, fresh: str, own: OwnCalls
+    ) -> None:
+        """Learn from an answer that had to be bought whether the nearest one would have served.
+
+        Where a judge says so, the question becomes an alias: from now on both hold one answer.
+        """
         try:
-            was_right = await self._agrees(hit, fresh)
-            if was_right is not None:
-                await self.cache.teach(asking.asked, hit.entry_id, was_right=was_right)
+            was_right = await self._agrees(entry, asking, hit, fresh, own)
+            if was_right is None:
+                return
+            await self.cache.teach(asking.asked, hit.entry_id, was_right=was_right)
+            if was_right and asking.rules.judge is not None:
+                await self.cache.alias(asking.asked, hit.entry_id)
         except Exception:
             _log.exception("nothing could be learnt from a fresh answer")
 
-    async def _agrees(self, hit: SemanticHit, fresh: str) -> bool | None:
-        """Return whether a stored answer says what a fresh one does, None where it is not known."""
+    async def _agrees(
+        self, entry: Entry, asking: Asking, hit: SemanticHit, fresh: str, own: OwnCalls
+    ) -> bool | None:
+        """Return whether a stored answer says what a fresh one does, None where it is not known.
+
+        The judge is asked where the route names one and may still spend.
+        """
         stored = _words(hit.reply)
         if stored is None:
             return None
-        return same_answer(stored, fresh) or await self.cache.alike(stored, fresh)
+        if same_answer(stored, fresh):
+            return True
+        judge = asking.rules.judge
+        if judge is not None and self._may_spend(entry.route_name, asking.rules):
+            question = asking.asked.question
+            body = judging(judge, stored=hit.question, asked=question, answer=stored)
+            told = await own.ask_judge(entry, body)
+            self._spend(entry.route_name, told)
+            if (found := verdict(told.text)) is not None:
+                self.judged += 1
+                return found
+        return await self.cache.alike(stored, fresh)
+
+    def _may_spend(self, route: str, rules: Rules) -> bool:
+        """Return whether today's share for audits and judges is not yet used up."""
+        if rules.background_usd_per_day is None:
+            return True
+        return self._spent[route, self._day()] < rules.background_usd_per_day * 1_000_000_000
+
+    def _spend(self, route: str, call: OwnAnswer) -> None:
+        today = route, self._day()
+        for old in [key for key in self._spent if key[1] != today[1]]:
+            del self._spent[old]
+        self._spent[today] += call.nano_usd
+
+    def _day(self) -> int:
+        return int(self._clock.wall() // 86400)
 
 
 def check_extra(policy: Policy) -> None:

@@ -236,7 +236,10 @@ class SemanticCache(Section):
     """When an answer to other words may serve: surely wrong at most `max_error` of the time.
 
     `audit` is the share of such answers that is asked again in the background, to
-    measure how many were wrong.
+    measure how many were wrong. `judge` is the model that is asked in the background
+    whether a stored answer would have served. Both stop for the day once they have cost
+    `background_usd_per_day`, which counts for each process and route. `jitter` is the
+    longest time by which a hit is put off, drawn anew each time.
     """
 
     max_error: Probability = Field(0.01, gt=0, le=0.5)
@@ -245,6 +248,9 @@ class SemanticCache(Section):
     max_entries: Whole = Field(200_000, ge=1, le=10_000_000)
     embedder: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
     audit: Probability = 0.02
+    judge: Name | None = None
+    background_usd_per_day: Usd | None = None
+    jitter: DurationOrZero = 0.0
 
 
 def _off(value: object) -> object:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +24,13 @@ from cache.scope import Scope
 from cache.semantic.decision import LEAST
 from cache.semantic.decision_budget import Allowance, ErrorBudget
 from cache.semantic.embedder import Vector
+from cache.semantic.guards.words import read
 from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
 from cache.semantic.service import Busy, EmbeddingService
 from cache.semantic.snapshots import Snapshots
 from cache.semantic.store import AnswerStore, Gone, Place, Question
-from cache.semantic.types import Candidate, Decider, Guards
+from cache.semantic.types import Candidate, Decider, Decision, Guards
 from cache.types import CachedReply
 
 NEIGHBOURS = 8
@@ -39,6 +40,7 @@ _TIDIED_EVERY = 256
 _COUNTED_AT_ONCE = 64
 _ALIKE = 0.85  # the cosine from which two answers are taken to say the same
 _SHORT = 300  # characters; in longer answers a number may differ and nothing else
+_FILLED_IN = 2  # words
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -159,8 +161,11 @@ class SemanticCache:
 
         None where that cannot be told now.
         """
-        if max(len(one), len(other)) <= _SHORT and self._guards.refuse(one, other) is not None:
-            return False
+        if max(len(one), len(other)) <= _SHORT:
+            if self._guards.refuse(one, other) is not None:
+                return False
+            if _differ_in_a_word(one, other):
+                return None
         try:
             first, second = await asyncio.gather(*map(self._service.vector, (one, other)))
         except Exception as exc:
@@ -207,6 +212,10 @@ class SemanticCache:
     async def teach(self, asked: Asked, entry_id: str, *, was_right: bool) -> None:
         """Take note of whether an answer would have served that was not sure enough to."""
         await self._work(self._teach, asked, entry_id, was_right)
+
+    async def alias(self, asked: Asked, entry_id: str) -> None:
+        """Let a kept question stand for the same answer as an entry: they vote as one."""
+        await self._work(self._store.alias, asked.scope, asked.question, int(entry_id))
 
     async def budgets(self) -> list[tuple[str, str, ErrorBudget]]:
         """Return tenant, route and error budget of all that were audited."""
@@ -258,7 +267,9 @@ class SemanticCache:
             self._budgets.clear()
         candidates = self._candidates(asked, vector)
         decider = self._decider(asked.tenant, asked.route)
-        decision = decider.decide(asked.question, candidates, terms.max_error)
+        decision = _same_words(asked.question, candidates) or decider.decide(
+            asked.question, candidates, terms.max_error
+        )
         is_sure = decision.serve is not None
         if not is_sure:
             self.stats.decided[decision.reason] += 1
@@ -390,3 +401,18 @@ class SemanticCache:
         if not self.stats.errors:
             _log.warning("the semantic cache goes on without: %s: %s", what, error)
         self.stats.errors += 1
+
+
+def _same_words(asked: str, candidates: Sequence[Candidate]) -> Decision | None:
+    """Return the decision for a question that is kept itself: there is nothing to weigh."""
+    for place, candidate in enumerate(candidates):
+        if candidate.question == asked:
+            return Decision(place, 1.0, 1.0, "same words")
+    return None
+
+
+def _differ_in_a_word(one: str, other: str) -> bool:
+    """Whether two answers are one form filled in differently, which vectors cannot tell."""
+    ours, theirs = read(one).content, read(other).content
+    apart = len(ours - theirs), len(theirs - ours)
+    return 1 <= min(apart) <= max(apart) <= _FILLED_IN and len(ours & theirs) > max(apart)

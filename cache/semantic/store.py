@@ -194,6 +194,16 @@ class AnswerStore:
         )
         return [Place(*row) for row in rows]
 
+    def alias(self, scope: bytes, question: str, number: int) -> None:
+        """Mark a question's answer as the same as that of another entry, if both are there."""
+        with self._file as file:
+            file.execute(
+                "UPDATE answer SET answer_key = (SELECT answer_key FROM answer WHERE id = ?) "
+                "WHERE embedder = ? AND scope = ? AND question = ? "
+                "AND EXISTS (SELECT 1 FROM answer WHERE id = ?)",
+                (number, self._embedder, scope, question, number),
+            )
+
     def drop(self, ids: Sequence[int]) -> int:
         """Remove entries by number; return how many there were."""
         with self._file as file:

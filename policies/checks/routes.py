@@ -44,6 +44,16 @@ def _check_embedders(outline: Outline, document: Document) -> None:
                 return
 
 
+def _judges(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    caches = [(path, route.cache)]
+    caches += [
+        ((*path, "rules", n), rule.cache) for n, rule in enumerate(route.rules) if rule.cache
+    ]
+    for where, cache in caches:
+        if cache.semantic is not None and cache.semantic.judge is not None:
+            yield (*where, "cache", "semantic", "judge"), cache.semantic.judge
+
+
 def _named_models(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if route.model is not None:
         yield (*path, "model"), route.model
@@ -52,6 +62,7 @@ def _named_models(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     for index, rule in enumerate(route.rules):
         if rule.model is not None:
             yield (*path, "rules", index, "model"), rule.model
+    yield from _judges(route, path)
     if (cascade := route.cascade) is not None:
         if cascade.reference is not None:
             yield (*path, "cascade", "reference"), cascade.reference

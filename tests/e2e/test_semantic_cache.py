@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -246,3 +247,60 @@ async def test_a_budget_that_is_gone_refuses_models_and_not_what_the_cache_knows
     assert (known.status_code, known.headers["x-cache"]) == (200, "semantic")
     assert [each.status_code for each in unknown] == [429, 429]
     assert len(upstream.requests) == 1
+
+
+async def test_a_judge_says_whether_a_stored_answer_would_have_served(tmp_path):
+    replies = iter(("Open settings", "Choose reset in the menu"))
+
+    def judged(received):
+        text = json.loads(received.body)["messages"][-1]["content"]
+        return Says("YES" if text.startswith("{") else next(replies), tokens=(10, 5))(received)
+
+    async with (
+        ScriptedUpstream(judged) as upstream,
+        serving(
+            one_model(upstream.url, cache=near(judge="large", max_error=1e-9)), tmp_path
+        ) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        async with asyncio.timeout(20):
+            while (await seen(gateway))["entries"] < 1:
+                pass
+        await gateway.chat(AGAIN)
+        rows = await gateway.books.until(3)
+        async with asyncio.timeout(20):
+            while (told := await seen(gateway))["taught"] < 1:
+                pass
+
+    (judge,) = (row for row in rows if row["tenant"] == "gateway")
+    assert (judge["key"], judge["cost_nano_usd"]) == ("judge", 0)
+    assert (told["judged"], told["audited"]) == (1, 0)
+
+
+async def test_background_calls_stop_for_the_day_at_their_cap(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(
+            one_model(upstream.url, cache=near(audit=1, background_usd_per_day=0.00002)), tmp_path
+        ) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        for n in range(4):
+            await gateway.chat(AGAIN + "!" * n)
+            if n == 0:
+                await gateway.books.until(3)
+
+        rows = await gateway.books.until(6)
+
+    assert sum(row["tenant"] == "gateway" for row in rows) == 1
+
+
+async def test_a_hit_may_be_put_off_and_is_the_same_answer(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near(jitter="5ms")), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        answer = await gateway.chat(AGAIN)
+
+    assert answer.headers["x-cache"] == "semantic"

@@ -60,3 +60,10 @@ def test_cache_settings_keep_the_revision():
     one, other = (load(routes(ROUTE % each)) for each in ("{ttl: 1h}", "{ttl: 2h}"))
 
     assert one.revision("r") == other.revision("r")
+
+
+def test_a_judge_must_be_a_model_of_the_policy():
+    assert load(routes(ROUTE % "{judge: tiny}")).routes["r"].semantic_cache().judge == "tiny"
+
+    (problem,) = problems(routes(ROUTE % "{judge: tyni}"))
+    assert problem.path == "routes.r.cache.semantic.judge"

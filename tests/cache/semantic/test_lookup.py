@@ -249,3 +249,17 @@ async def test_a_file_that_is_no_database_is_told_at_the_start(bench_at, tmp_pat
     with pytest.raises(OSError, match="cannot be opened"):
         async with bench_at(tmp_path / "a.db"):
             pass
+
+
+async def test_one_form_filled_in_differently_is_not_taken_for_one_answer(bench_at):
+    async with bench_at() as bench:
+        assert (
+            await bench.cache.alike("ask desk north for help", "ask desk south for help")
+            is not True
+        )
+        assert await bench.cache.alike(
+            "this tells how a card comes", "this tells how a card goes"
+        ) in (
+            None,
+            False,
+        )
