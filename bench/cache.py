@@ -25,9 +25,9 @@ from rich.table import Table
 
 from bench.cache_domains import domain_stream, domains
 from bench.cache_fit import SHOWN, learned, seen, stream_of
-from bench.cache_pairs import question_pairs
+from bench.cache_pairs import HELD_OUT, TUNED, QuestionPair, question_pairs
 from bench.cache_replay import WRONG, Pass, Replay
-from bench.cache_rules import Cosine, Shipped, Verified
+from bench.cache_rules import Cosine, DistanceEvaluator, Shipped, Verified
 from bench.cache_streams import Stream
 from bench.cache_vectors import FOLDER, Vectors
 from cache.semantic.calibration import Calibration, default_calibration
@@ -38,6 +38,7 @@ from cache.semantic.types import Candidate
 ALLOWED = (0.005, 0.01, 0.02, 0.05)
 _SET = (0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.1, 0.2, 0.4)
 _VERIFIED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+_EVALUATED = (0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98)
 _SLICES = 8
 
 
@@ -96,17 +97,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench = _Bench(stream, refuses, arguments)
         cosine = bench.cosine()
         thresholds[folder.name] = cosine.best
-        rows += [cosine.row, bench.verified(), bench.ours("ours, other set", fitted),
+        rows += [cosine.row, bench.evaluated(), bench.verified(),
+                 bench.ours("ours, other set", fitted),
                  bench.ours("ours, other set, answers unknown", fitted, knows=False)]  # fmt: skip
+        shown.append(bench.as_shipped())
         shown += [bench.shown(fitted, e, knows) for knows in (True, False) for e in ALLOWED]
         part = _Bench(stream.only(new), refuses, arguments, suffix=" unseen")
         rows += [part.cosine().row, part.ours("ours, unseen", default_calibration())]
-    axes = _axes(vectors, thresholds)
+    axes = {forms: _axes(vectors, thresholds, forms) for forms in (TUNED, HELD_OUT)}
     if arguments.json:
         print(json.dumps({"rows": [asdict(r) for r in rows], "shown": [asdict(s) for s in shown],
                           "axes": axes}, indent=2))  # fmt: skip
     else:
-        _print(rows, shown, axes, thresholds)
+        _print(rows, shown, axes)
     return 0
 
 
@@ -160,6 +163,19 @@ class _Bench:
         good = [(p.hit_rate, level) for p, level in zip(passes, levels, strict=True)
                 if p.error <= 0.01]  # fmt: skip
         return _Best(self._row("cosine", passes), max(good)[1] if good else 1.0)
+
+    def evaluated(self) -> Row:
+        """Pass with GPTCache's default evaluator, at several of its thresholds."""
+        rules = [DistanceEvaluator(threshold) for threshold in _EVALUATED]
+        way = "GPTCache's distance" + (", re-derived" if rules[0].is_rederived else "")
+        return self._row(way, [self._replay.run(rule) for rule in rules])
+
+    def as_shipped(self) -> Shown:
+        """Pass with GPTCache's default evaluator at the threshold that it ships with."""
+        found = self._replay.run(DistanceEvaluator())
+        name = f"{self._name}, GPTCache at 0.8"
+        return Shown(name, 1.0, found.hit_rate, found.error, found.error_of_queries,
+                     0.0, (0.0, 1.0), 0)  # fmt: skip
 
     def verified(self) -> Row:
         """Pass with the per-entry verified cache at every error that it may be set to."""
@@ -222,16 +238,16 @@ def _area(passes: Sequence[Pass]) -> float:
 
 
 def _axes(
-    vectors: Vectors, thresholds: Mapping[str, float]
+    vectors: Vectors, thresholds: Mapping[str, float], forms: str
 ) -> Mapping[str, Mapping[str, Sequence[float]]]:
     """Return, by way and axis, the shares of near misses and of benign controls served."""
-    pairs = question_pairs()
-    rows = vectors.of("pairs", [text for pair in pairs for text in (pair.asked, pair.stored)])
+    pairs = question_pairs(forms=forms)
+    rows = vectors.of(forms, [text for pair in pairs for text in (pair.asked, pair.stored)])
     cosines = (rows[::2] * rows[1::2]).sum(1)
     ways = {f"cosine at {level:.3f} ({name.removeprefix('semcache_')})": cosines >= level
             for name, level in thresholds.items()}  # fmt: skip
     for allowed in ALLOWED[1:3]:
-        ways[f"ours at {allowed:.0%}"] = _served(cosines.tolist(), allowed)
+        ways[f"ours at {allowed:.0%}"] = _served(pairs, cosines.tolist(), allowed)
     is_same = np.array([pair.is_same for pair in pairs])
     axes = np.array([pair.axis for pair in pairs])
     found: dict[str, dict[str, Sequence[float]]] = {}
@@ -245,19 +261,20 @@ def _axes(
     return found
 
 
-def _served(cosines: Sequence[float], allowed: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _served(
+    pairs: Sequence[QuestionPair], cosines: Sequence[float], allowed: float
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     rule = Shipped(default_calibration(), _refusing(), allowed)
     return np.array([
         rule.serve(pair.asked, [Candidate(pair.stored, 0, cosine, "0")]) is not None
-        for pair, cosine in zip(question_pairs(), cosines, strict=True)
+        for pair, cosine in zip(pairs, cosines, strict=True)
     ])  # fmt: skip
 
 
 def _print(
     rows: Sequence[Row],
     shown: Sequence[Shown],
-    axes: Mapping[str, Mapping[str, Sequence[float]]],
-    thresholds: Mapping[str, float],
+    axes: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
 ) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 150)
     title = "hits, % of questions, where false hits are at most so much of the hits (of questions)"
@@ -285,12 +302,16 @@ def _print(
             s.stream, f"{s.max_error:.1%}", *cells, f"{s.audited:.0f}", interval, str(s.stops)
         )
     console.print(own)
-    _print_axes(console, axes)
+    for forms, ways in axes.items():
+        _print_axes(console, forms, ways)
 
 
-def _print_axes(console: Console, axes: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+def _print_axes(
+    console: Console, forms: str, axes: Mapping[str, Mapping[str, Sequence[float]]]
+) -> None:
     table = Table(
-        title=f"{len(question_pairs())} pairs: near misses served / benign controls served, %"
+        title=f"{forms}, {len(question_pairs(forms=forms))} pairs: "
+        "near misses served / benign controls served, %"
     )
     table.add_column("axis")
     for way in axes:

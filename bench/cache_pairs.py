@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-_FORMS = Path(__file__).parent / "data" / "near_misses.json"
+_FOLDER = Path(__file__).parent / "data"
+TUNED, HELD_OUT = "near_misses.json", "near_misses_held_out.json"
+"""The forms that guards were written against, and others that nothing was tuned on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,16 @@ class Form(TypedDict, total=False):
     slots: Mapping[str, Mapping[str, Sequence[str] | Sequence[Sequence[str]]]]
 
 
-def question_pairs(per_axis: int = 90, seed: int = 7) -> list[QuestionPair]:
+def question_pairs(per_axis: int = 90, seed: int = 7, *, forms: str = TUNED) -> list[QuestionPair]:
     """Return at most `per_axis` near misses and half as many benign controls for each axis."""
-    axes: Mapping[str, Mapping[str, Sequence[Form]]] = json.loads(_FORMS.read_text("utf-8"))
+    axes: Mapping[str, Mapping[str, Sequence[Form]]] = json.loads(
+        (_FOLDER / forms).read_text("utf-8")
+    )
     return [
         QuestionPair(axis, asked, stored, is_same)
-        for axis, forms in axes.items()
+        for axis, sides in axes.items()
         for is_same, side, count in ((False, "near", per_axis), (True, "benign", per_axis // 2))
-        for asked, stored in _distinct(forms[side], random.Random(f"{seed} {axis} {side}"), count)
+        for asked, stored in _distinct(sides[side], random.Random(f"{seed} {axis} {side}"), count)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import sqrt
 from typing import Protocol
 
@@ -48,6 +49,44 @@ class Cosine:
 
     def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
         """Learn nothing."""
+
+
+class DistanceEvaluator:
+    """GPTCache's default: squared distance turned into a score, held against a threshold.
+
+    The score is asked of the package where it is installed; where it is not, it is
+    re-derived from what its documentation says: the largest distance (4) less the
+    distance found, of which a share of `threshold` must be left.
+    """
+
+    keeps_hit = False
+    _LARGEST = 4.0
+
+    def __init__(self, threshold: float = 0.8) -> None:
+        self._least = threshold * self._LARGEST
+        self._evaluate: Callable[[float], float] = self._rederived
+        self.is_rederived = find_spec("gptcache") is None
+        if not self.is_rederived:
+            from importlib import import_module
+
+            module = import_module("gptcache.similarity_evaluation.distance")
+            evaluation = module.SearchDistanceEvaluation(max_distance=self._LARGEST)
+            self._evaluate = lambda distance: float(
+                evaluation.evaluation({}, {"search_result": (distance, None)})
+            )
+
+    def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
+        """Serve the nearest where its score is enough."""
+        if not near:
+            return None
+        distance = 2.0 - 2.0 * near[0].similarity
+        return 0 if self._evaluate(distance) >= self._least else None
+
+    def met(self, near: Sequence[Candidate], is_right: Sequence[bool], place: int | None) -> None:
+        """Learn nothing."""
+
+    def _rederived(self, distance: float) -> float:
+        return self._LARGEST - min(max(distance, 0.0), self._LARGEST)
 
 
 class Shipped:

@@ -10,7 +10,7 @@ from bench.cache import main
 from bench.cache_fit import fit_calibration, seen
 from bench.cache_pairs import question_pairs
 from bench.cache_replay import HIT, WRONG, Replay
-from bench.cache_rules import Cosine, Shipped, Verified
+from bench.cache_rules import Cosine, DistanceEvaluator, Shipped, Verified
 from bench.cache_streams import Stream, lookups
 from bench.cache_vectors import Vectors
 from cache.semantic.calibration import Calibration
@@ -104,6 +104,14 @@ def test_audits_reach_the_decider_and_the_caller(fitted: Calibration) -> None:
 
     assert len(heard) == int((found.outcomes > 0).sum()) > 0
     assert heard.count(False) == int((found.outcomes == WRONG).sum())
+
+
+def test_the_rival_evaluator_serves_from_its_threshold_on() -> None:
+    rule = DistanceEvaluator()
+
+    assert rule.serve("asked", [Candidate("stored", 0, 0.61, "a")]) == 0
+    assert rule.serve("asked", [Candidate("stored", 0, 0.59, "a")]) is None
+    assert rule.serve("asked", []) is None
 
 
 def test_per_entry_rule_serves_only_with_labels_of_its_own() -> None:
