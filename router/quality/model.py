@@ -80,8 +80,8 @@ class QualityModel:
             missing = [m for m, count in zip(table.models, counts, strict=True) if not count]
             raise QualityError(f"expected scores of each model, found none of {missing or 'any'}")
         space = TextSpace.fit([query.text for query in table.queries])
-        told = ~np.isnan(table.score).all(1)
-        scored = len({group for group, is_told in zip(table.group, told, strict=True) if is_told})
+        told = np.flatnonzero((~np.isnan(table.score)).any(axis=1))
+        scored = len({table.group[int(row)] for row in told})
         width = _width(table.queries)
         fold = table.fold_of(_FOLDS, seed)
         views: dict[str, View | None] = {"bare": None, "full": None}
