@@ -1,4 +1,11 @@
-"""Several estimates of one probability made one: logistic, per model, shrunk to what is common."""
+"""Several estimates of one quality made one, with the same weights for every model.
+
+A router compares models with each other. What the learners get wrong about a
+prompt they get wrong about all models alike, and that cancels in a difference
+only where all are weighted alike: weights, or a calibration, of each model's own
+ranked the gains worse on RouteLLM's MMLU (0.637 against 0.647 APGR), at the
+same Brier score.
+"""
 
 from __future__ import annotations
 
@@ -7,77 +14,51 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.quality.linear import expit
+from router.quality.linear import base_rates
 from router.quality.state import array_of, names_of
 from router.state import State
 
 Floats = NDArray[np.float64]
 
-_APART = 300.0  # nats that a squared difference of the weights from their mean costs
-_SCALE = 5.0  # and one of their mean from 1 / learners: how bold to be is for the data to say
-_STEPS = 12
+_PRIOR = 50.0  # what a squared deviation from equal weights costs, in squared errors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
-    """Weights [models, learners] and intercepts [models] over the learners' log-odds."""
+    """Weights [learners] of how far each learner is from the base rates [models]."""
 
     learners: tuple[str, ...]
     weights: Floats
-    intercepts: Floats
+    rates: Floats
 
     @classmethod
-    def fit(cls, learners: tuple[str, ...], odds: Floats, scores: Floats) -> Blend:
-        """Fit on log-odds [queries, models, learners] of rows that the learners were not shown."""
-        many = odds.shape[2]
-        start = np.full(many, 1.0 / many)
-        known = ~np.isnan(scores)
-        common, _ = _newton(odds[known], scores[known], start)
-        weights, intercepts = np.tile(common, (odds.shape[1], 1)), np.zeros(odds.shape[1])
-        for model in range(odds.shape[1]):
-            rows = known[:, model]
-            if rows.any():
-                weights[model], intercepts[model] = _newton(
-                    odds[rows, model], scores[rows, model], common
-                )
-        return cls(learners, weights, intercepts)
+    def fit(cls, learners: tuple[str, ...], found: Floats, scores: Floats) -> Blend:
+        """Fit on estimates [queries, models, learners] of rows that the learners were not shown.
 
-    def log_odds(self, odds: Floats) -> Floats:
-        """Return [queries, models]."""
-        mixed: Floats = np.einsum("qml,ml->qm", odds, self.weights) + self.intercepts
-        return mixed
+        Least squares, shrunk to equal weights.
+        """
+        rates = base_rates(scores)
+        known = ~np.isnan(scores)
+        apart = (found - rates[:, None])[known]
+        wanted = (scores - rates)[known]
+        many = len(learners)
+        curvature = apart.T @ apart + _PRIOR * np.eye(many)
+        weights = np.linalg.solve(curvature, apart.T @ wanted + _PRIOR / many)
+        return cls(learners, np.asarray(weights, dtype=np.float64), rates)
+
+    def mix(self, found: Floats) -> Floats:
+        """Return [queries, models], kept from 0 to 1."""
+        mixed: Floats = (found - self.rates[:, None]) @ self.weights + self.rates
+        return np.clip(mixed, 0.0, 1.0)
 
     def to_state(self) -> State:
         """Return what is kept on disk."""
-        arrays = {"weights": self.weights, "intercepts": self.intercepts}
+        arrays = {"weights": self.weights, "rates": self.rates}
         return State({"learners": list(self.learners)}, arrays)
 
     @classmethod
     def from_state(cls, state: State, *, models: int) -> Blend:
         """Make it again. Raises QualityError."""
         learners = tuple(names_of(state, "learners"))
-        weights = array_of(state, "weights", (models, len(learners)))
-        return cls(learners, weights, array_of(state, "intercepts", (models,)))
-
-
-def _newton(x: Floats, y: Floats, prior: Floats) -> tuple[Floats, float]:
-    """Return weights and intercept of greatest posterior; the intercept is nearly free."""
-    rows = np.column_stack([x, np.ones(len(x))])
-    middle, cost = np.append(prior, 0.0), _cost(len(prior))
-    found = middle.copy()
-    for _ in range(_STEPS):
-        p = expit(rows @ found)
-        gradient = rows.T @ (y - p) - cost @ (found - middle)
-        curvature = (rows * (p * (1 - p))[:, None]).T @ rows + cost
-        step = np.linalg.solve(curvature, gradient)
-        found = found + np.clip(step, -1, 1)
-        if np.abs(step).max() < 1e-6:
-            break
-    return found[:-1], float(found[-1])
-
-
-def _cost(many: int) -> Floats:
-    cost = np.zeros((many + 1, many + 1))
-    cost[:-1, :-1] = _APART * (np.eye(many) - 1 / many) + _SCALE / many
-    cost[-1, -1] = 0.5
-    return cost
+        weights = array_of(state, "weights", (len(learners),))
+        return cls(learners, weights, array_of(state, "rates", (models,)))

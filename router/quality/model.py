@@ -169,8 +169,8 @@ class QualityModel:
         self, view: View | None, queries: Sequence[Query]
     ) -> tuple[Floats, Floats, Floats]:
         if view is None:
-            odds = np.tile(logit(self.rates), (len(queries), 1))
-            found = ViewEstimates(odds, odds[:, :, None], np.zeros(len(queries)))
+            rates = np.tile(self.rates, (len(queries), 1))
+            found = ViewEstimates(rates, rates[:, :, None], np.zeros(len(queries)))
         else:
             found = view.estimate(seen := self._seen(view, queries))
             found = replace(found, evidence=found.evidence * self._familiarity(queries, seen))
@@ -195,8 +195,8 @@ class QualityModel:
         learners are apart.
         """
         weight = (evidence / (evidence + _PRIOR))[:, None]
-        quality = weight * expit(found.odds) + (1 - weight) * self.rates
-        apart = expit(found.by_learner).var(axis=2)
+        quality = weight * found.quality + (1 - weight) * self.rates
+        apart = found.by_learner.var(axis=2)
         seen = np.minimum(evidence[:, None] + _TRUST, self.counts)
         noise = np.maximum(quality * (1 - quality), 0.02) / (seen + 1)
         return np.clip(quality, 0.001, 0.999), np.sqrt(noise + apart)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from router.quality.blend import Blend
 from router.quality.groups import Clusters, group_means
-from router.quality.linear import Linear, logit
+from router.quality.linear import Linear, expit
 from router.quality.neighbours import Neighbours
 from router.quality.state import QualityError, array_of, part_of
 from router.quality.topics import Topics
@@ -136,15 +136,14 @@ class Learners:
             group_means(rows.topics, scores, prior=_CATEGORY_PRIOR),
         )
 
-    def log_odds(self, words: Any, rows: _Rows) -> tuple[Floats, Floats]:
-        """Return [queries, models, learners] and the evidence that neighbours give."""
+    def estimate(self, words: Any, rows: _Rows) -> tuple[Floats, Floats]:
+        """Return qualities [queries, models, learners], and the evidence that neighbours give."""
         found = self.near.find(rows.vectors)
         text, dense = self.text.log_odds(words), self.dense.log_odds(rows.dense)
-        cluster = logit(rows.clusters @ self.cluster)
-        has_topics = rows.topics.shape[1] > 0
-        category = logit(rows.topics @ self.category) if has_topics else cluster
-        odds = [text, dense, logit(found.quality), cluster, category]
-        return np.stack(odds, axis=2), found.evidence
+        cluster = rows.clusters @ self.cluster
+        category = rows.topics @ self.category if rows.topics.shape[1] else cluster
+        every = [expit(text), expit(dense), found.quality, cluster, category]
+        return np.stack(every, axis=2), found.evidence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,22 +176,21 @@ class View:
         """Fit the learners, and the blend on what they say of rows held out of them."""
         frame, held_topics = Frame.fit(seen, fold)
         rows = _rows(frame, seen, held_topics)
-        odds = np.zeros((*scores.shape, len(LEARNERS)))
+        held = np.zeros((*scores.shape, len(LEARNERS)))
         for each in np.unique(fold):
             rest, out = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
             part = Learners.fit(seen.words[rest], rows.at(rest), scores[rest])
-            odds[out], _ = part.log_odds(seen.words[out], rows.at(out))
+            held[out], _ = part.estimate(seen.words[out], rows.at(out))
         chosen = [LEARNERS.index(name) for name in use]
-        blend = Blend.fit(tuple(use), odds[:, :, chosen], scores)
+        blend = Blend.fit(tuple(use), held[:, :, chosen], scores)
         return cls(frame, Learners.fit(seen.words, rows, scores), blend)
 
     def estimate(self, seen: Seen) -> ViewEstimates:
         """Return what this view makes of prompts."""
         rows = _rows(self.frame, seen, self.frame.topic_shares(seen))
-        odds, evidence = self.learners.log_odds(seen.words, rows)
-        chosen = [LEARNERS.index(name) for name in self.blend.learners]
-        used = odds[:, :, chosen]
-        return ViewEstimates(self.blend.log_odds(used), used, evidence)
+        every, evidence = self.learners.estimate(seen.words, rows)
+        used = every[:, :, [LEARNERS.index(name) for name in self.blend.learners]]
+        return ViewEstimates(self.blend.mix(used), used, evidence)
 
     def to_state(self) -> State:
         """Return what is kept on disk."""
@@ -232,9 +230,9 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewEstimates:
-    """Log-odds [queries, models], those of each learner [.., learners], evidence [queries]."""
+    """Quality [queries, models], that of each learner [.., learners], evidence [queries]."""
 
-    odds: Floats
+    quality: Floats
     by_learner: Floats
     evidence: Floats
 

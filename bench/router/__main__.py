@@ -1,0 +1,31 @@
+"""Benchmarks of the learned router: `python -m bench.router TABLE --data ../shared/data`.
+
+Each table explains its own options: `python -m bench.router pairs --help`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+TABLES = {
+    "pairs": "before generating: APGR of pairs of models, label budgets, ablations, baselines",
+}
+"""What there is, by the name of its module in this package."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one table. Returns the exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] not in TABLES:
+        print(__doc__)
+        for name, what in TABLES.items():
+            print(f"  {name:10} {what}")
+        return 0 if given in ([], ["--help"]) else 2
+    status: int = import_module(f"bench.router.{given[0]}").main(given[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
