@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from gateway.access.admission import Admission
+from gateway.access.ceiling import REASON as MAX_USD
+from gateway.access.ceiling import ModestPlan
 from gateway.entry import Attempt, Entry
 from gateway.errors import (
     GatewayError,
@@ -52,11 +54,7 @@ class Cascading:
 
     async def run(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Do what the router says: call a tier, or serve an attempt."""
-        router = self._router(entry)
-        features = entry.features = entry.features or self._features(entry)
-        if router.wants_vector:
-            await features.vector()
-        plan = router.start(entry.facts, features)
+        plan = await self._plan(entry)
         entry.skipped = plan.skipped
         self._resilience.count(entry)
         while isinstance(step := self._next(plan, entry), Call):
@@ -83,6 +81,17 @@ class Cascading:
         entry.serve(served)
         for part in in_mode(served.parts, stream=entry.request.stream):
             yield part
+
+    async def _plan(self, entry: Entry) -> Plan:
+        """Let the router begin, without what the client would not pay for."""
+        router = self._router(entry)
+        features = entry.features = entry.features or self._features(entry)
+        if router.wants_vector:
+            await features.vector()
+        plan = router.start(entry.facts, features)
+        if entry.left_out:
+            return ModestPlan(plan, entry.left_out, entry.request.max_nano_usd or 0)
+        return plan
 
     def _features(self, entry: Entry) -> Features:
         return Features(entry.request.body["messages"], self._embedding)
@@ -214,6 +223,9 @@ def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
     if len(failures) == 1:
         return failures[0]
     if not entry.tried and entry.skipped:
+        if all(skip.reason == MAX_USD for skip in entry.skipped):
+            message = f"{exc}; send a smaller max_tokens, or a larger x-frugal-max-usd"
+            return InvalidRequest(message, code="max_usd_exceeded", param="x-frugal-max-usd")
         is_too_long = any(skip.reason in ("context", "max_output") for skip in entry.skipped)
         return InvalidRequest(
             str(exc), code="context_length_exceeded" if is_too_long else "unsupported"

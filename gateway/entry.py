@@ -284,6 +284,7 @@ class Entry:
         self.own_account: records.Purpose | None = None
         self.permit: Permit | None = None
         self.refusal: GatewayError | None = None
+        self.left_out: frozenset[str] = frozenset()
         self._asked: dict[str, set[str]] = {}
         self._facts: RequestFacts | None = None
         self._clock = clock

@@ -19,8 +19,10 @@ from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
 from cache.freshness import ANY_AGE, Bounds, Freshness
 from gateway.access.admission import Admission
+from gateway.access.ceiling import too_dear
 from gateway.access.keys import Caller, KeyRing
 from gateway.access.refused import Refusals
+from gateway.access.worst_case import WorstCase
 from gateway.cascading import Cascading
 from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import (
@@ -83,18 +85,19 @@ class Pipeline:
         self.refusals = parts.refusals
         self._repeats = parts.repeats
         models = parts.policy.models
-        capabilities = {name: capabilities_of(model, name) for name, model in models.items()}
+        self._capabilities = {name: capabilities_of(model, name) for name, model in models.items()}
         self._tariff = Tariff(
             parts.prices,
-            {name: able.max_output for name, able in capabilities.items()},
+            {name: able.max_output for name, able in self._capabilities.items()},
             {name: model.provider for name, model in models.items()},
         )
         self._intending = Intending(
             parts.ledger,
             self._tariff,
-            capabilities,
+            self._capabilities,
             parts.clock,
         )
+        self._worst = WorstCase(parts.prices, self._capabilities)
         self._exact = parts.exact
         self.near = parts.near
         self._cascading = Cascading(
@@ -124,6 +127,7 @@ class Pipeline:
         """Settle what ends from now on by other prices: a dated price has changed."""
         self._tariff = replace(self._tariff, prices=prices)
         self._intending.use(self._tariff)
+        self._worst = WorstCase(prices, self._capabilities)
         self._rates.clear()
         if self._admission is not None:
             self._admission.use_prices(prices)
@@ -143,6 +147,10 @@ class Pipeline:
         if not self._ledger.is_healthy:
             raise LedgerUnavailable("the ledger cannot be written; try again shortly")
         entry = Entry(request, caller, request.model, route, self._clock)
+        if request.max_nano_usd is not None:
+            entry.left_out = too_dear(
+                self._worst, request, route, entry.facts, request.max_nano_usd
+            )
         # A request that may be a repetition sits at the cache only once it is known to be none.
         return Reply(self, entry, None if self._may_repeat(entry) else self._seat(entry))
 
@@ -160,7 +168,9 @@ class Pipeline:
             self._exact.drop(key)
         freshness = self._freshness(rules, request.bounds)
         skips = request.cache == "refresh"
-        return self._exact.seat(key, freshness, max_entry=rules.max_entry, skips=skips)
+        seat = self._exact.seat(key, freshness, max_entry=rules.max_entry, skips=skips)
+        # With fewer models than others have, it leads nobody.
+        return None if entry.left_out and seat.hit is None else seat
 
     def _cache_rules(self, entry: Entry) -> ExactRules | None:
         route = entry.route

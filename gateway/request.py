@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,7 +23,9 @@ _FORBIDDEN = frozenset(
     ("api_base", "base_url", "api_key", "proxy", "custom_llm_provider", "extra_headers",
      "organization")
 )  # fmt: skip
-_LATER_HEADERS = (b"x-frugal-max-usd", b"x-frugal-deadline")
+_LATER_HEADERS = (b"x-frugal-deadline",)
+_MAX_USD = "x-frugal-max-usd"
+_NANO = 10**9
 
 RawHeaders = Mapping[bytes, bytes]
 """Headers by lower-case name, as ASGI hands them over; the last of a name wins."""
@@ -43,6 +46,7 @@ class _Controls(msgspec.Struct, forbid_unknown_fields=True):
     cache: Literal["exact", "off"] | None = None
     cache_ttl: Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)] | None = None
     tags: Annotated[list[str], msgspec.Meta(max_length=32)] = []
+    max_usd: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
@@ -90,7 +94,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
     `body` is the client's JSON object without our own members; `fields` are the
     typed ones among them; `size` is the length of the raw body in bytes;
-    `repeat_key` is the `idempotency-key` of a request that may be sent again.
+    `repeat_key` is the `idempotency-key` of a request that may be sent again;
+    `max_nano_usd` the most that it may come to cost.
     """
 
     id: str
@@ -105,6 +110,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     size: int
     bounds: Bounds = ANY_AGE
     repeat_key: str | None = None
+    max_nano_usd: int | None = None
 
     @property
     def model(self) -> str:
@@ -172,6 +178,7 @@ def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
         size=len(raw),
         bounds=_bounds(headers, controls or None),
         repeat_key=_repeat_key(headers),
+        max_nano_usd=_max_nano_usd(headers, controls or None),
     )
 
 
@@ -274,6 +281,22 @@ def _cache_mode(headers: RawHeaders, controls: _Controls | None) -> CacheMode:
     if b"no-cache" in control:
         return "refresh"
     return "exact" if asked else "use"
+
+
+def _max_nano_usd(headers: RawHeaders, controls: _Controls | None) -> int | None:
+    written = headers.get(_MAX_USD.encode())
+    if written is None:
+        most = controls.max_usd if controls else None
+        return None if most is None else int(Decimal(str(most)) * _NANO)
+    try:
+        usd = Decimal(written.decode("ascii"))
+        if not 0 <= usd <= 1_000_000:
+            raise ValueError
+    except (ValueError, ArithmeticError) as exc:
+        raise InvalidRequest(
+            f"{_MAX_USD}: expected dollars such as 0.02, found something else", param=_MAX_USD
+        ) from exc
+    return int(usd * _NANO)
 
 
 def _bounds(headers: RawHeaders, controls: _Controls | None) -> Bounds:

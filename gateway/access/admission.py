@@ -168,6 +168,8 @@ class Admission:
         if not meters.accounts:
             return Claim(paces)
         nano = self._worst.nano_usd(entry.request, entry.route, models_of(entry.route, entry.facts))
+        if entry.request.max_nano_usd is not None:
+            nano = min(nano, entry.request.max_nano_usd)  # what could pass it is left out
         now = self._clock.wall()
         return Claim(paces, (), tuple((account.purse(now), nano) for account in meters.accounts))
 

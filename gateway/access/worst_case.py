@@ -8,7 +8,7 @@ ours by the time that the route allows one call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from gateway.money.bounds import rates_of
 from gateway.money.estimate import estimate_usage
@@ -60,21 +60,22 @@ class WorstCase:
         return sum(bounds) + hedge
 
 
-def models_of(route: Route, facts: RequestFacts) -> list[str]:
+def models_of(route: Route, facts: RequestFacts, *, without: Set[str] = frozenset()) -> list[str]:
     """Return every call that a request may lead to; a model is there as often as it may be called.
 
     A judged draft may cost one call of the model that `agreement` asks; each model
-    that serves may be retried, and one that is not judged hedged.
+    that serves may be retried, and one that is not judged hedged. None of
+    `without` serves.
     """
     rule = first_match(route.rules, facts) if route.rules else None
     tiers = route.tiers
     if rule is not None:
         tiers = (rule.model,) if rule.model else rule.tiers or tiers
-    tiers = tuple(dict.fromkeys(tiers))
+    tiers = tuple(name for name in dict.fromkeys(tiers) if name not in without)
     second = route.cascade.confidence.second if route.cascade else None
     judged = [second] * (len(tiers) - 1) if second else []
-    fallback = [name for name in dict.fromkeys(route.fallback) if name not in tiers]
-    hedged = [tiers[-1], *fallback] if route.hedge else []
+    fallback = [name for name in dict.fromkeys(route.fallback) if name not in {*tiers, *without}]
+    hedged = [*tiers[-1:], *fallback] if route.hedge else []
     attempts = route.retries.attempts if route.retries else 1
     return [*(tiers + tuple(fallback)) * attempts, *hedged, *judged]
 

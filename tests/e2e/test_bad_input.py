@@ -339,7 +339,15 @@ def test_headers_without_end_are_refused(served):
     answer.error  # noqa: B018 - it checks the envelope
 
 
-@pytest.mark.parametrize("name", ["x-frugal-max-usd", "x-frugal-deadline"])
+@pytest.mark.parametrize("most", ["much", "-1", "NaN", "Infinity", "1e30", ""])
+def test_a_ceiling_that_is_no_sum_is_refused(served, most):
+    answer = post(served.port, _body(), **{"x-frugal-max-usd": most})
+
+    assert answer.status == 400
+    assert answer.error["param"] == "x-frugal-max-usd"
+
+
+@pytest.mark.parametrize("name", ["x-frugal-deadline"])
 def test_a_control_that_is_not_built_yet_is_refused_by_name(served, name):
     answer = post(served.port, _body(), **{name: "1"})
 

@@ -235,3 +235,51 @@ async def test_without_max_tokens_the_models_own_bound_is_reserved(served, upstr
     assert unbounded.status_code == 429
     assert "max_tokens" in unbounded.json()["error"]["message"]
     assert bounded.status_code == 200
+
+
+# A request's own ceiling
+
+
+@pytest.fixture
+def cascaded(upstream):
+    cascade = {"tiers": ["cheap", "m"], "confidence": {"kind": "agreement", "with": "judge"}}
+    models = {
+        "cheap": remote(upstream.url, price={**CENT, "output_per_mtok_usd": 1}),
+        "judge": remote(upstream.url, price="unknown_is_free"),
+    }
+    return {"routes": {"auto": {"cascade": cascade, "cache": KEPT}}, "models": models}
+
+
+async def test_a_ceiling_leaves_out_the_tiers_that_could_pass_it(served, cascaded, upstream):
+    async with served({}, **cascaded) as gateway:
+        whole = await gateway.chat("a", max_tokens=1000)
+        modest = await gateway.chat("b", max_tokens=1000, headers={"x-frugal-max-usd": "0.002"})
+        in_body = await gateway.chat("c", max_tokens=1000, frugal={"max_usd": 0.002})
+        again = await gateway.chat("a", max_tokens=1000, frugal={"max_usd": 0})
+
+    assert "skipped" not in whole.headers["x-frugal-path"]
+    assert modest.headers["x-frugal-path"].startswith("m:max_usd:skipped,cheap:")
+    assert in_body.headers["x-frugal-model"] == "cheap"
+    assert again.headers["x-cache"] == "exact"  # what costs nothing passes no ceiling
+    assert len(upstream.requests) == 6
+
+
+async def test_a_ceiling_below_every_tier_is_a_clear_400(served, cascaded, upstream):
+    async with served({}, **cascaded) as gateway:
+        refused = await gateway.chat("a", max_tokens=1000, frugal={"max_usd": 0.0005})
+        leads = await gateway.chat("a", max_tokens=1000)
+
+    error = refused.json()["error"]
+    assert refused.status_code == 400
+    assert (error["code"], error["param"]) == ("max_usd_exceeded", "x-frugal-max-usd")
+    assert "smaller max_tokens" in error["message"]
+    assert leads.status_code == 200
+
+
+async def test_a_budget_sets_no_more_aside_than_the_ceiling(served):
+    async with served({"budget": {"usd": "0.004", "per": "day"}}) as gateway:
+        whole = await gateway.chat("a", model="m", max_tokens=1000)
+        modest = await gateway.chat("b", model="m", max_tokens=200, frugal={"max_usd": 0.003})
+
+    assert whole.status_code == 429
+    assert modest.status_code == 200

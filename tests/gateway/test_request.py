@@ -137,8 +137,8 @@ def test_headers_say_how_the_cache_is_used(headers: dict[bytes, bytes], mode: st
 
 
 def test_a_control_that_is_not_built_yet_is_refused_by_name() -> None:
-    with pytest.raises(InvalidRequest, match="x-frugal-max-usd"):
-        parse_chat(chat(), {b"x-frugal-max-usd": b"0.01"}, "req_1")
+    with pytest.raises(InvalidRequest, match="x-frugal-deadline"):
+        parse_chat(chat(), {b"x-frugal-deadline": b"0.01"}, "req_1")
 
 
 def test_facts_tell_what_rules_ask_for() -> None:
