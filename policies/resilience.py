@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policies.scalars import Duration, Probability, Real, Secret, Whole
 from policies.section import Section
@@ -46,6 +46,38 @@ class Deployment(Section):
     base_url: str
     weight: Real = Field(1.0, gt=0, le=1000)
     api_key: Secret | None = None
+
+
+class HealthRules(Section):
+    """How a deployment is asked whether it is well: after so many `failures` it is left alone.
+
+    `path` stands at the root of its server; without one it is what the provider's
+    kind of server has for it.
+    """
+
+    interval: Duration = 10.0
+    timeout: Duration = 2.0
+    failures: Whole = Field(2, ge=1, le=100)
+    path: str | None = Field(None, pattern=r"^/[!-~]*$", max_length=256)
+
+
+class AdaptiveRules(Section):
+    """How many calls a deployment gets at once: learned from its latency, within bounds.
+
+    The limit shrinks while a first token takes more than `tolerance` times as
+    long as usual.
+    """
+
+    min: Whole = Field(4, ge=1, le=1_000_000)
+    start: Whole = Field(32, ge=1, le=1_000_000)
+    max: Whole = Field(1024, ge=1, le=1_000_000)
+    tolerance: Real = Field(1.5, ge=1, le=10)
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> AdaptiveRules:
+        if self.min > self.max:
+            raise ValueError("expected min to be at most max")
+        return self
 
 
 class HedgeRules(Section):

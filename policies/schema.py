@@ -16,7 +16,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from policies.limits import DefaultLimits, Limits, Rates
-from policies.resilience import BreakerRules, Deployment, HedgeRules, RetryRules
+from policies.resilience import (
+    AdaptiveRules,
+    BreakerRules,
+    Deployment,
+    HealthRules,
+    HedgeRules,
+    RetryRules,
+)
 from policies.scalars import (
     Bytes,
     Checkpoint,
@@ -145,6 +152,7 @@ class Model(Section):
     `deployments` in place of `base_url` it is served by several servers:
     `balance` prefers the quickest of them, or goes by their weights alone.
     `prompt_cache` lets the gateway use the provider's own cache of prompts.
+    `health` asks each from time to time, `adaptive_concurrency` bounds what each gets at once.
     """
 
     provider: str
@@ -152,6 +160,8 @@ class Model(Section):
     base_url: str | None = None
     deployments: tuple[Deployment, ...] = Field((), max_length=32)
     balance: Literal["latency", "weight"] = "latency"
+    health: HealthRules | None = None
+    adaptive_concurrency: AdaptiveRules | None = None
     api_key: Secret | None = None
     tls: Tls = Tls()
     price: (
@@ -433,7 +443,7 @@ _MODEL_KEEPS_ANSWERS: Any = {
         ),
         True,
     ),
-    "balance": True,
+    **dict.fromkeys(("adaptive_concurrency", "balance", "health"), True),
     "deployments": {"__all__": {"api_key": True, "weight": True}},
 }
 

@@ -10,7 +10,9 @@ from typing import Protocol, cast
 
 from gateway.entry import Clock
 from gateway.money.prices import price_of
+from gateway.resilience.adaptive import AdaptiveLimit
 from gateway.resilience.balance import BalancedProvider, Member
+from gateway.resilience.health import Checked, HealthWatch
 from gateway.resilience.homes import Homes
 from gateway.wire import Provider
 from policies.kinds import PROVIDERS, resolve
@@ -38,23 +40,40 @@ def build_providers(policy: Policy, sockets: Mapping[str, Path]) -> dict[str, Pr
 
 
 def build_provider(name: str, model: Model, socket: Path | None = None) -> Provider:
-    """Return the provider of one model: of all its deployments, if it has several."""
+    """Return the provider of one model: of all its deployments, if it has several.
+
+    One that watches their health does so once it is told to `begin`.
+    """
     kind = cast(ProviderKind, resolve(PROVIDERS, model.provider))
-    if not model.deployments:
+    if not (model.deployments or model.health or model.adaptive_concurrency):
         return kind.from_model(name, model, socket=socket)
     clock = Clock()
-    members = [
-        Member(each.base_url, kind.from_model(name, deployed_at(each, model)), each.weight)
-        for each in model.deployments
+    berths = [(deployed_at(each, model), each.weight) for each in model.deployments]
+    adaptive = model.adaptive_concurrency
+    checked = [
+        Checked(
+            Member(
+                each.base_url or name,
+                kind.from_model(name, each, socket=socket),
+                weight,
+                AdaptiveLimit(adaptive) if adaptive else None,
+            ),
+            each,
+        )
+        for each, weight in berths or [(model, 1.0)]
     ]
-    return BalancedProvider(
-        members,
+    provider = BalancedProvider(
+        [each.member for each in checked],
         tick=clock.tick,
         wall=clock.wall,
         draw=random.random,
         balance=model.balance,
         homes=_homes(name, model, clock.wall()),
+        model=name,
     )
+    if model.health is not None:
+        provider.watch_with(HealthWatch(checked, model.health, clock.tick))
+    return provider
 
 
 def _homes(name: str, model: Model, now: float) -> Homes | None:

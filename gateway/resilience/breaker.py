@@ -122,6 +122,11 @@ class Breaker:
         """Return the right to call whatever the state: there is nobody else to ask."""
         return Ticket(self._era, is_forced=True)
 
+    def expect_probe(self, now: float) -> None:
+        """Let one call through as a probe, and others once it has answered."""
+        self._open_until = now
+        self._enter("open")
+
     def answered(self, ticket: Ticket) -> None:
         """Take note that a reply has begun: for a probe, that is enough to close."""
         if ticket.era != self._era or self._state == "closed":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.engines import command_of
 from gateway.providers.build import build_provider
+from gateway.resilience.balance import BalancedProvider
 from gateway.wire import Provider
 from policies.problems import PolicyError, Problem
 from policies.schema import Model, Policy
@@ -60,7 +61,9 @@ class Fleet:
         for name, model in policy.models.items():
             if (name, model) not in self._providers:
                 socket = await self._engine(name, model) if model.provider == "local" else None
-                self._providers[name, model] = _built(name, model, socket)
+                provider = self._providers[name, model] = _built(name, model, socket)
+                if isinstance(provider, BalancedProvider):
+                    provider.begin()
         return {name: self._providers[name, model] for name, model in policy.models.items()}
 
     async def keep_only(self, policies: Iterable[Policy]) -> None:

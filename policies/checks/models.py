@@ -22,7 +22,9 @@ _HOSTED = {
 _FIELDS_OF = {
     "local": frozenset({"checkpoint", "quantization", "threads", "max_batch"}),
     "recorded": frozenset({"outcomes", "latency"}),
-    "remote": frozenset({"base_url", "api_key", "tls", "deployments", "balance", "prompt_cache"}),
+    "remote": frozenset(
+        {"base_url", "api_key", "tls", "deployments", "balance", "health", "prompt_cache"}
+    ),
 }
 _NEEDED = {
     "local": ("checkpoint", "name a directory, or demo/tiny"),
