@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from gateway.providers.anthropic import BASE_URL as ANTHROPIC
 from gateway.providers.openai import FLAVOURS
 from gateway.resilience.balance import Member
 from gateway.upstream.choose import proxy_for
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 PATHS: Mapping[str, str] = {
+    "anthropic": "/v1/models",
     "llamacpp": "/health",
     "ollama": "/api/version",
     "sglang": "/health",
@@ -83,8 +85,10 @@ class HealthWatch:
 
 def url_of(model: Model, rules: HealthRules) -> str:
     """Return what is asked: the policy's path, or what such servers answer."""
-    flavour = FLAVOURS.get(model.provider)
-    parts = urlsplit(model.base_url or (flavour and flavour.base_url) or "")
+    base_url = model.base_url
+    if base_url is None:
+        base_url = ANTHROPIC if model.provider == "anthropic" else FLAVOURS["openai"].base_url
+    parts = urlsplit(base_url or "")
     path = rules.path or PATHS.get(model.provider) or f"{parts.path.rstrip('/')}/models"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query if not rules.path else "", ""))
 

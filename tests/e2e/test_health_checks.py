@@ -113,6 +113,7 @@ async def test_a_server_that_nobody_reaches_is_ill(two, tmp_path):
         ("openai", "http://a/v1", None, "http://a/v1/models"),
         ("openai", None, None, "https://api.openai.com/v1/models"),
         ("openai", "http://a/v1?api-version=2", None, "http://a/v1/models?api-version=2"),
+        ("anthropic", None, None, "https://api.anthropic.com/v1/models"),
         ("vllm", "http://a:8000/v1", None, "http://a:8000/health"),
         ("sglang", "http://a/v1/", None, "http://a/health"),
         ("ollama", "http://a/v1", None, "http://a/api/version"),
