@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,17 @@ from router.types import RouterError
 if TYPE_CHECKING:
     from local_engine.supervise import EngineCommand, EngineProcess
 
-Berth = tuple[str, Model]
-"""A model's name and how it is described: what tells one provider from another."""
+
+@dataclass(frozen=True, slots=True)
+class Berth:
+    """A model's name and how it is described: what tells one provider from another."""
+
+    name: str
+    model: Model
+
+    def __hash__(self) -> int:
+        # A description holds mappings; those of one name are few, and compared.
+        return hash(self.name)
 
 
 class Fleet:
@@ -59,17 +69,19 @@ class Fleet:
         if self._given:
             return dict(self._given)
         for name, model in policy.models.items():
-            if (name, model) not in self._providers:
+            if Berth(name, model) not in self._providers:
                 socket = await self._engine(name, model) if model.provider == "local" else None
-                provider = self._providers[name, model] = _built(name, model, socket)
+                provider = self._providers[Berth(name, model)] = _built(name, model, socket)
                 if isinstance(provider, BalancedProvider):
                     provider.begin()
-        return {name: self._providers[name, model] for name, model in policy.models.items()}
+        return {name: self._providers[Berth(name, model)] for name, model in policy.models.items()}
 
     async def keep_only(self, policies: Iterable[Policy]) -> None:
         """Close what none of these policies calls."""
-        berths = {berth for policy in policies for berth in policy.models.items()}
-        commands = {command_of(*berth) for berth in berths if berth[1].provider == "local"}
+        berths = {Berth(*each) for policy in policies for each in policy.models.items()}
+        commands = {
+            command_of(each.name, each.model) for each in berths if each.model.provider == "local"
+        }
         unused = [self._providers.pop(berth) for berth in {*self._providers} - berths]
         stacks = [self._engines.pop(command)[1] for command in {*self._engines} - commands]
         await asyncio.gather(*(provider.aclose() for provider in unused))
