@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -55,24 +56,26 @@ class HealthWatch:
         self._rules = rules
         self._tick = tick
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
 
     def begin(self) -> None:
         """Begin to check."""
         self._tasks = [asyncio.create_task(self._watch(each)) for each in self._checked]
 
     async def aclose(self) -> None:
-        """Check no more."""
-        for task in self._tasks:
-            task.cancel()
+        """Check no more, once the checks under way have ended."""
+        self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch(self, checked: Checked) -> None:
         url = url_of(checked.model, self._rules)
         async with _client(checked.model, url, self._rules) as client:
-            while True:
+            while not self._stopping.is_set():
                 fault = await _fault(client, url)
                 self._note(checked.member, fault)
-                await asyncio.sleep(self._rules.interval * random.uniform(0.9, 1.1))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._rules.interval * random.uniform(0.9, 1.1)):
+                        await self._stopping.wait()
 
     def _note(self, member: Member, fault: str | None) -> None:
         was_down = member.is_down
