@@ -17,6 +17,7 @@ from gateway.access.key_watch import KnownKeys, followed_keys
 from gateway.access.keys import KeyRing
 from gateway.access.meters import LimitStore
 from gateway.access.refused import Refusals
+from gateway.alerts import alerting_of
 from gateway.api.admin import admin_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
@@ -33,6 +34,7 @@ from gateway.pipeline import Parts, Pipeline
 from gateway.repeats import Repeats
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
+from gateway.resilience.shed import shedding_of
 from gateway.resilience.site import Site
 from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import ALONE, Settings, Team
@@ -207,6 +209,8 @@ class _Wiring:
                 wants_vectors=any(router.wants_vector for router in routers.values()),
             )
         )
+        alerting = await stack.enter_async_context(alerting_of(policy.alerts, clock.wall))
+        self.resilience.tell(alerting.breaker if alerting else None)
         pipeline = Pipeline(
             Parts(
                 policy=policy,
@@ -225,9 +229,11 @@ class _Wiring:
                     self.limits,
                     spool_url=running.spool_url,
                     team=running.team,
+                    alerts=alerting,
                     for_keys=keys_path(running.spool_url).exists(),
                 ),
                 resilience=self.resilience,
+                shedding=await stack.enter_async_context(shedding_of(policy.limits.shed)),
                 near=meaning.near,
                 refusals=running.refusals,
                 repeats=Repeats(running.caches.repeats, clock, Shelf(replies_beside(spool))),

@@ -7,6 +7,7 @@ GatewayError                       status, type, code
 ├ PayloadTooLarge       413        ├ LedgerUnavailable      503
 ├ RateLimited           429        ├ BudgetExceeded         429  `headers`
 ├ LimitsUnavailable     503        ├ NoModelAvailable       503
+├ Overloaded            503
 ├ KeyReused             422
 └ ProviderError         502        `upstream_status`, `retry_after`, `word` for the path
   ├ ProviderTimeout     504        ├ ProviderUnavailable    503
@@ -155,6 +156,13 @@ class LimitsUnavailable(GatewayError):
     status = 503
     is_refusal = True
     default_code = "limits_unavailable"
+
+
+class Overloaded(GatewayError):
+    """The gateway lags behind, and takes no requests of this priority just now."""
+
+    status = 503
+    default_code = "overloaded"
 
 
 class LedgerUnavailable(GatewayError):

@@ -18,6 +18,7 @@ import msgspec
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
 from cache.freshness import ANY_AGE, Bounds, Freshness
+from gateway.access.accounts import priority_of
 from gateway.access.admission import Admission
 from gateway.access.ceiling import too_dear
 from gateway.access.keys import Caller, KeyRing
@@ -41,6 +42,7 @@ from gateway.repeats import Repeats
 from gateway.reply import Reply
 from gateway.request import ChatRequest, parse_chat
 from gateway.resilience.resilience import Resilience
+from gateway.resilience.shed import Shedding
 from gateway.semantic import NearAnswers, OwnAnswer
 from gateway.wire import Part, Provider
 from policies.rules import first_match
@@ -68,6 +70,7 @@ class Parts:
     ledger: Ledger
     clock: Clock
     admission: Admission | None = None
+    shedding: Shedding | None = None
     resilience: Resilience | None = None
     near: NearAnswers | None = None
     repeats: Repeats | None = None
@@ -115,6 +118,7 @@ class Pipeline:
         self._renewals: set[asyncio.Task[None]] = set()
         self._ledger = parts.ledger
         self._admission = parts.admission
+        self._shedding = parts.shedding
         self._clock = parts.clock
         self._routes = {
             name: route
@@ -135,7 +139,7 @@ class Pipeline:
     def open(self, request: ChatRequest, caller: Caller) -> Reply:
         """Admit a request and take its seat at the exact cache.
 
-        Raises UnknownModel, Forbidden or LedgerUnavailable.
+        Raises UnknownModel, Forbidden, Overloaded or LedgerUnavailable.
         """
         route = self._routes.get(request.model)
         if route is None:
@@ -144,6 +148,8 @@ class Pipeline:
                 f"no route or model is called {request.model!r}; there are: {names}", param="model"
             )
         caller.require(request.model)
+        if self._shedding is not None:
+            self._shedding.check(priority_of(self.policy.limits, caller, route))
         if not self._ledger.is_healthy:
             raise LedgerUnavailable("the ledger cannot be written; try again shortly")
         entry = Entry(request, caller, request.model, route, self._clock)

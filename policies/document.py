@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from policies.problems import KeyPath, PolicyError, Problem, shortened, spell
 from policies.tree import MAX_DEPTH, MAX_NODES, Items, Leaf, Mark, Node, Table, read_tree
 
-SECRET_KEYS = frozenset({"api_key", "key"})
+SECRET_KEYS = frozenset({"api_key", "key", "secret", "url"})
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)(\}?)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

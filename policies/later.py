@@ -12,7 +12,6 @@ ANY = "*"
 LATER_KEYS: dict[KeyPath, str] = {
     ("telemetry",): "telemetry",
     ("privacy",): "privacy settings",
-    ("alerts",): "alerts",
     ("access", "keys", ANY, "background"): "background spend of a key",
     ("routes", ANY, "cascade", "target"): "a quality target",
     ("routes", ANY, "cascade", "bundle"): "a trained bundle",

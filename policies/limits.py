@@ -96,17 +96,27 @@ class QueueRules(Section):
     max_waiting: Whole = Field(100, ge=1, le=100_000)
 
 
+class ShedRules(Section):
+    """The lag of the event loop at which requests of low priority are turned away.
+
+    At twice as much those of normal priority are, at four times all.
+    """
+
+    lag: Duration = 0.25
+
+
 class DefaultLimits(Limits):
     """The limits of every key that has none of its own, and those of tenants and tags.
 
     `without_redis` says what happens to rates while the shared store cannot be
     reached: all may pass (`open`), none (`closed`), or each process grants
     `local_share` of the limit. Budgets never open. With a `queue`, requests
-    past a rate or a concurrency wait their turn.
+    past a rate or a concurrency wait their turn; with `shed`, overload is met by priority.
     """
 
     tenants: dict[Name, Limits] = Field(default_factory=dict)
     tags: dict[Name, TagLimits] = Field(default_factory=dict)
     queue: QueueRules | None = None
+    shed: ShedRules | None = None
     without_redis: Literal["open", "closed", "local"] = "local"
     local_share: Probability = Field(0.25, gt=0)

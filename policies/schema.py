@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from policies.alerts import Alerts
 from policies.limits import DefaultLimits, Limits, Rates
 from policies.resilience import (
     AdaptiveRules,
@@ -458,6 +459,7 @@ class Policy(Section):
     routes: dict[Name, Route] = Field(default_factory=dict)
     limits: DefaultLimits = DefaultLimits()
     storage: Storage = Storage()
+    alerts: Alerts | None = None
 
     def route_for(self, name: str) -> Route | None:
         """Return the route of that name, or a bare one for a model asked for directly.

@@ -9,7 +9,7 @@ from gateway.access.keys import Caller
 from gateway.access.meters import Pace, Purse, Room, Scope
 from gateway.access.windows import Window, window_at
 from gateway.money.price import to_nano
-from policies.limits import Budget, Limits, Priority, Rates
+from policies.limits import Budget, DefaultLimits, Limits, Priority, Rates
 from policies.schema import Policy, Route
 
 _PER = {"hour": "an hour", "day": "a day", "month": "a month", "total": "in all"}
@@ -99,11 +99,8 @@ class Accounts:
         return found[1]
 
     def priority(self, caller: Caller, route: Route) -> Priority:
-        """Return the priority of a caller's requests: the first that is written."""
-        for limits in (caller.limits, self._defaults.tenants.get(caller.tenant), route.limits):
-            if limits is not None and "priority" in limits.model_fields_set:
-                return limits.priority
-        return self._defaults.priority
+        """Return the priority of a caller's requests on a route."""
+        return priority_of(self._defaults, caller, route)
 
     def of_model(self, name: str) -> Meters | None:
         """Return what counts the calls of one model, None where nothing does."""
@@ -119,6 +116,14 @@ class Accounts:
         yield ("route", route_name), route.limits
         for tag in sorted(tags):
             yield ("tag", tag), Limits(budget=defaults.tags[tag].budget)
+
+
+def priority_of(defaults: DefaultLimits, caller: Caller, route: Route) -> Priority:
+    """Return the priority of a caller's requests: the first that is written."""
+    for limits in (caller.limits, defaults.tenants.get(caller.tenant), route.limits):
+        if limits is not None and "priority" in limits.model_fields_set:
+            return limits.priority
+    return defaults.priority
 
 
 _NO_TAGS: frozenset[str] = frozenset()

@@ -39,6 +39,7 @@ from router.eligibility import why_unable
 from router.types import Capabilities
 
 if TYPE_CHECKING:
+    from gateway.alerts import Told
     from gateway.entry import Attempt, Clock, Entry
 
 _MOST_WARNED = 10_000
@@ -57,7 +58,9 @@ class Admission:
         clock: Clock,
         spending: Spending = nothing_spent,
         queue: QueueRules | None = None,
+        alerts: Told | None = None,
     ) -> None:
+        self._alerts = alerts
         self._waiting = WaitingRoom(queue, self._ask, store) if queue is not None else None
         self._spending = spending
         self._accounts = accounts
@@ -95,6 +98,9 @@ class Admission:
         if isinstance(result, Refused):
             raise told(result, both(entrance, work))
         self._warn(result)
+        if self._alerts is not None and work is not None:
+            for (purse, _), nano in zip(work.purses, result.spent, strict=False):
+                self._alerts.spent(purse, nano)
         entry.permit = permit
 
     async def metered(
@@ -131,6 +137,8 @@ class Admission:
             result = await self._waiting.take(whole, entry.caller.tenant, priority)
         if isinstance(result, Taken):
             permit.note(entrance, work, result, whole)
+        elif self._alerts is not None and isinstance(result.meter, Purse) and result.wait_s:
+            self._alerts.used_up(result.meter)  # it is not that requests under way hold the rest
         return result
 
     async def _ask(self, claim: Claim) -> Taken | Refused:
@@ -204,6 +212,8 @@ class Admission:
 
     def _warn(self, taken: Taken) -> None:
         for purse in taken.over:
+            if self._alerts is not None:
+                self._alerts.used_up(purse)
             if purse.at_limit == "warn" and purse.id not in self._warned:
                 if len(self._warned) >= _MOST_WARNED:
                     self._warned.clear()

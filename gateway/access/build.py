@@ -21,6 +21,7 @@ from gateway.settings import ALONE, Team
 from policies.schema import Policy
 
 if TYPE_CHECKING:
+    from gateway.alerts import Told
     from gateway.entry import Clock
 
 
@@ -32,6 +33,7 @@ def admission_of(
     limits: LimitStore,
     *,
     team: Team = ALONE,
+    alerts: Told | None = None,
     for_keys: bool = False,
     spool_url: str | None = None,
 ) -> Admission | None:
@@ -61,6 +63,7 @@ def admission_of(
             ledger_url, since=since, team=ALONE if is_shared else team, spool_url=spool_url
         ),
         policy.limits.queue,
+        alerts,
     )
 
 

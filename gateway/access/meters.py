@@ -70,12 +70,14 @@ class Settler(Protocol):
 class Taken(Struct, frozen=True, gc=False):
     """A claim was granted; `levels` go with its paces, `over` are soft purses past their sum.
 
+    `spent` goes with its purses, where the store knows: nano-dollars before this claim.
     `settler` is who must be told of its end, where that is not the store itself.
     """
 
     levels: tuple[Level, ...] = ()
     over: tuple[Purse, ...] = ()
     settler: Settler | None = None
+    spent: tuple[int, ...] = ()
 
 
 class Refused(Struct, frozen=True, gc=False):

@@ -13,11 +13,13 @@ from gateway.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from gateway.resilience.breaker import Breaker, Ticket
+from gateway.resilience.breaker import Breaker, State, Ticket
 from gateway.wire import Part
 from policies.resilience import BreakerRules
 
 Tick = Callable[[], float]
+News = Callable[[str, str], None]
+"""Hears a model's name, and the state that its breaker has come to."""
 _THEIR_FAULT = (ProviderTimeout, ProviderUnavailable, ProviderProtocolError)
 
 
@@ -38,6 +40,8 @@ class Breakers:
 
     def __init__(self, tick: Tick) -> None:
         self.tick = tick
+        self.told: News | None = None
+        self._known: dict[str, State] = {}
         self._breakers: dict[tuple[str, BreakerRules], Breaker] = {}
 
     def of(self, model: str, rules: BreakerRules) -> Breaker:
@@ -51,18 +55,27 @@ class Breakers:
         self, model: str, rules: BreakerRules, parts: AsyncGenerator[Part, None]
     ) -> AsyncGenerator[Part, None]:
         """Yield a call's parts, or raise CircuitOpen before it is made."""
-        return _through(self.of(model, rules), model, parts, self.tick)
+        return self._through(self.of(model, rules), model, parts)
 
+    async def _through(
+        self, breaker: Breaker, model: str, parts: AsyncGenerator[Part, None]
+    ) -> AsyncGenerator[Part, None]:
+        ticket = breaker.admit(self.tick())
+        if ticket is None:
+            raise _open(model, breaker.wait_s(self.tick()))
+        try:
+            async with aclosing(counted(breaker, ticket, parts, self.tick)) as answer:
+                async for part in answer:
+                    yield part
+        finally:
+            self._tell(model, breaker.state)
 
-async def _through(
-    breaker: Breaker, model: str, parts: AsyncGenerator[Part, None], tick: Tick
-) -> AsyncGenerator[Part, None]:
-    ticket = breaker.admit(tick())
-    if ticket is None:
-        raise _open(model, breaker.wait_s(tick()))
-    async with aclosing(counted(breaker, ticket, parts, tick)) as answer:
-        async for part in answer:
-            yield part
+    def _tell(self, model: str, state: State) -> None:
+        """Say once that a breaker has opened, and once that it has closed."""
+        if state != "half_open" and state != self._known.get(model, "closed"):
+            self._known[model] = state
+            if self.told is not None:
+                self.told(model, state)
 
 
 async def counted(

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from gateway.entry import Attempt, Clock, Entry
 from gateway.errors import ProviderError
 from gateway.resilience.budget import RetryBudget
-from gateway.resilience.guard import Breakers
+from gateway.resilience.guard import Breakers, News
 from gateway.resilience.retry import wait_before
 from gateway.wire import Part
 from policies.resilience import RetryRules
@@ -33,6 +33,10 @@ class Resilience:
         self._sleep = sleep
         self._breakers = Breakers(clock.tick)
         self._budget = RetryBudget(clock.tick)
+
+    def tell(self, news: News | None) -> None:
+        """Tell of breakers that open or close from now on."""
+        self._breakers.told = news
 
     def count(self, entry: Entry) -> None:
         """Let a request that is about to call a model earn its share of a retry or hedge."""

@@ -14,7 +14,6 @@ ROUTE = "  r: {model: tiny, %s}"
     [
         (SMALL + "telemetry: {}", "telemetry"),
         (SMALL + "privacy: {store_texts: true}", "privacy"),
-        (SMALL + "alerts: []", "alerts"),
         (
             SMALL + "access: {keys: [{name: a, key: k, background: off}]}",
             "access.keys[0].background",

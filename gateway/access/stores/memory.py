@@ -50,7 +50,8 @@ class MemoryLimits:
         for room in claim.rooms:
             self._inside[room.id] = self._inside.get(room.id, 0) + 1
         over = tuple(purse for purse, amount in claim.purses if self._hold(purse, amount))
-        return Taken(self._levels(claim, now), over)
+        spent = tuple([self._sums[purse.id].spent for purse, _ in claim.purses])
+        return Taken(self._levels(claim, now), over, spent=spent)
 
     async def seed(self, purse: Purse, nano_usd: int) -> None:
         """Open a purse of which so much is spent, unless it is open already."""

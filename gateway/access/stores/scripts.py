@@ -86,11 +86,12 @@ for i = 1, #a.paces do
   ahead[i] = math.max(full_at - now, 0)
 end
 
-local over = {}
+local over, known = {}, {}
 local live = live_ones(now)
 for i, purse in ipairs(a.purses) do
   local amount, most, is_hard = purse[1], purse[2], purse[3]
   local spent, held = totals(KEYS[purses_at + i], live)
+  known[i] = spent
   if spent + held + amount > most then
     if is_hard then
       local wait = spent + amount <= most and -1 or -2
@@ -131,7 +132,7 @@ end
 for i, purse in ipairs(a.purses) do
   add(KEYS[purses_at + i], 'H' .. a.me, purse[1])
 end
-return cmsgpack.pack({'taken', over, 0, ahead})
+return cmsgpack.pack({'taken', over, 0, ahead, known})
 """
 
 _SETTLE = """

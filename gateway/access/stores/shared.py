@@ -217,7 +217,8 @@ class SharedLimits:
         levels = _levels(claim, answer[3])
         if kind == "taken":
             self._note_taken(claim)
-            return Taken(levels, tuple(claim.purses[at][0] for at in answer[1]))
+            over = tuple(claim.purses[at][0] for at in answer[1])
+            return Taken(levels, over, spent=tuple(int(each) for each in answer[4]))
         at, wait = answer[1], answer[2]
         wait_s = None if wait == -1 else float("inf") if wait == -2 else float(wait)
         meters = {"purse": claim.purses, "pace": claim.paces, "room": claim.rooms}[kind]

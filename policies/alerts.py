@@ -1,0 +1,38 @@
+"""Who is told when money runs out or an upstream is given up, as an operator writes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from policies.scalars import Probability, Secret
+from policies.section import Section
+
+
+def _webhook(url: SecretStr) -> SecretStr:
+    try:
+        text = url.get_secret_value()
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_one = is_one and text.isascii() and text.isprintable() and " " not in text
+    except ValueError:
+        is_one = False
+    if not is_one or parts.username is not None:
+        raise ValueError("expected an http:// or https:// URL without credentials, found another")
+    return url
+
+
+class Alerts(Section):
+    """A webhook, and what is posted to it.
+
+    `budget`: a budget has passed one of the `thresholds` (shares of it), or
+    refuses; `breaker`: the breaker of a model has opened, or closed. With a
+    `secret`, each post is signed. The URL is a secret too: it often holds one.
+    """
+
+    url: Annotated[Secret, AfterValidator(_webhook)]
+    events: tuple[Literal["budget", "breaker"], ...] = ("budget", "breaker")
+    thresholds: tuple[Annotated[Probability, Field(gt=0)], ...] = Field((0.8, 1.0), max_length=16)
+    secret: Secret | None = None
