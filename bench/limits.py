@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ import uvloop
 from gateway.access.build import admission_of, limit_store
 from gateway.access.keys import ANONYMOUS
 from gateway.entry import Clock, Entry
+from gateway.errors import LimitsUnavailable, RateLimited
 from gateway.money.ledger import ledger_at
 from gateway.money.prices import PriceBook, resolve_prices
 from gateway.request import parse_chat
@@ -31,6 +33,9 @@ from policies.schema import Policy
 RATES = {"requests_per_minute": 10_000_000, "tokens_per_minute": 10_000_000_000, "concurrent": 4096}
 BUDGET = {"budget": {"usd": 1_000_000, "per": "hour"}}
 AT_ONCE = 16
+PER_MINUTE = 3000
+"""Of the limit that two processes share."""
+SHARED = {"requests_per_minute": PER_MINUTE, "without_redis": "closed"}
 BODY = {"model": "m", "max_tokens": 200, "messages": [{"role": "user", "content": "word " * 200}]}
 
 
@@ -77,6 +82,44 @@ async def _many(one: Callable[[], Awaitable[None]], count: int) -> None:
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
+def share_of_limit(redis: str, seconds: float, processes: int = 2) -> float:
+    """Return what several processes were admitted of one limit, as a share of what it holds."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes) as pool:
+        asked = [(redis, seconds)] * processes
+        found = pool.starmap(_admitted, asked)
+    began, ended = min(first for _, first, _ in found), max(last for _, _, last in found)
+    return sum(count for count, _, _ in found) / (PER_MINUTE * (1 + (ended - began) / 60))
+
+
+def _admitted(redis: str, seconds: float) -> tuple[int, float, float]:
+    """Ask as fast as it goes; return how many were admitted, and when that began and ended."""
+    return uvloop.run(_ask_for(policy_of(SHARED, {"redis": redis}), seconds))
+
+
+async def _ask_for(policy: Policy, seconds: float) -> tuple[int, float, float]:
+    clock = Clock()
+    route = policy.route_for("m")
+    assert route is not None, "the policy has one model"
+    request = parse_chat(json.dumps(BODY).encode(), {}, "id")
+    admitted = 0
+    async with AsyncExitStack() as stack:
+        ledger = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/ledger.db"
+        limits = await stack.enter_async_context(limit_store(policy, clock, ledger))
+        admission = admission_of(policy, _prices(policy), clock, ledger, limits)
+        assert admission is not None, "the policy has limits"
+        began = clock.wall()
+        while (now := clock.wall()) < began + seconds:
+            entry = Entry(request, ANONYMOUS, "m", route, clock)
+            try:
+                await admission.admit(entry)
+            except (RateLimited, LimitsUnavailable):
+                await asyncio.sleep(0.001)
+            else:
+                admitted += 1
+    return admitted, began, now
+
+
 def _prices(policy: Policy) -> PriceBook:
     return resolve_prices(policy, datetime.now(UTC))
 
@@ -103,6 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, limits, storage in cases:
         spent = uvloop.run(run(policy_of(limits, storage), told.requests))
         print(f"{name:28} {spent:7.1f} µs a request, {spent / 1000:.4f} CPU-s per 1,000")
+    if told.redis:
+        share = share_of_limit(told.redis, 10.0)
+        print(f"two processes on one Redis were admitted {share:.2%} of their limit")
 
 
 if __name__ == "__main__":
