@@ -148,13 +148,15 @@ async def test_a_stream_that_broke_off_is_not_replayed(tmp_path):
     assert text_of(events_of(second)) == "one two three"
 
 
-async def test_a_client_that_lost_its_connection_finds_its_answer(tmp_path):
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_lost_its_connection_finds_its_answer(tmp_path, streamed):
     hold = Hold()
+    script = [*SAYS.until(1), hold, *SAYS.since(1)] if streamed else [hold, answer(SAYS.body())]
     async with (
-        ScriptedUpstream([[hold, answer(SAYS.body())]]) as upstream,
+        ScriptedUpstream([script]) as upstream,
         serving(uncached(upstream.url), tmp_path) as gateway,
     ):
-        lost = asyncio.create_task(gateway.chat(headers=ONCE))
+        lost = asyncio.create_task(gateway.chat(headers=ONCE, stream=streamed))
         await hold.reached.wait()
         lost.cancel()
         await gateway.until_gone(1)
