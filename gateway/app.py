@@ -28,7 +28,7 @@ from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.money.ledger import Ledger, ledger_at
-from gateway.money.location import is_postgres, locate, replies_beside, spool_of
+from gateway.money.location import is_postgres, locate, replies_beside, spool_of, turns_beside
 from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.repeats import Repeats
@@ -39,6 +39,7 @@ from gateway.resilience.site import Site
 from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import ALONE, Settings, Team
 from gateway.shelf import Shelf
+from gateway.turns import Turns
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
 from policies.kinds import CONFIDENCES, resolve
@@ -236,7 +237,12 @@ class _Wiring:
                 shedding=await stack.enter_async_context(shedding_of(policy.limits.shed)),
                 near=meaning.near,
                 refusals=running.refusals,
-                repeats=Repeats(running.caches.repeats, clock, Shelf(replies_beside(spool))),
+                repeats=Repeats(
+                    running.caches.repeats,
+                    clock,
+                    Shelf(replies_beside(spool)),
+                    Turns(turns_beside(spool)),
+                ),
                 embedding=meaning.embedding,
             )
         )

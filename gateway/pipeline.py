@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -286,6 +286,18 @@ class Pipeline:
     async def _first(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
         """Answer the first of what may be several equal requests, and keep the answer for them."""
         assert self._repeats is not None, "only where repetitions are known"
+        async with self._repeats.turn(entry) as kept:
+            if kept is None:
+                source = self._first_here(entry, seat)
+            else:
+                self._repeats.pass_on(seat, kept)
+                source = _these(replayed(kept, entry, self._clock))
+            async with aclosing(source) as parts:
+                async for part in parts:
+                    yield part
+
+    async def _first_here(self, entry: Entry, seat: Seat[Released]) -> AsyncGenerator[Part, None]:
+        assert self._repeats is not None, "only where repetitions are known"
         entry.is_first = True
         inner = self._seat(entry)
         if inner is None and self.near is None and await self._is_refused(entry):
@@ -445,3 +457,8 @@ class Pipeline:
             await self._ledger.write(*on_own_account(record, lines, purpose))
         text = own.served.text if own.is_keepable and own.served else None
         return OwnAnswer(text, record.cost_nano_usd)
+
+
+async def _these(parts: Iterable[Part]) -> AsyncGenerator[Part, None]:
+    for part in parts:
+        yield part

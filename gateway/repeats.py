@@ -10,6 +10,8 @@ refuses a repetition of what is still under way, it joins here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -21,6 +23,8 @@ from gateway.entry import Clock, Entry
 from gateway.errors import KeyReused
 from gateway.released import Released
 from gateway.shelf import Kept, Shelf
+from gateway.travel import ReleasedCodec
+from gateway.turns import Turns
 from gateway.wire import Part
 
 KEEP_S = 86_400.0
@@ -43,11 +47,16 @@ class Repeats:
     """The answers that may be asked for again."""
 
     def __init__(
-        self, answers: ExactCache[Released], clock: Clock, shelf: Shelf | None = None
+        self,
+        answers: ExactCache[Released],
+        clock: Clock,
+        shelf: Shelf | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._answers = answers
         self._clock = clock
         self._shelf = shelf
+        self._turns = turns
 
     async def seat(self, entry: Entry) -> Seat[Released]:
         """Return a request's seat among its repetitions. Raises KeyReused for another body."""
@@ -56,12 +65,33 @@ class Repeats:
         if first is None:
             await self._recall(names)
         if not await self._is_same(names, entry):
-            raise KeyReused(
-                "this idempotency-key was used for another request; "
-                "send the same body again, or choose a new key",
-                param="idempotency-key",
-            )
+            raise _reused()
         return self._answers.seat(names.answer, _A_DAY, max_entry=MAX_ANSWER)
+
+    @asynccontextmanager
+    async def turn(self, entry: Entry) -> AsyncIterator[CachedReply | None]:
+        """Let other processes of this machine finish the same; yield what one of them has kept.
+
+        Raises KeyReused where that answers another body.
+        """
+        names = _names(entry)
+        if self._turns is None or self._shelf is None:
+            yield None
+            return
+        async with self._turns.taken(names.mark.hex()) as has_waited:
+            kept = None
+            if has_waited:
+                now = self._clock.wall()
+                kept = await asyncio.to_thread(self._shelf.get, names.mark, at=now)
+            if kept is not None and kept.body != names.body:
+                raise _reused()
+            yield kept.reply if kept is not None else None
+
+    def pass_on(self, seat: Seat[Released], reply: CachedReply) -> None:
+        """Give those who wait for a leader's answer the one that another process has kept."""
+        for piece in ReleasedCodec().pieces(reply):
+            seat.publish(piece)
+        seat.keep(reply)
 
     async def keep(self, entry: Entry, seat: Seat[Released], reply: CachedReply) -> None:
         """Keep a whole answer for repetitions, unless its client wants nothing stored."""
@@ -109,6 +139,14 @@ class Repeats:
             created_at=self._clock.wall(),
             path="",
         )
+
+
+def _reused() -> KeyReused:
+    return KeyReused(
+        "this idempotency-key was used for another request; "
+        "send the same body again, or choose a new key",
+        param="idempotency-key",
+    )
 
 
 def _names(entry: Entry) -> _Names:

@@ -54,6 +54,11 @@ def replies_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-replies")
 
 
+def turns_beside(path: Path) -> Path:
+    """Return the folder of locks on what is being answered, beside the ledger's file."""
+    return path.with_name(f"{path.name}-turns")
+
+
 def is_postgres(url: str) -> bool:
     """Return whether a ledger is in PostgreSQL."""
     return urlsplit(url).scheme in ("postgresql", "postgres")

@@ -5,16 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import sys
 
 import pytest
 
 from gateway.entry import Clock
+from gateway.turns import Turns
 from tests.support.gateway_app import events_of, serving, text_of
 from tests.support.policies import KEPT, one_model, policy, remote
 from tests.support.redis_server import RedisServer, with_redis
 from tests.support.replies import Says
 from tests.support.scripted_upstream import RST, Hold, ScriptedUpstream, answer, stream
 
+HOLDS = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway.turns import Turns
+
+async def main():
+    async with Turns(Path(sys.argv[1])).taken("a"):
+        print("mine", flush=True)
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
 ONCE = {"idempotency-key": "order-1"}
 SAYS = Says("one two three")
 
@@ -80,6 +95,43 @@ async def test_fifty_at_once_are_one_call(tmp_path):
     assert len(upstream.requests) == 1
     assert {text_of(events_of(each)) for each in answers} == {"one two three"}
     assert sum(row["cost_nano_usd"] > 0 for row in gateway.books.entries()) == 1
+
+
+async def test_workers_that_share_a_ledger_pay_once_between_them(tmp_path):
+    hold = Hold()
+    async with ScriptedUpstream([[hold, answer(SAYS.body())]]) as upstream:
+        text = uncached(upstream.url)
+        async with serving(text, tmp_path) as one, serving(text, tmp_path) as two:
+            first = asyncio.create_task(one.chat(headers=ONCE))
+            await hold.reached.wait()
+            second = asyncio.create_task(two.chat(headers=ONCE))
+            third = asyncio.create_task(two.chat(headers=ONCE, stream=True))
+            await two.until_under_way(2)
+            hold.release()
+            answers = await asyncio.gather(first, second, third)
+            other = await two.chat("other", headers=ONCE)
+
+    assert len(upstream.requests) == 1
+    assert [each.status_code for each in answers] == [200] * 3
+    assert answers[0].content == answers[1].content
+    assert text_of(events_of(answers[2])) == "one two three"
+    replayed = [each.headers.get("x-frugal-replayed") for each in answers]
+    assert replayed == [None, "true", "true"]
+    assert other.status_code == 422
+    assert list((tmp_path / "ledger.db-turns").iterdir()) == []
+
+
+async def test_a_worker_that_dies_gives_its_turn_to_another(tmp_path):
+    turns = Turns(tmp_path / "turns")
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "turns")]
+    pipe = asyncio.subprocess.PIPE
+    other = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    await other.stdout.readline()
+    assert turns._take(tmp_path / "turns" / "a") is None
+    other.stdin.close()
+    await other.wait()
+    async with turns.taken("a") as has_waited:
+        assert not has_waited
 
 
 async def test_a_key_used_for_another_body_is_refused(tmp_path):
