@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -22,7 +20,7 @@ from gateway.money.errors import LedgerError, LedgerRefused, UnwritableRecord
 from gateway.money.intents import Intent, IntentLog
 from gateway.money.location import intents_beside, locate
 from gateway.money.records import AttemptRecord, EntryRecord, UptimeRecord, cleaned
-from gateway.money.recovery import Orphan, orphans
+from gateway.money.recovery import Recovery
 
 __all__ = [
     "AttemptRecord",
@@ -39,10 +37,6 @@ __all__ = [
 ]
 
 
-RECOVER_EVERY_S = 10.0
-"""How often to look for what other processes left when they died."""
-
-_log = logging.getLogger(__name__)
 _NEAR_BATCH = 64
 """Records committed within the loop's turn; more of them are the writer's thread's."""
 
@@ -146,6 +140,7 @@ class Ledger:
         self._store = store
         self._near = near
         self._intents = intents
+        self._recovery = Recovery(intents.folder, store.known, self.write) if intents else None
         self._recovering: asyncio.Task[None] | None = None
         self._is_writing = False
         self._is_held_back = False
@@ -173,9 +168,9 @@ class Ledger:
             self._thread.join()
             self._thread = None
             raise
-        if self._intents is not None:
-            await self._recover_or_say()
-            self._recovering = asyncio.create_task(self._keep_recovering())
+        if self._recovery is not None:
+            await self._recovery.try_once()
+            self._recovering = asyncio.create_task(self._recovery.keep_on())
 
     async def aclose(self) -> None:
         """Write what waits and stop. Raises LedgerError where records stay unwritten."""
@@ -230,36 +225,8 @@ class Ledger:
         return self._intents.note(intent)
 
     async def recover(self) -> int:
-        """Record what dead processes had under way; return how many requests. Raises LedgerError.
-
-        What is recorded is removed from their files only then, so nothing is lost on the way.
-        """
-        if self._intents is None:
-            return 0
-        with ExitStack() as stack:
-            entering = orphans(self._intents.folder)
-            left = await asyncio.to_thread(stack.enter_context, entering)
-            return sum([await self._adopt(orphan) for orphan in left])
-
-    async def _adopt(self, orphan: Orphan) -> int:
-        lines = await asyncio.to_thread(orphan.unsettled, self._store.known)
-        for entry, attempts in lines:
-            await self.write(entry, attempts)
-        orphan.remove()
-        if lines:
-            _log.warning("%d requests of a process that died are in the ledger now", len(lines))
-        return len(lines)
-
-    async def _recover_or_say(self) -> None:
-        try:
-            await self.recover()
-        except (LedgerError, OSError) as exc:
-            _log.error("what dead processes left cannot be recorded yet: %s", exc)
-
-    async def _keep_recovering(self) -> None:
-        while True:
-            await asyncio.sleep(RECOVER_EVERY_S)
-            await self._recover_or_say()
+        """Record what dead processes had under way, and return how many. Raises LedgerError."""
+        return await self._recovery.run() if self._recovery is not None else 0
 
     def write_uptime(self, up: UptimeRecord) -> asyncio.Future[None]:
         """Record that a machine of ours is up."""

@@ -8,17 +8,19 @@ nothing and an upper bound of the worst case. Doing it twice changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from gateway.money.errors import LedgerError
 from gateway.money.intents import SUFFIX, Intent
 from gateway.money.own_account import on_own_account
 from gateway.money.records import AttemptRecord, EntryRecord
@@ -26,6 +28,9 @@ from gateway.money.usage import Usage, total_usage
 
 INTERRUPTED = "interrupted"
 """The outcome of a call, and the error of a request, whose process died."""
+
+LOOK_EVERY_S = 10.0
+"""How often to look for what other processes left when they died."""
 
 _PICO_IN_NANO = 1000
 _log = logging.getLogger(__name__)
@@ -52,6 +57,50 @@ class Orphan:
         """Remove the file, once its lines are durable."""
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
+
+
+Write = Callable[[EntryRecord, Sequence[AttemptRecord]], Awaitable[None]]
+"""Records a request; done once that is durable. Raises LedgerError."""
+
+
+class Recovery:
+    """Records what dead processes had under way, at the start and from time to time."""
+
+    def __init__(self, folder: Path, known: Known, write: Write) -> None:
+        self._folder = folder
+        self._known = known
+        self._write = write
+
+    async def run(self) -> int:
+        """Record what is left; return how many requests. Raises LedgerError.
+
+        What is recorded is removed from its file only then, so nothing is lost on the way.
+        """
+        with ExitStack() as stack:
+            left = await asyncio.to_thread(stack.enter_context, orphans(self._folder))
+            return sum([await self._adopt(orphan) for orphan in left])
+
+    async def try_once(self) -> None:
+        """Record what is left, or say why not."""
+        try:
+            await self.run()
+        except (LedgerError, OSError) as exc:
+            _log.error("what dead processes left cannot be recorded yet: %s", exc)
+
+    async def keep_on(self) -> None:
+        """Look again and again."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self.try_once()
+
+    async def _adopt(self, orphan: Orphan) -> int:
+        lines = await asyncio.to_thread(orphan.unsettled, self._known)
+        for entry, attempts in lines:
+            await self._write(entry, attempts)
+        orphan.remove()
+        if lines:
+            _log.warning("%d requests of a process that died are in the ledger now", len(lines))
+        return len(lines)
 
 
 @contextmanager
