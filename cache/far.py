@@ -62,7 +62,7 @@ class Timing:
     """How long a lease lasts, and how long a follower waits for a link that is down."""
 
     lease_s: float = 3.0
-    grace_s: float = 20.0
+    grace_s: float = 5.0
 
     @property
     def tend_s(self) -> float:

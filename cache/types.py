@@ -54,7 +54,7 @@ class CachedReply:
     parts: tuple[bytes, ...]
     streamed: bool
     model: str
-    usage: Mapping[str, float | str]
+    usage: Mapping[str, float | int | bool | str]
     created_at: float
     path: str
     usage_event: bytes | None = None

@@ -150,7 +150,8 @@ def create_app(
             keys_at = keys_path(spool_url)
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
             limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
-            build = _Wiring(running, clock, limits, Resilience(clock), Meanings(clock)).build
+            meanings = Meanings(clock, remote=settings.semantic)
+            build = _Wiring(running, clock, limits, Resilience(clock), meanings).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
             )

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Who makes vectors: `version` changes whenever they would, `embed` gives None for trouble."""
+    """Who makes vectors; `embed` gives None for trouble.
 
-    version: str
+    `version` changes whenever the vectors would, and is empty while it is not known.
+    """
+
+    version: Callable[[], str]
     embed: Callable[[str], Awaitable[Vector | None]]
 
 
@@ -46,7 +49,7 @@ class Features:
     @property
     def embedder(self) -> str:
         """Return the version of what makes the vector; empty where nothing does."""
-        return self._embedding.version if self._embedding else ""
+        return self._embedding.version() if self._embedding else ""
 
     @property
     def known_vector(self) -> Vector | None:

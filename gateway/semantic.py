@@ -19,7 +19,7 @@ import msgspec
 from cache.freshness import Freshness
 from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
-from cache.types import CachedReply
+from cache.types import CachedReply, StoreFailed
 from gateway.entry import Clock, Entry
 from gateway.features import Embedding, Features
 from gateway.judging import judging, verdict
@@ -33,10 +33,10 @@ from policies.schema import SemanticCache as Rules
 from router.answers import same_answer
 
 if TYPE_CHECKING:
+    from cache.semantic.answers import Answers, Host
     from cache.semantic.decision_budget import ErrorBudget
     from cache.semantic.embedder import Vector
-    from cache.semantic.host import LocalHost
-    from cache.semantic.lookup import SemanticCache, SemanticHit
+    from cache.semantic.lookup import SemanticHit
 
     Embed = Callable[[str], Awaitable[Vector | None]]
 
@@ -87,9 +87,9 @@ class Meaning:
 class NearAnswers:
     """The semantic cache of one policy's routes."""
 
-    def __init__(self, cache: SemanticCache, policy: Policy, clock: Clock) -> None:
+    def __init__(self, cache: Answers, policy: Policy, clock: Clock) -> None:
         self.cache = cache
-        self.embedding = Embedding(cache.version, cache.vector)
+        self.embedding = Embedding(lambda: cache.version, cache.vector)
         self.unfit: dict[str, int] = {}
         self.audited = self.found_wrong = self.judged = 0
         self._spent: Counter[tuple[str, int]] = Counter()
@@ -192,9 +192,15 @@ class NearAnswers:
 
     async def report(self) -> dict[str, Any]:
         """Return what this process has counted, and the error budgets of all routes."""
-        stats = self.cache.stats
+        stats = await self.cache.counted()
+        entries, budgets, trouble = 0, [], None
+        try:
+            entries, budgets = await self.cache.count(), await self.cache.budgets()
+        except StoreFailed as exc:
+            trouble = str(exc)
         return {
-            "entries": await self.cache.count(),
+            "entries": entries,
+            "trouble": trouble,
             "lookups": stats.lookups,
             "hits": stats.hits,
             "withheld": stats.withheld,
@@ -207,7 +213,7 @@ class NearAnswers:
             "audited": self.audited,
             "found_wrong": self.found_wrong,
             "judged": self.judged,
-            "budgets": [_budget(*each) for each in await self.cache.budgets()],
+            "budgets": [_budget(*each) for each in budgets],
         }
 
     async def settled(self) -> None:
@@ -320,6 +326,14 @@ class NearAnswers:
 def check_extra(policy: Policy) -> None:
     """Raise PolicyError where a route names a semantic cache and its extra is not installed."""
     missing = _missing()
+    if policy.storage.semantic_index.get_secret_value() != "faiss" and find_spec("psycopg") is None:
+        raise PolicyError([
+            Problem(
+                "policy", 0, 0, "storage.semantic_index",
+                "expected the packages of the extra, found no psycopg",
+                "pip install 'frugal-gateway[postgres]'",
+            )
+        ])  # fmt: skip
     problems = [
         Problem(
             "policy", 0, 0, f"routes.{name}.cache.semantic",
@@ -340,9 +354,12 @@ def _missing() -> list[str]:
 class Meanings:
     """Embedders and semantic caches across policies: what a reload names again is kept open."""
 
-    def __init__(self, clock: Clock, host: LocalHost | None = None) -> None:
+    def __init__(
+        self, clock: Clock, host: Host | None = None, *, remote: Path | None = None
+    ) -> None:
         self._clock = clock
         self._host = host
+        self._remote = remote
 
     @asynccontextmanager
     async def of(
@@ -367,9 +384,12 @@ class Meanings:
     async def _with_answers(
         self, policy: Policy, embedder: str, path: Path, stack: AsyncExitStack
     ) -> Meaning:
-        from cache.semantic.host import Place
+        from cache.semantic.answers import Place
 
-        cache = await stack.enter_async_context(self._lender().answers(Place(embedder, path)))
+        shared = policy.storage.redis.get_secret_value() if policy.storage.redis else None
+        index = policy.storage.semantic_index.get_secret_value()
+        place = Place(embedder, path, shared, None if index == "faiss" else index)
+        cache = await stack.enter_async_context(self._lender().answers(place))
         near = NearAnswers(cache, policy, self._clock)
         stack.push_async_callback(near.aclose)
         return Meaning(near.embedding, near)
@@ -385,10 +405,15 @@ class Meanings:
         except EmbedderError as exc:
             _log.warning("routers go without vectors: %s", exc)
             return None
-        return Embedding(service.embedder.version, _patient(service.whole))
+        return Embedding(lambda: service.version, _patient(service.whole))
 
-    def _lender(self) -> LocalHost:
-        if self._host is None:
+    def _lender(self) -> Host:
+        """Return who lends: the process that listens on the socket, else this one."""
+        if self._host is None and self._remote is not None:
+            from cache.semantic.remote import RemoteHost
+
+            self._host = RemoteHost(self._remote)
+        elif self._host is None:
             from cache.semantic.host import LocalHost
 
             self._host = LocalHost(wall=self._clock.wall)

@@ -29,13 +29,16 @@ class Settings:
 
     `sockets` maps a local model's name to the Unix socket of an engine that
     somebody else supervises; the app starts an engine itself for each local
-    model not named there. `ledger` overrides the policy's.
+    model not named there. `semantic` is the socket of the process that holds the
+    semantic cache for several workers; without one, it stands in this process.
+    `ledger` overrides the policy's.
     """
 
     policy_path: Path | None = None
     ledger: str | None = None
     sockets: Mapping[str, Path] = field(default_factory=dict)
     team: Team = ALONE
+    semantic: Path | None = None
 
     @property
     def workers(self) -> int:

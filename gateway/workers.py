@@ -107,6 +107,7 @@ async def _spawn(
         "ledger": settings.ledger,
         "sockets": {name: str(path) for name, path in settings.sockets.items()},
         "team": asdict(settings.team),
+        "semantic": str(settings.semantic) if settings.semantic else None,
         "public": public.fileno(),
         "admin": admin.fileno() if admin else None,
     }
@@ -130,6 +131,7 @@ def _worker(handed: str) -> None:
         ledger=told["ledger"],
         sockets={name: Path(path) for name, path in told["sockets"].items()},
         team=Team(**told["team"]),
+        semantic=Path(told["semantic"]) if told["semantic"] else None,
     )
     admin = socket.socket(fileno=told["admin"]) if told["admin"] is not None else None
     serve_from(settings, socket.socket(fileno=told["public"]), admin)

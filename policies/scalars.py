@@ -58,6 +58,13 @@ def _postgres_url(url: str) -> str:
     return url
 
 
+def _vector_place(place: SecretStr) -> SecretStr:
+    told = place.get_secret_value()
+    if told != "faiss" and not told.startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected faiss or postgresql://user@host/database, found another")
+    return place
+
+
 def _without_password(url: str) -> str:
     """Return a ledger's URL as it may be shown."""
     scheme, _, rest = url.partition("://")
@@ -92,6 +99,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", when_used="json")]
 RedisUrl = Annotated[
     SecretStr, AfterValidator(_redis_url), PlainSerializer(lambda _: "***", when_used="json")
+]
+VectorPlace = Annotated[
+    SecretStr,
+    AfterValidator(_vector_place),
+    PlainSerializer(
+        lambda place: "***" if "://" in place.get_secret_value() else "faiss", when_used="json"
+    ),
 ]
 LedgerUrl = Annotated[str, PlainSerializer(_without_password, when_used="json")]
 PostgresUrl = Annotated[

@@ -13,7 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    model_validator,
+)
 
 from policies.alerts import Alerts
 from policies.limits import DefaultLimits, Limits, Rates
@@ -42,6 +50,7 @@ from policies.scalars import (
     Share,
     Switch,
     Usd,
+    VectorPlace,
     Whole,
 )
 from policies.section import Section
@@ -410,6 +419,7 @@ class Storage(Section):
     redis: RedisUrl | None = None
     limits: PostgresUrl | None = Field(default=None, repr=False)
     semantic: FilePath | None = None
+    semantic_index: VectorPlace = SecretStr("faiss")
 
     @model_validator(mode="after")
     def _keeps_limits_once(self) -> Storage:

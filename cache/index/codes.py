@@ -23,6 +23,11 @@ def encoded(vectors: Vectors) -> Codes:
     return codes
 
 
+def decoded(codes: Codes) -> Vectors:
+    """Return codes as vectors of about unit length."""
+    return codes.astype(np.float32) / _scale(codes.shape[-1])
+
+
 def cosine(product: float, width: int) -> float:
     """Return the cosine that a product of codes stands for."""
     return product / _scale(width) ** 2

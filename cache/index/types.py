@@ -18,6 +18,10 @@ class Near(NamedTuple):
     similarity: float
 
 
+class IndexAway(Exception):
+    """An index that cannot be asked now; says why."""
+
+
 class VectorIndex(Protocol):
     """Vectors by number: the extension point `vector index`. Used by one thread at a time."""
 

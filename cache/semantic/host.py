@@ -5,25 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
+from cache.semantic.answers import Place
 from cache.semantic.calibration import default_calibration
 from cache.semantic.decision import CalibratedDecider
 from cache.semantic.embedder import Embedder, load_embedder
 from cache.semantic.guards import AxisGuards
 from cache.semantic.lent import Lent
 from cache.semantic.lookup import SemanticCache
+from cache.semantic.replica import Outbox, Replica
+from cache.semantic.replica_scripts import SCRIPTS
 from cache.semantic.service import EmbeddingService
 
+if TYPE_CHECKING:
+    from cache.index.pgvector import PgVectors
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which answers: the embedder's name, and the file they are kept in."""
-
-    embedder: str
-    path: Path | None
+_DEADLINE_S = 0.5
 
 
 class LocalHost:
@@ -53,13 +53,45 @@ class LocalHost:
 
     @asynccontextmanager
     async def _cache(self, place: Place) -> AsyncIterator[SemanticCache]:
+        outbox = Outbox() if place.redis is not None else None
         async with (
             self.embedding(place.embedder) as service,
             SemanticCache(
-                service, path=place.path, guards=AxisGuards(), decider=_deciders(), wall=self._wall
+                service,
+                path=place.path,
+                guards=AxisGuards(),
+                decider=_deciders(),
+                wall=self._wall,
+                told=outbox,
+                outside=_outside(place.postgres),
             ) as cache,
         ):
-            yield cache
+            if place.redis is None or outbox is None:
+                yield cache
+                return
+            async with _replica(place.redis, cache, outbox):
+                yield cache
+
+
+@asynccontextmanager
+async def _replica(url: str, cache: SemanticCache, outbox: Outbox) -> AsyncIterator[Replica]:
+    """Keep a cache in step with the others that share a Redis."""
+    from cache.stores.redis import RedisLink
+
+    # Nobody waits for this link, so its deadline need not be as sharp as a request's.
+    link = RedisLink(url, SCRIPTS, deadline_s=_DEADLINE_S)
+    tag = blake2b(cache.version.encode(), digest_size=6).hexdigest().encode()
+    replica = Replica(link, cache, outbox, tag)
+    async with link, replica:
+        yield replica
+
+
+def _outside(url: str | None) -> Callable[[str, int], PgVectors] | None:
+    if url is None:
+        return None
+    from cache.index.pgvector import PgVectors
+
+    return partial(PgVectors, url)
 
 
 def _deciders() -> Callable[[str, str], CalibratedDecider]:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cache.index.codes import Codes, encoded
 from cache.index.types import Near
@@ -29,9 +29,12 @@ from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
 from cache.semantic.service import Busy, EmbeddingService
 from cache.semantic.snapshots import Snapshots
-from cache.semantic.store import AnswerStore, Gone, Place, Question
+from cache.semantic.store import AnswerStore, Gone, Place, Question, Told
 from cache.semantic.types import Candidate, Decider, Decision, Guards
 from cache.types import CachedReply
+
+if TYPE_CHECKING:
+    from cache.index.pgvector import PgVectors
 
 NEIGHBOURS = 8
 _HEARD = 0.5  # the cosine below which a neighbour has no say
@@ -106,7 +109,12 @@ class SemanticCache:
         guards: Guards,
         decider: Callable[[str, str], Decider],
         wall: Callable[[], float],
+        told: Told | None = None,
+        outside: Callable[[str, int], PgVectors] | None = None,
     ) -> None:
+        self._told = told
+        self._outside = outside
+        self._pg: PgVectors | None = None
         self.stats = SemanticStats()
         self._service = service
         self._path = path
@@ -230,6 +238,18 @@ class SemanticCache:
         """Return how many entries there are."""
         return await self._work(len, self._store)
 
+    async def counted(self) -> SemanticStats:
+        """Return what was counted since the start, by all who share the cache."""
+        return self.stats
+
+    async def with_store(self, job: Callable[..., T], *given: object) -> T:
+        """Do something in the worker thread, given the store and what is searched of it."""
+        return await self._work(job, self._store, self._mirror, *given)
+
+    def now(self) -> float:
+        """Return the time that entries are kept by."""
+        return self._wall()
+
     # In the worker thread
 
     @property
@@ -244,9 +264,13 @@ class SemanticCache:
 
     def _open(self) -> None:
         embedder = self._service.embedder
-        store = AnswerStore(self._path, embedder.version)
-        snapshots = self._snapshots(store, embedder.width)
-        self._opened = store, Mirror(store, embedder.width, self._wall, snapshots)
+        store = AnswerStore(self._path, embedder.version, self._told)
+        snapshots = None
+        if self._outside is not None:
+            self._pg = self._outside(store.identity, embedder.width)
+        else:
+            snapshots = self._snapshots(store, embedder.width)
+        self._opened = store, Mirror(store, embedder.width, self._wall, snapshots, self._pg)
 
     def _snapshots(self, store: AnswerStore, width: int) -> Snapshots | None:
         if self._path is None:
@@ -260,6 +284,8 @@ class SemanticCache:
                 self._mirror.save()
             except OSError as exc:
                 self._note("the next start will build its graphs anew", exc)
+        if self._pg is not None:
+            self._pg.close()
 
     def _find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
         self.stats.lookups += 1

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.index.growing import GrowingIndex
-from cache.index.types import Near, Vectors
+from cache.index.types import IndexAway, Near, Vectors
 from cache.semantic.snapshots import Snapshots
 from cache.semantic.store import AnswerStore, Gone, Place, Question
 
+if TYPE_CHECKING:
+    from cache.index.pgvector import PgVectorIndex, PgVectors
+
 _LOADED_AT_ONCE = 16  # a lookup may wait for so many to be added to a graph
 _ROUNDS = 4
+_log = logging.getLogger(__name__)
 
 
 class Mirror:
     """What can be searched of a store that other processes write to as well.
 
     Numbers rise as entries are added, so what others added is what stands beyond the
-    last number taken in. What others dropped is noticed when it is found. Used by the
-    store's thread alone.
+    last number taken in. What others dropped is noticed when it is found. With vectors
+    `outside` nothing is held here but their numbers. Used by the store's thread alone.
     """
 
     def __init__(
@@ -29,20 +36,27 @@ class Mirror:
         width: int,
         wall: Callable[[], float],
         snapshots: Snapshots | None = None,
+        outside: PgVectors | None = None,
     ) -> None:
         self._store = store
         self._width = width
         self._wall = wall
-        self._scopes: dict[bytes, GrowingIndex] = {}
+        self._outside = outside
+        self._scopes: dict[bytes, GrowingIndex | PgVectorIndex] = {}
         self._last = 0
         self._seen = -1
         self._own: set[int] = set()
         self._snapshots = snapshots
-        known = [np.empty(0, np.int64)]
+        known = [_numbers(outside)]
         for scope, graph in snapshots.load() if snapshots else ():
             self._scopes[scope] = GrowingIndex.around(width, graph)
             known.append(np.fromiter(graph.ids, np.int64, len(graph)))
         self._known = np.sort(np.concatenate(known))
+
+    @property
+    def width(self) -> int:
+        """Return how many numbers a vector has."""
+        return self._width
 
     def follow(self) -> bool:
         """Take in a bounded share of what others added; return whether anything had changed."""
@@ -73,13 +87,13 @@ class Mirror:
     def save(self) -> None:
         """Keep the graphs, so that another start need not build them. Raises OSError."""
         for scope, index in self._scopes.items() if self._snapshots else ():
-            if self._snapshots and index.graph is not None:
+            if self._snapshots and isinstance(index, GrowingIndex) and index.graph is not None:
                 self._snapshots.save(scope, index.graph)
 
     def nearest(self, scope: bytes, vector: Vectors, count: int) -> list[tuple[Near, Question]]:
         """Return the nearest entries of a scope that are still there, in falling similarity."""
         for _ in range(_ROUNDS):
-            index = self._scopes.get(scope)
+            index = self._index(scope)
             near = index.search(vector, count) if index is not None else []
             found = self._store.questions([each.id for each in near], self._wall())
             missing = [Gone(each.id, scope) for each in near if each.id not in found]
@@ -94,11 +108,14 @@ class Mirror:
         for each in gone:
             by_scope.setdefault(each.scope, []).append(each.id)
         for scope, ids in by_scope.items():
-            index = self._scopes.get(scope)
+            index = self._index(scope)
             if index is not None and index.drop(ids) and not len(index):
-                del self._scopes[scope]
+                self._scopes.pop(scope, None)
                 if self._snapshots:
                     self._snapshots.drop(scope)
+
+    def _index(self, scope: bytes) -> GrowingIndex | PgVectorIndex | None:
+        return self._outside.of(scope) if self._outside else self._scopes.get(scope)
 
     def _has(self, number: int) -> bool:
         """Return whether an entry came with a snapshot, or is our own."""
@@ -111,6 +128,17 @@ class Mirror:
         for place in places:
             by_scope.setdefault(place.scope, []).append(place)
         for scope, group in by_scope.items():
-            index = self._scopes.setdefault(scope, GrowingIndex(self._width))
+            index = self._index(scope)
+            if index is None:
+                index = self._scopes[scope] = GrowingIndex(self._width)
             codes = np.frombuffer(b"".join(place.codes for place in group), np.int8)
             index.add_codes([place.id for place in group], codes.reshape(-1, self._width))
+
+
+def _numbers(outside: PgVectors | None) -> NDArray[np.int64]:
+    """Return which vectors stand outside; none where that cannot be told, which costs time only."""
+    try:
+        return outside.numbers() if outside else np.empty(0, np.int64)
+    except IndexAway as exc:
+        _log.warning("the semantic cache starts without its index: %s", exc)
+        return np.empty(0, np.int64)

@@ -63,6 +63,11 @@ class EmbeddingService:
             raise RuntimeError("the service is entered before it is asked")
         return self._embedder
 
+    @property
+    def version(self) -> str:
+        """Return what tells these vectors from those of other embedders."""
+        return self.embedder.version
+
     async def vector(self, text: str) -> Vector:
         """Return the vector of a text. Raises Busy, or what the embedder raised."""
         future = self._under_way.get(text) or self._waiting.get(text)

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from cache.codec import Corrupt, Stored, dump, load
 from cache.fingerprint import partition
@@ -40,8 +42,15 @@ CREATE TABLE IF NOT EXISTS answer (
     created_at REAL NOT NULL,
     expires_at REAL NOT NULL,
     hits INTEGER NOT NULL DEFAULT 0,
+    name BLOB NOT NULL DEFAULT x'',
     UNIQUE (embedder, scope, question)
 );
+CREATE TABLE IF NOT EXISTS followed (
+    embedder TEXT PRIMARY KEY,
+    log TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    epoch INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answer_expires ON answer (expires_at);
 CREATE INDEX IF NOT EXISTS answer_scope ON answer (scope);
 CREATE TABLE IF NOT EXISTS identity (only_one INTEGER PRIMARY KEY, name TEXT NOT NULL);
@@ -58,8 +67,10 @@ CREATE TABLE IF NOT EXISTS budget (
 """
 _RENEWED = (
     "scope, question, route, model, tags, reply, answer_len, answer_key, created_at, expires_at, "
-    "hits"
+    "hits, name"
 )
+_SEAL = slice(6, 14)
+_SEAL_SQL = "substr(reply, 7, 8)"
 _EDGE = "\x1f"  # stands before and after every tag
 
 
@@ -91,13 +102,53 @@ class Gone(NamedTuple):
     scope: bytes
 
 
-class AnswerStore:
-    """The entries of one embedder's version; a context manager, used by one thread."""
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """An entry as it travels between replicas; its answer is sealed for this question."""
 
-    def __init__(self, path: Path | None, embedder: str) -> None:
+    scope: bytes
+    question: str
+    codes: bytes
+    answer_len: int
+    answer_key: str
+    sealed: bytes
+
+    @property
+    def name(self) -> bytes:
+        """Return what the entry is called by all replicas."""
+        return entry_name(self.scope, self.question)
+
+    def opened(self) -> Stored:
+        """Return the answer, and the epoch it was made in. Raises Corrupt."""
+        return load(_key(self.scope, self.question), self.sealed)
+
+
+class Told(Protocol):
+    """Hears of what changes in a store, in its thread."""
+
+    def changed(self, name: bytes, is_there: bool) -> None:
+        """Hear of an entry that was put or removed."""
+        ...
+
+    def voided(self, scope: Scope, seals: Mapping[bytes, bytes]) -> None:
+        """Hear of a scope that was removed, and of which of its entries were here."""
+        ...
+
+
+class AnswerStore:
+    """The entries of one embedder's version; a context manager, used by one thread.
+
+    `stamp` is the epoch that new entries are made in: the last one whose invalidations
+    are carried out here. `told` hears of what is put and removed on our own account, and
+    not of what `take` and `lose` do for others.
+    """
+
+    def __init__(self, path: Path | None, embedder: str, told: Told | None = None) -> None:
+        self._told = told
         self._embedder = embedder
         self._file = _connected(path)
         self._file.executescript(_SCHEMA)
+        _add_names(self._file)
+        self.followed, self.stamp = self._place()
 
     def __enter__(self) -> AnswerStore:
         return self
@@ -124,30 +175,92 @@ class AnswerStore:
 
         `answer` is the text of the reply.
         """
-        body = dump(_key(scope, question), Stored(reply, expires_at, 0))
+        body = dump(_key(scope, question), Stored(reply, expires_at, self.stamp))
+        record = Record(scope, question, codes, len(answer), answer_key(answer), body)
+        placed = self._put(record, reply, expires_at)
+        self._tell([record.name], True)
+        return placed
+
+    def take(self, record: Record) -> tuple[int, int | None]:
+        """Keep what another replica has put; return as `put` does. Raises Corrupt."""
+        stored = record.opened()
+        return self._put(record, stored.reply, stored.expires_at)
+
+    def lose(self, names: Sequence[bytes]) -> list[Gone]:
+        """Remove what another replica has removed."""
+        marks = ",".join("?" * len(names))
+        return self._dropped(f"embedder = ? AND name IN ({marks})", (self._embedder, *names))
+
+    def lose_where(self, wanted: Scope) -> list[Gone]:
+        """Remove what another replica was told to forget."""
+        return self._dropped(*_condition(wanted, None))
+
+    def records(self, names: Sequence[bytes]) -> list[Record]:
+        """Return entries as they travel; those that are gone are left out."""
+        marks = ",".join("?" * len(names))
+        rows = self._file.execute(
+            "SELECT scope, question, codes, answer_len, answer_key, reply FROM answer "
+            f"WHERE embedder = ? AND name IN ({marks})",
+            (self._embedder, *names),
+        )
+        return [Record(*row) for row in rows]
+
+    def seals(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the seal of the entries that are here, by name."""
+        marks = ",".join("?" * len(names))
+        rows = self._file.execute(
+            f"SELECT name, {_SEAL_SQL} FROM answer WHERE embedder = ? AND name IN ({marks})",
+            (self._embedder, *names),
+        )
+        return dict(rows)
+
+    def names(self, after: bytes, most: int) -> list[bytes]:
+        """Return names beyond one, in rising order."""
+        rows = self._file.execute(
+            "SELECT name FROM answer WHERE embedder = ? AND name > ? ORDER BY name LIMIT ?",
+            (self._embedder, after, most),
+        )
+        return [row[0] for row in rows]
+
+    def note(self, followed: tuple[str, int], stamp: int) -> None:
+        """Keep which log the entries are in step with, how far, and the epoch."""
+        self.followed, self.stamp = followed, stamp
+        with self._file as file:
+            file.execute(
+                "INSERT OR REPLACE INTO followed VALUES (?, ?, ?, ?)",
+                (self._embedder, *followed, stamp),
+            )
+
+    def _place(self) -> tuple[tuple[str, int], int]:
+        query = "SELECT log, position, epoch FROM followed WHERE embedder = ?"
+        row = self._file.execute(query, (self._embedder,)).fetchone()
+        return ((row[0], row[1]), row[2]) if row else (("", 0), 0)
+
+    def _put(self, record: Record, reply: CachedReply, expires_at: float) -> tuple[int, int | None]:
         tags = _EDGE.join(("", *reply.tags, ""))
         with self._file as file:
             old = file.execute(
                 "DELETE FROM answer WHERE embedder = ? AND scope = ? AND question = ? RETURNING id",
-                (self._embedder, scope, question),
+                (self._embedder, record.scope, record.question),
             ).fetchone()
             new = file.execute(
                 "INSERT INTO answer (embedder, scope, question, route, model, tags, codes, reply, "
-                "answer_len, answer_key, created_at, expires_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "answer_len, answer_key, created_at, expires_at, name) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     self._embedder,
-                    scope,
-                    question,
+                    record.scope,
+                    record.question,
                     reply.route,
                     reply.model,
                     tags,
-                    codes,
-                    body,
-                    len(answer),
-                    answer_key(answer),
+                    record.codes,
+                    record.sealed,
+                    record.answer_len,
+                    record.answer_key,
                     reply.created_at,
                     expires_at,
+                    record.name,
                 ),
             ).lastrowid
         assert new is not None, "an insert gives a number"
@@ -206,13 +319,20 @@ class AnswerStore:
 
     def drop(self, ids: Sequence[int]) -> int:
         """Remove entries by number; return how many there were."""
-        with self._file as file:
-            done = [file.execute("DELETE FROM answer WHERE id = ?", (i,)).rowcount for i in ids]
-        return sum(done)
+        marks = ",".join("?" * len(ids))
+        return len(self._dropped_here(f"id IN ({marks})", ids))
 
     def drop_where(self, wanted: Scope, question: str | None = None) -> list[Gone]:
         """Remove the entries that somebody means, of any embedder; one question's where given."""
-        return self._dropped(*_condition(wanted, question))
+        removed = self._removed(*_condition(wanted, question))
+        names = [name for _, name, _ in removed]
+        if self._told is not None and question is None:
+            self._told.voided(wanted, {name: seal for _, name, seal in removed})
+        elif wanted.key is not None and question is not None:
+            self._tell([entry_name(wanted.key, question)], False)  # others may have it
+        else:
+            self._tell(names, False)
+        return [gone for gone, _, _ in removed]
 
     def count_where(self, wanted: Scope, question: str | None = None) -> int:
         """Return how many entries `drop_where` would remove."""
@@ -235,7 +355,7 @@ class AnswerStore:
         if spare <= 0:
             return []
         oldest = f"SELECT id FROM answer WHERE {own} ORDER BY hits, id LIMIT ?"
-        return self._dropped(f"id IN ({oldest})", (*values, spare))
+        return self._dropped_here(f"id IN ({oldest})", (*values, spare))
 
     def budget(self, tenant: str, route: str) -> ErrorBudget:
         """Return what the audits of a tenant's route came to."""
@@ -294,9 +414,26 @@ class AnswerStore:
         return count
 
     def _dropped(self, condition: str, values: Sequence[Any]) -> list[Gone]:
+        return [gone for gone, _, _ in self._removed(condition, values)]
+
+    def _dropped_here(self, condition: str, values: Sequence[Any]) -> list[Gone]:
+        """Remove entries on our own account."""
+        removed = self._removed(condition, values)
+        self._tell([name for _, name, _ in removed], False)
+        return [gone for gone, _, _ in removed]
+
+    def _removed(self, condition: str, values: Sequence[Any]) -> list[tuple[Gone, bytes, bytes]]:
         with self._file as file:
-            rows = file.execute(f"DELETE FROM answer WHERE {condition} RETURNING id, scope", values)
-            return [Gone(*row) for row in rows.fetchall()]
+            rows = file.execute(
+                f"DELETE FROM answer WHERE {condition} RETURNING id, scope, name, {_SEAL_SQL}",
+                values,
+            )
+            return [(Gone(*row[:2]), row[2], row[3]) for row in rows.fetchall()]
+
+    def _tell(self, names: Sequence[bytes], is_there: bool) -> None:
+        if self._told is not None:
+            for name in names:
+                self._told.changed(name, is_there)
 
 
 def _connected(path: Path | None) -> sqlite3.Connection:
@@ -308,6 +445,30 @@ def _connected(path: Path | None) -> sqlite3.Connection:
     # A power cut may lose the last answers, which is no harm to a cache; a crash loses none.
     file.execute("PRAGMA synchronous = NORMAL")
     return file
+
+
+def _add_names(file: sqlite3.Connection) -> None:
+    """Name the entries of a file that was made before they had names."""
+    columns = {row[1] for row in file.execute("PRAGMA table_info(answer)")}
+    if "name" not in columns:
+        file.execute("ALTER TABLE answer ADD COLUMN name BLOB NOT NULL DEFAULT x''")
+    file.execute("CREATE INDEX IF NOT EXISTS answer_name ON answer (embedder, name)")
+    unnamed = file.execute("SELECT id, scope, question FROM answer WHERE name = x''").fetchall()
+    with file:
+        file.executemany(
+            "UPDATE answer SET name = ? WHERE id = ?",
+            [(entry_name(scope, question), number) for number, scope, question in unnamed],
+        )
+
+
+def entry_name(scope: bytes, question: str) -> bytes:
+    """Return what an entry is called by all who share it."""
+    return blake2b(scope + question.encode(), digest_size=16, person=b"entry").digest()
+
+
+def seal_of(sealed: bytes) -> bytes:
+    """Return what tells one answer of an entry from a later one: a part of its digest."""
+    return sealed[_SEAL]
 
 
 def _key(scope: bytes, question: str) -> bytes:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cache.fingerprint import fingerprint
 from cache.scope import Scope
+from cache.types import StoreFailed
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.request import parse_chat
 
@@ -87,17 +88,20 @@ def cache_routes(routes: APIRouter, running: Running) -> None:
             )
         scope = _scope(asked, running)
         done = await caches().invalidate(scope, dry_run=asked.dry_run)
-        near = running.near
+        near, semantic, trouble = running.near, 0, done.trouble
+        try:
+            if near:
+                semantic = await near.invalidate(scope, asked.request, dry_run=asked.dry_run)
+        except StoreFailed as exc:
+            trouble = trouble or str(exc)
         return {
             "dry_run": done.is_dry_run,
             "entries": done.found.entries if done.found else None,
             "bytes": done.found.bytes if done.found else None,
-            "semantic_entries": (
-                await near.invalidate(scope, asked.request, dry_run=asked.dry_run) if near else 0
-            ),
+            "semantic_entries": semantic,
             "key": scope.key.hex() if scope.key else None,
             "pending": caches().pending,
-            "trouble": done.trouble,
+            "trouble": trouble,
         }
 
 

@@ -170,6 +170,9 @@ def _show_semantic(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if report["trouble"] is not None:
+        print(f"semantic cache: out of reach: {report['trouble']}")
+        return
     refused = sum(report["refused"].values())
     print(f"semantic cache: {report['entries']:,} entries, {report['hits']:,} hits of "
           f"{report['lookups']:,} lookups, {refused:,} refusals by guards")  # fmt: skip

@@ -26,6 +26,7 @@ from gateway.http import http_protocol
 from gateway.money.ledger import Ledger, LedgerError, ledger_at
 from gateway.money.location import spool_of
 from gateway.money.prices import UnknownPrice
+from gateway.semantic_process import running_semantic_process
 from gateway.settings import Settings
 from gateway.workers import NOT_STARTED, run_workers
 from policies.kinds import KindError
@@ -209,8 +210,11 @@ async def _supervise(
     policy: Policy, settings: Settings, public: socket.socket, admin: socket.socket
 ) -> None:
     """Run the engines once and the workers beside them; a worker that dies is replaced."""
-    async with running_engines(policy, already=settings.sockets) as sockets:
-        shared = replace(settings, sockets=sockets)
+    async with (
+        running_engines(policy, already=settings.sockets) as sockets,
+        running_semantic_process(policy) as semantic,
+    ):
+        shared = replace(settings, sockets=sockets, semantic=semantic)
         await run_workers(policy.server.workers, shared, public, admin)
 
 

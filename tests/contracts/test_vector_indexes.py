@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,11 @@ from cache.index import VectorIndex
 from cache.index.exact import ExactIndex
 from cache.index.graph import GraphIndex
 from cache.index.growing import GrowingIndex
+from cache.index.pgvector import PgVectors
+from tests.support.postgres_server import PostgresServer
 
 WIDTH = 32
+OWNERS = count(1)
 KINDS = {
     "exact": ExactIndex,
     "graph": GraphIndex,
@@ -27,8 +32,23 @@ def rows(count: int, seed: int = 0) -> np.ndarray:
     return found
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(scope="module")
+def postgres():
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def in_postgres(postgres):
+    vectors = PgVectors(postgres.url(), f"owner {next(OWNERS)}", WIDTH, deadline_s=20)
+    yield vectors
+    vectors.close()
+
+
+@pytest.fixture(params=[*KINDS, "pgvector"])
 def index(request) -> VectorIndex:
+    if request.param == "pgvector":
+        return request.getfixturevalue("in_postgres").of(b"scope")
     return KINDS[request.param](WIDTH)
 
 

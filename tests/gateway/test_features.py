@@ -32,7 +32,7 @@ class Counting:
 
 
 def made_by(embed):
-    return Embedding("counting", embed)
+    return Embedding(lambda: "counting", embed)
 
 
 async def test_the_question_is_the_last_user_turn():

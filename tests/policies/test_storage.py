@@ -89,3 +89,21 @@ def test_what_cannot_be_kept_so_is_refused(text, message):
 def test_requests_may_be_let_go_after_a_while():
     assert load(SMALL + "storage: {retention: {entries: 90d}}").storage.retention.entries == 7776000
     assert load(SMALL).storage.retention.entries is None
+
+
+def test_vectors_may_stand_in_postgresql_and_its_url_is_never_shown():
+    url = "postgresql://frugal:secret@db/vectors"
+    policy = load(SMALL + f"storage: {{semantic_index: '{url}'}}")
+
+    assert policy.storage.semantic_index.get_secret_value() == url
+    assert "secret" not in f"{policy!r} {json.dumps(masked(policy))}"
+    for text in (SMALL, SMALL + "storage: {semantic_index: faiss}"):
+        assert load(text).storage.semantic_index.get_secret_value() == "faiss"
+
+
+def test_an_index_of_another_kind_is_refused_without_telling_it():
+    found = problems(SMALL + "storage: {semantic_index: 'mysql://root:secret@db/x'}")
+
+    assert found
+    assert all(problem.path.startswith("storage.semantic_index") for problem in found)
+    assert "secret" not in " ".join(map(str, found))
