@@ -29,23 +29,21 @@ from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.location import is_postgres, locate, replies_beside, spool_of, turns_beside
-from gateway.money.prices import PriceBook, capabilities_of, resolve_prices
+from gateway.money.prices import PriceBook, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.repeats import Repeats
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import shedding_of
 from gateway.resilience.site import Site
+from gateway.routers import build_routers
 from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import ALONE, Settings, Team
 from gateway.shelf import Shelf
 from gateway.turns import Turns
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
-from policies.kinds import CONFIDENCES, resolve
-from policies.schema import Confidence, Policy
-from router.cascade import build_router
-from router.types import Router, Scorer
+from policies.schema import Policy
 
 
 @dataclass(slots=True)
@@ -265,20 +263,3 @@ def check_postgres(*urls: str | None) -> None:
 
 def _prices(policy: Policy, clock: Clock) -> PriceBook:
     return resolve_prices(policy, datetime.fromtimestamp(clock.wall(), UTC))
-
-
-def build_routers(policy: Policy) -> dict[str, Router]:
-    """Return the router of every route and of every model that may be asked for directly."""
-    capabilities = {name: capabilities_of(model, name) for name, model in policy.models.items()}
-    routers: dict[str, Router] = {}
-    for name in {*policy.routes, *policy.models}:
-        route = policy.route_for(name)
-        assert route is not None, "every name came from the policy"
-        scorer = _scorer(route.cascade.confidence) if route.cascade else None
-        routers[name] = build_router(route, capabilities, scorer)
-    return routers
-
-
-def _scorer(confidence: Confidence) -> Scorer:
-    scorer: Scorer = resolve(CONFIDENCES, confidence.kind)(confidence)
-    return scorer

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 
 from gateway.access.admission import Admission
 from gateway.access.ceiling import REASON as MAX_USD
@@ -77,9 +78,7 @@ class Cascading:
                 is_final = attempt.has_begun or isinstance(exc, ProviderRejected)
                 if is_final and not step.judged:
                     raise  # half an answer cannot be taken back, nor the client's mistake mended
-        served = entry.tried[step.index]
-        entry.serve(served)
-        for part in in_mode(served.parts, stream=entry.request.stream):
+        for part in _served(step, entry):
             yield part
 
     async def _plan(self, entry: Entry) -> Plan:
@@ -205,6 +204,15 @@ class Cascading:
         if self._admission is not None and self._admission.limits_model(attempt.model):
             return self._admission.metered(parts, attempt, entry)
         return parts
+
+
+def _served(step: Serve, entry: Entry) -> Iterable[Part]:
+    """Serve a draft; one that a later draft spoke for is accepted after all."""
+    served = entry.tried[step.index]
+    if served.verdict is not None and not step.degraded:
+        served.verdict = replace(served.verdict, accepted=True)
+    entry.serve(served)
+    return in_mode(served.parts, stream=entry.request.stream)
 
 
 def _promises(attempt: Attempt, plan: Plan) -> bool:

@@ -38,6 +38,9 @@ CONFIDENCES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+LEARNED = "learned"
+"""The confidence that is a router of its own, not a scorer of single drafts."""
+
 
 class KindError(ValueError):
     """A kind that names no class that can be had."""

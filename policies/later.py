@@ -13,18 +13,12 @@ LATER_KEYS: dict[KeyPath, str] = {
     ("telemetry",): "telemetry",
     ("privacy",): "privacy settings",
     ("access", "keys", ANY, "background"): "background spend of a key",
-    ("routes", ANY, "cascade", "target"): "a quality target",
-    ("routes", ANY, "cascade", "bundle"): "a trained bundle",
-    ("routes", ANY, "cascade", "audit"): "audits",
-    ("routes", ANY, "cascade", "control"): "a control arm",
     ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",
 }
 """Keys, and what they will bring."""
 
 LATER_VALUES: dict[KeyPath, frozenset[str]] = {
     ("models", ANY, "quantization"): frozenset({"int4", "fp8", "as-stored"}),
-    ("routes", ANY, "cascade", "confidence"): frozenset({"learned"}),
-    ("routes", ANY, "cascade", "confidence", "kind"): frozenset({"learned"}),
 }
 """Values of known keys."""
 

@@ -22,7 +22,7 @@ DurationText = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)$
 BytesText = Annotated[str, Field(pattern=r"^[0-9]+\s*(B|KB|MB|GB|KiB|MiB)$")]
 
 
-def _in_folder(path: Path, info: ValidationInfo) -> Path:
+def in_folder(path: Path, info: ValidationInfo) -> Path:
     """Take a relative path from the policy's folder, where one is known."""
     folder = (info.context or {}).get("folder")
     if folder is None:
@@ -37,7 +37,7 @@ def _checkpoint(name: str, info: ValidationInfo) -> str:
     """Read what looks like a path, or is one, as a path; leave shipped and hub names alone."""
     if name.startswith("demo/") or not (info.context or {}).get("folder"):
         return name
-    path = _in_folder(Path(name), info)
+    path = in_folder(Path(name), info)
     return str(path) if name.startswith((".", "/", "~")) or path.exists() else name
 
 
@@ -111,5 +111,5 @@ LedgerUrl = Annotated[str, PlainSerializer(_without_password, when_used="json")]
 PostgresUrl = Annotated[
     str, AfterValidator(_postgres_url), PlainSerializer(_without_password, when_used="json")
 ]
-FilePath = Annotated[Path, AfterValidator(_in_folder)]
+FilePath = Annotated[Path, AfterValidator(in_folder)]
 Checkpoint = Annotated[str, AfterValidator(_checkpoint)]

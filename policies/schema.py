@@ -13,17 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SecretStr,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
 from policies.alerts import Alerts
+from policies.cascade import Cascade, Confidence
 from policies.limits import DefaultLimits, Limits, Rates
 from policies.resilience import (
     AdaptiveRules,
@@ -197,51 +190,6 @@ class Model(Section):
     # provider: recorded
     outcomes: FilePath | None = None
     latency: Latency = Latency()
-
-
-class Early(Section):
-    """Reject a draft mid-decode: after this many tokens, below this confidence."""
-
-    after_tokens: Whole = Field(4, ge=1)
-    threshold: Probability = 0.2
-
-
-class Confidence(Section):
-    """How sure a draft must be to be served.
-
-    `logprob`: the `quantile` (0 = the least likely token) of the tokens'
-    probabilities must reach `threshold`. `agreement`: the model named in
-    `with` must say the same.
-    """
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    kind: str = "logprob"
-    threshold: Probability = 0.8
-    quantile: Probability = 0.0
-    early: Early | None = None
-    second: Name | None = Field(None, alias="with")
-
-
-def _confidence(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-class Cascade(Section):
-    """Tiers from the cheapest to the best, and when to be content."""
-
-    tiers: tuple[Name, ...] = Field(min_length=1, max_length=8)
-    reference: Name | None = None
-    confidence: Annotated[
-        Confidence, BeforeValidator(_confidence, json_schema_input_type=Confidence | str)
-    ] = Confidence()
-    max_hold: Duration | None = None
-    keepalive: Duration | None = None
-
-    @property
-    def reference_model(self) -> str:
-        """Return the model that savings are measured against: the last tier unless named."""
-        return self.reference or self.tiers[-1]
 
 
 class ExactCache(Section):

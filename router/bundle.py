@@ -103,12 +103,18 @@ def _put(made: Path, path: Path) -> None:
 
 
 def _written(folder: Path, about: Mapping[str, Any], state: State) -> str:
+    import numpy as np
     from safetensors.numpy import save_file
 
     parts = list(_walk(state))
     values = {name: part.values for name, part in parts}
     (folder / _VALUES).write_bytes(msgspec.json.format(msgspec.json.encode(values), indent=1))
-    arrays = {f"{name}:{key}": array for name, part in parts for key, array in part.arrays.items()}
+    # safetensors writes the bytes as they lie in memory, whatever the strides say.
+    arrays = {
+        f"{name}:{key}": np.ascontiguousarray(array)
+        for name, part in parts
+        for key, array in part.arrays.items()
+    }
     save_file(arrays, folder / _ARRAYS)
     (folder / "texts").mkdir()
     texts = {f"{name}:{key}": text for name, part in parts for key, text in part.texts.items()}

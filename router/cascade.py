@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from policies.cascade import Confidence
 from policies.rules import RequestFacts, first_match
-from policies.schema import Confidence, Route
+from policies.schema import Route
 from router.confidence import LogprobScorer
-from router.eligibility import UNLIMITED, Lack, why_unable
+from router.eligibility import Able, Lack, skip_for, why_unable
 from router.types import (
     Ask,
     Call,
@@ -62,7 +63,7 @@ class CascadeRouter:
         self._rules = route.rules
         self._tiers = route.tiers
         self._fallback = route.fallback
-        self._able = _Able(capabilities)
+        self._able = Able(capabilities)
         self._scorer = scorer
         self._usual, self._usually_skipped = self._lineup(list(route.tiers), list(route.fallback))
         self._limited = self._able.limited((*route.tiers, *route.fallback))
@@ -95,7 +96,7 @@ class CascadeRouter:
             return lineup(tiers, fallback), ()
         silent = [model for model in tiers[:-1] if not self._able.has_logprobs(model)]
         heard = [model for model in tiers if model not in silent]
-        return lineup(heard, fallback), tuple(_skip(model, _UNJUDGEABLE) for model in silent)
+        return lineup(heard, fallback), tuple(skip_for(model, _UNJUDGEABLE) for model in silent)
 
 
 def lineup(tiers: Sequence[str], fallback: Iterable[str]) -> tuple[Call, ...]:
@@ -143,9 +144,9 @@ class CascadePlan:
             return Serve(done - 1)
         if done < len(self._calls):
             return self._calls[done]
-        best = _most_trusted(tried)
+        best = most_trusted(tried)
         if best is None:
-            raise NoModelLeft(_why_none(tried, self.skipped))
+            raise NoModelLeft(why_none(tried, self.skipped))
         return Serve(best, degraded=True)
 
     def watch(self, stats: TokenStats) -> bool:
@@ -157,36 +158,7 @@ class CascadePlan:
         return await self._scorer.judge(draft, ask)
 
 
-class _Able:
-    """What each model can do, and who of a list is able to serve a request."""
-
-    def __init__(self, capabilities: Mapping[str, Capabilities]) -> None:
-        self._known = {m: c for m, c in capabilities.items() if c != UNLIMITED}
-
-    def limited(self, models: Iterable[str]) -> tuple[Capabilities, ...]:
-        return tuple(self._known[m] for m in dict.fromkeys(models) if m in self._known)
-
-    def has_logprobs(self, model: str) -> bool:
-        return self._known.get(model, UNLIMITED).logprobs is not False
-
-    def split(self, models: Iterable[str], facts: RequestFacts) -> tuple[list[str], list[Skip]]:
-        able: list[str] = []
-        skipped: list[Skip] = []
-        for model in models:
-            known = self._known.get(model)
-            lack = None if known is None else why_unable(known, facts)
-            if lack is None:
-                able.append(model)
-            else:
-                skipped.append(_skip(model, lack))
-        return able, skipped
-
-
-def _skip(model: str, lack: Lack) -> Skip:
-    return Skip(model, lack.capability, lack.detail)
-
-
-def _most_trusted(tried: Sequence[Tried]) -> int | None:
+def most_trusted(tried: Sequence[Tried]) -> int | None:
     """Return the rejected draft to serve when nothing else is left, the latest among equals."""
     best, most = None, -1.0
     for index, attempt in enumerate(tried):
@@ -196,7 +168,8 @@ def _most_trusted(tried: Sequence[Tried]) -> int | None:
     return best
 
 
-def _why_none(tried: Sequence[Tried], skipped: Sequence[Skip]) -> str:
+def why_none(tried: Sequence[Tried], skipped: Sequence[Skip]) -> str:
+    """Return why no model could answer, each with its reason."""
     reasons = [f"{a.model}: {a.error or (a.verdict and a.verdict.reason)}" for a in tried]
     reasons += [f"{s.model}: lacks {Lack(s.reason, s.detail)}" for s in skipped]
     return "no model can answer this request (" + "; ".join(reasons) + ")"

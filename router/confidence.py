@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from policies.schema import Confidence
+from policies.cascade import Confidence
 from router.answers import same_answer
 from router.types import Ask, Draft, TokenStats, Verdict
 from router.usability import is_servable, why_useless

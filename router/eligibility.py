@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from policies.rules import RequestFacts
-from router.types import Capabilities
+from router.types import Capabilities, Skip
 
 UNLIMITED = Capabilities()
 
@@ -43,3 +44,36 @@ def why_unable(capabilities: Capabilities, facts: RequestFacts) -> Lack | None:
     if facts.logprobs and capabilities.logprobs is False:
         return Lack("logprobs")
     return None
+
+
+class Able:
+    """What each model can do, and who of a list is able to serve a request."""
+
+    def __init__(self, capabilities: Mapping[str, Capabilities]) -> None:
+        self._known = {m: c for m, c in capabilities.items() if c != UNLIMITED}
+
+    def limited(self, models: Iterable[str]) -> tuple[Capabilities, ...]:
+        """Return what those of the models can do of which something is known."""
+        return tuple(self._known[m] for m in dict.fromkeys(models) if m in self._known)
+
+    def has_logprobs(self, model: str) -> bool:
+        """Return whether a model may report token log-probabilities."""
+        return self._known.get(model, UNLIMITED).logprobs is not False
+
+    def split(self, models: Iterable[str], facts: RequestFacts) -> tuple[list[str], list[Skip]]:
+        """Return the models that are able, in their order, and why the others are not."""
+        able: list[str] = []
+        skipped: list[Skip] = []
+        for model in models:
+            known = self._known.get(model)
+            lack = None if known is None else why_unable(known, facts)
+            if lack is None:
+                able.append(model)
+            else:
+                skipped.append(skip_for(model, lack))
+        return able, skipped
+
+
+def skip_for(model: str, lack: Lack) -> Skip:
+    """Return the line of the path that says why a model was left out."""
+    return Skip(model, lack.capability, lack.detail)

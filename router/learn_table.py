@@ -6,6 +6,7 @@ another's key) are averaged. What was not observed is NaN, never a zero.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _NUMBERS = ("score", "prompt_tokens", "completion_tokens", "cost_usd", "latency_s")
+_FEW_TWINS = 8
 _OF_QUERY = ("split", "category", "prompt", "messages")
 REPLY_COLUMNS: tuple[str, ...] = (
     "response", "finish_reason", "reference", "propensity", "margin", "entropy",
@@ -78,6 +80,11 @@ class LearnTable:
         table = _joined(parts, names, read)
         _check(table, files)
         return table
+
+    @classmethod
+    def from_rows(cls, rows: Outcomes, models: Sequence[str]) -> LearnTable:
+        """Return a table of rows at hand, scored or not; each names one of the models."""
+        return _joined([_part(Path("rows"), rows, models)], tuple(models), [rows])
 
     @property
     def repeated(self) -> int:
@@ -139,14 +146,28 @@ class LearnTable:
         """Return the fold of each row, as `folds` deals them."""
         if k < 2:
             raise OutcomesError(f"expected at least 2 folds, found {k}")
+        groups = self._dealt_together(k)
         first: dict[str, int] = {}
-        for row, group in enumerate(self.group):
+        for row, group in enumerate(groups):
             first.setdefault(group, row)
         chance = np.random.default_rng(seed).permutation(len(first))
         strata = [str(self.queries[row].category) for row in first.values()]
         order = sorted(range(len(first)), key=lambda g: (strata[g], chance[g]))
         dealt = {group: turn % k for turn, group in enumerate(np.array(list(first))[order])}
-        return np.array([dealt[group] for group in self.group], dtype=np.intp)
+        return np.array([dealt[group] for group in groups], dtype=np.intp)
+
+    def _dealt_together(self, k: int) -> list[str]:
+        """Return what stays in one fold: a group, or single questions where a group is too large.
+
+        Prompts made from one template differ in their numbers alone. Where they are a large
+        part of the traffic, they are the traffic, and a fold cannot hold them all.
+        """
+        most = max(_FEW_TWINS, len(self) // (4 * k))
+        sizes = Counter(self.group)
+        return [
+            group if sizes[group] <= most else content_key(query.text)
+            for group, query in zip(self.group, self.queries, strict=True)
+        ]
 
     def cell(self, row: int, model: int) -> Outcome | None:
         """Return what a model replied, its first sample; None where it was not asked.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _HALVINGS = 30
 _POINT = 0.01
+_AS_CHEAP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +167,18 @@ def certify(
 ) -> tuple[float | None, Certified]:
     """Walk the path on records that neither it nor the decision was made from.
 
-    Returns the last rate whose bound held, or None where the reference must answer alone.
+    Returns the most careful of the rates certified that costs what the last of them does,
+    or None where the reference must answer alone. All points up to the last are certified
+    together, so which of them is run may be chosen by looking.
     """
-    losses = [point.losses for point in points(model, beliefs, calibration, path)]
-    certified = walk(losses, len(calibration), floor, error=error)
-    chosen = certified.chosen
-    return (None if chosen is None else path[chosen.point]), certified
+    found = points(model, beliefs, calibration, path)
+    certified = walk([point.losses for point in found], len(calibration), floor, error=error)
+    if certified.chosen is None:
+        return None, certified
+    held = found[: certified.chosen.point + 1]
+    enough = (1.0 + _AS_CHEAP) * min(point.usd for point in held)
+    place = next(place for place, point in enumerate(held) if point.usd <= enough)
+    return path[place], replace(certified, chosen=certified.walked[place])
 
 
 class Pacer:

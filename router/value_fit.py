@@ -7,7 +7,7 @@ is regressed on what was known before it (fitted value iteration).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +44,8 @@ class Records:
 
     All estimates are cross-fitted: made by parts that did not see the request. `first`
     [n, K] before any call, `drafts[calls]` [n, len(calls)] the quality of each draft once
-    all of them were seen, `usd` [n, K], `score` [n, K] what was true; no NaN anywhere.
+    all of them were seen, `usd` [n, K] what a call was expected to cost and `paid` what it
+    cost, `score` [n, K] what was true; no NaN anywhere.
     """
 
     lineup: Lineup
@@ -52,6 +53,7 @@ class Records:
     drafts: Mapping[Calls, Floats]
     usd: Floats
     score: Floats
+    paid: Floats
     tolerance: float = 0.0
 
     def __len__(self) -> int:
@@ -60,8 +62,13 @@ class Records:
     def take(self, rows: Ints) -> Records:
         """Return some of the requests."""
         drafts = {calls: quality[rows] for calls, quality in self.drafts.items()}
-        return Records(
-            self.lineup, self.first[rows], drafts, self.usd[rows], self.score[rows], self.tolerance
+        return replace(
+            self,
+            first=self.first[rows],
+            drafts=drafts,
+            usd=self.usd[rows],
+            score=self.score[rows],
+            paid=self.paid[rows],
         )
 
     def states(self) -> list[Seen]:
@@ -86,7 +93,7 @@ def fit_value(
     model = ValueModel(lineup, objective, reference_usd, depth, RATES, ahead)
     reached: dict[Calls, Floats] = {}
     for calls in sorted(lineup.courses(depth), key=len, reverse=True):
-        known, _ = _known_in(records, calls, beliefs, model)
+        known, _ = known_in(records, calls, beliefs, model)
         features = features_of(known, model.live(known))
         for step in sorted(lineup.judged - set(calls)) if len(calls) < depth else ():
             ahead[calls, step] = _ridge(features[:, step], reached[joined(calls, step)])
@@ -116,7 +123,7 @@ def simulate(model: ValueModel, beliefs: Beliefs, records: Records, rate: float)
         rows = np.concatenate(waiting.pop(calls, [np.zeros(0, np.int64)]))
         if not len(rows):
             continue
-        known, best = _known_in(records.take(rows), calls, beliefs, model)
+        known, best = known_in(records.take(rows), calls, beliefs, model)
         step = model.choose(known, rate).step
         served[rows] = np.where(step == STOP, best, step)
         for place in np.unique(step[step != STOP]):
@@ -124,12 +131,13 @@ def simulate(model: ValueModel, beliefs: Beliefs, records: Records, rate: float)
             called[there, place] = True
             if place in model.lineup.judged:
                 waiting.setdefault(joined(calls, int(place)), []).append(there)
-    return Run(served, called, (records.usd * called).sum(axis=1))
+    return Run(served, called, (records.paid * called).sum(axis=1))
 
 
-def _known_in(
+def known_in(
     records: Records, calls: Calls, beliefs: Beliefs, model: ValueModel
 ) -> tuple[Known, Ints]:
+    """Return what is known of each request after these calls, and which draft it would serve."""
     return known_of(calls, records.first, records.drafts[calls], records.usd, beliefs, model)
 
 

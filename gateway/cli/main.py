@@ -11,6 +11,7 @@ from gateway.cli.cache import cache
 from gateway.cli.check import check
 from gateway.cli.costs import costs
 from gateway.cli.keys import keys
+from gateway.cli.learn import certify, evaluate, predict, train
 from gateway.cli.prices import prices
 from gateway.cli.reconcile import reconcile
 
@@ -29,6 +30,10 @@ app.add_typer(cache, name="cache")
 app.command()(check)
 app.command()(costs)
 app.command()(reconcile)
+app.command()(train)
+app.command()(predict)
+app.command()(evaluate)
+app.command()(certify)
 
 DEMO_QUESTIONS = 300
 DEMO_SEED = 7

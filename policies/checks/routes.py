@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from policies.cascade import Cascade, Confidence
 from policies.checks.outline import Outline
 from policies.document import Document
 from policies.explain import nearest
-from policies.kinds import CONFIDENCES, is_class_path
-from policies.later import LATER_VALUES
+from policies.kinds import CONFIDENCES, LEARNED, is_class_path
 from policies.problems import KeyPath
-from policies.schema import Confidence, Route, Rule, When
-
-_LATER = LATER_VALUES[("routes", "*", "cascade", "confidence", "kind")]
+from policies.schema import Route, Rule, When
 
 
 def check_routes(outline: Outline, document: Document) -> None:
@@ -28,6 +26,7 @@ def check_routes(outline: Outline, document: Document) -> None:
         _check_judged(route, path, outline, document)
         if route.cascade is not None:
             _check_confidence(route.cascade.confidence, path, document)
+            _check_learned(route.cascade, route.rules, path, document)
     _check_embedders(outline, document)
 
 
@@ -68,6 +67,8 @@ def _named_models(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield (*path, "cascade", "reference"), cascade.reference
         if cascade.confidence.second is not None:
             yield (*path, "cascade", "confidence", "with"), cascade.confidence.second
+        if cascade.audit is not None and cascade.audit.judge is not None:
+            yield (*path, "cascade", "audit", "judge"), cascade.audit.judge
 
 
 def _lists(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, tuple[str, ...]]]:
@@ -159,10 +160,36 @@ def _check_confidence(confidence: Confidence, path: KeyPath, document: Document)
         document.report(
             (*path, "with"), message, "write kind: agreement, or remove it", at_key=True
         )
-    elif kind not in CONFIDENCES and kind not in _LATER and not is_class_path(kind):
-        known = [*CONFIDENCES, "package.module:Class"]
+    elif kind not in (*CONFIDENCES, LEARNED) and not is_class_path(kind):
+        known = [*CONFIDENCES, LEARNED, "package.module:Class"]
         hint = nearest(kind, known) or "known: " + ", ".join(known)
         document.report(where, f"unknown confidence {document.found(where)}", hint)
+
+
+def _check_learned(
+    cascade: Cascade, rules: Sequence[Rule], route: KeyPath, document: Document
+) -> None:
+    """Refuse what only a learned cascade can do, or what it cannot."""
+    path: KeyPath = (*route, "cascade")
+    if cascade.confidence.kind != LEARNED:
+        for key in ("target", "bundle"):
+            if getattr(cascade, key) is not None:
+                message = f"{key!r} means nothing to confidence {cascade.confidence.kind}"
+                hint = "write confidence: learned, or remove it"
+                document.report((*path, key), message, hint, at_key=True)
+        return
+    if cascade.confidence.second is not None:
+        message = "'with' means nothing to confidence learned: its tiers agree or not"
+        document.report((*path, "confidence", "with"), message, "add it to the tiers", at_key=True)
+    if cascade.reference is not None and cascade.reference not in cascade.tiers:
+        message = f"the reference {cascade.reference!r} of a learned cascade must be a tier of it"
+        document.report((*path, "reference"), message, "add it to the tiers, as the last")
+    for index, rule in enumerate(rules):
+        for place, name in enumerate(rule.tiers or ()):
+            if name not in cascade.tiers:
+                where = (*route, "rules", index, "tiers", place)
+                message = f"{name!r} is no tier of this learned cascade, which knows nothing of it"
+                document.report(where, message, "name some of its tiers, or a single model")
 
 
 def _check_judged(route: Route, path: KeyPath, outline: Outline, document: Document) -> None:

@@ -5,7 +5,6 @@ import pytest
 from policies.later import LATER_KEYS
 from tests.policies.support import SMALL, load, problems, routes, told
 
-CASCADE = "  r: {cascade: {tiers: [tiny, large], %s}}"
 ROUTE = "  r: {model: tiny, %s}"
 
 
@@ -20,12 +19,6 @@ ROUTE = "  r: {model: tiny, %s}"
         ),
         (SMALL.replace("demo/tiny", "demo/tiny, quantization: int4"), "models.tiny.quantization"),
         (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
-        (routes(CASCADE % "confidence: learned"), "routes.r.cascade.confidence"),
-        (routes(CASCADE % "confidence: {kind: learned}"), "routes.r.cascade.confidence.kind"),
-        (routes(CASCADE % "target: {max_quality_loss: 0.02}"), "routes.r.cascade.target"),
-        (routes(CASCADE % "bundle: bundles/auto"), "routes.r.cascade.bundle"),
-        (routes(CASCADE % "audit: {share: 0.02}"), "routes.r.cascade.audit"),
-        (routes(CASCADE % "control: 0.01"), "routes.r.cascade.control"),
         (
             routes(ROUTE % "rules: [{when: {language: de}, model: large}]"),
             "routes.r.rules[0].when.language",
@@ -47,11 +40,11 @@ def test_a_cache_that_is_off_needs_nothing_built():
 
 
 def test_the_rest_of_a_section_is_still_checked():
-    found = told(routes(CASCADE % "control: 0.01, reference: lage"))
+    found = told(routes(ROUTE % "rules: [{when: {language: de, tag: 3}, model: large}]"))
 
     assert [line.split(": ")[1] for line in found] == [
-        "routes.r.cascade.control",
-        "routes.r.cascade.reference",
+        "routes.r.rules[0].when.language",
+        "routes.r.rules[0].when.tag",
     ]
 
 

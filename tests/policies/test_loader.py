@@ -79,7 +79,7 @@ models:
   m1: {provider: vlm}
 routes:
   auto:
-    cascade: {tiers: [tiny, tinny], reference: m2, control: 0.1}
+    cascade: {tiers: [tiny, tinny], reference: m2, control: 0.9}
     timeouts: {total: -1}
   auto: {model: tiny}
 """

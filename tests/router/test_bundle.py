@@ -41,6 +41,13 @@ def test_bundle_comes_back_as_it_was_written(bundle):
     assert found.state.parts["beliefs"].values == {"a": [1, 2]}
 
 
+def test_array_that_lies_across_memory_comes_back_as_it_was(tmp_path):
+    across = np.arange(12, dtype=np.float64).reshape(3, 4).T[::2]
+    save_bundle(tmp_path / "b", ABOUT, State(arrays={"across": across}))
+
+    assert (load_bundle(tmp_path / "b").state.arrays["across"] == across).all()
+
+
 def test_same_learning_has_the_same_id(tmp_path):
     ids = {save_bundle(tmp_path / name, ABOUT, learnt()) for name in "ab"}
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from policies.cascade import Confidence
 from policies.rules import RequestFacts
-from policies.schema import Confidence, Route
+from policies.schema import Route
 from router.cascade import build_router
 from router.confidence import AgreementScorer, LogprobScorer
 from router.types import (

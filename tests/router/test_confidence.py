@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from policies.cascade import Confidence
 from policies.kinds import CONFIDENCES, resolve
-from policies.schema import Confidence
 from router.confidence import AgreementScorer, LogprobScorer, never_good_enough, trust
 from router.types import Draft, TokenStats
 

@@ -44,7 +44,8 @@ def world(
         calls: _posterior(calls, prior, by_difficulty, signal) for calls in lineup.courses(depth)
     }
     first = (prior @ by_difficulty) / prior.sum(axis=1, keepdims=True)
-    return Records(lineup, first, drafts, np.tile(usd, (count, 1)), score)
+    price = np.tile(usd, (count, 1))
+    return Records(lineup, first, drafts, price, score, paid=price)
 
 
 def _posterior(calls, prior, by_difficulty, signal):

@@ -11,6 +11,9 @@ from tests.policies.support import SMALL, load, routes, told
         "  tiny: {model: tiny, fallback: [mini, large]}",
         "  r: {cascade: {tiers: [tiny, mini, large], confidence: {kind: agreement, with: large}}}",
         "  r: {cascade: {tiers: [tiny, large], confidence: 'mine.scorers:Best'}}",
+        "  r: {cascade: {tiers: [tiny, large], confidence: learned, bundle: bundles/r}}",
+        "  r: {cascade: {tiers: [tiny, large], confidence: learned,"
+        " target: {max_quality_loss: 0.02}, audit: {judge: mini}, control: 0.01}}",
         "  r: {cascade: {tiers: [tiny]}, fallback: [mini]}",
         "  r:\n    cascade: {tiers: [tiny, mini]}\n    fallback: [mini]\n"
         "    rules: [{when: {has_images: true}, model: large}]",
@@ -33,6 +36,31 @@ def test_route_that_can_work_is_accepted(route):
         ("  r: {cascade: {tiers: [tiny, x]}}", "routes.r.cascade.tiers[1]: no model is named 'x'"),
         ("  r: {cascade: {tiers: [tiny], reference: x}}", "routes.r.cascade.reference: no model"),
         ("  r: {model: tiny, fallback: [x]}", "routes.r.fallback[0]: no model is named 'x'"),
+        (
+            "  r: {cascade: {tiers: [tiny, mini], target: {max_usd_per_1k: 1}}}",
+            "routes.r.cascade.target: 'target' means nothing to confidence logprob",
+        ),
+        (
+            "  r: {cascade: {tiers: [tiny, mini], confidence: learned, reference: large}}",
+            "routes.r.cascade.reference: the reference 'large' of a learned cascade",
+        ),
+        (
+            "  r: {cascade: {tiers: [tiny, mini], confidence: learned, target: {certainty: 0.9}}}",
+            "routes.r.cascade.target: expected exactly one of max_quality_loss",
+        ),
+        (
+            "  r: {cascade: {tiers: [tiny, mini], confidence: learned, bundle: 'b#sha256:1'}}",
+            "routes.r.cascade.bundle: expected a folder made by `frugal train`",
+        ),
+        (
+            "  r: {cascade: {tiers: [tiny, mini], audit: {judge: x}}}",
+            "routes.r.cascade.audit.judge: no model is named 'x'",
+        ),
+        (
+            "  r: {cascade: {tiers: [tiny, mini], confidence: learned},"
+            " rules: [{when: {tag: x}, tiers: [tiny, large]}]}",
+            "routes.r.rules[0].tiers[1]: 'large' is no tier of this learned cascade",
+        ),
         (
             "  r: {model: tiny, rules: [{when: {tag: x}, model: y}]}",
             "routes.r.rules[0].model: no model",

@@ -1,0 +1,1 @@
+"""Learning from outcomes: what the command line and the running gateway ask of the router."""

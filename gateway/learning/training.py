@@ -1,0 +1,251 @@
+"""What `frugal train` does: outcomes in, a bundle out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.learning.errors import LearningError
+from gateway.learning.vectors import with_vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from policies.schema import Policy, Route
+    from router.costs import Price
+    from router.learn_table import LearnTable
+    from router.targets import Target
+
+_MOST_WHOLE = 8
+_DEFAULT_LOSS = 0.02
+_UNKNOWN_PRICE = 1.0
+
+Advance = Callable[[str, float], None]
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call to learn, as the command line was given it."""
+
+    outcomes: tuple[Path, ...]
+    split: str | None = None
+    policy: Path | None = None
+    route: str | None = None
+    tiers: tuple[str, ...] = ()
+    reference: str | None = None
+    max_quality_loss: float | None = None
+    certainty: float = 0.95
+    max_usd_per_1k: float | None = None
+    usd_per_quality_point: float | None = None
+    prices: Path | None = None
+    embedder: str | None = None
+    seed: int = 0
+
+
+def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str, Any]:
+    """Learn a bundle and write it; return its manifest's `about`, with its `id`.
+
+    Raises LearningError, or an error of the router's, for what cannot be learnt from.
+    """
+    from router.bundled import certificate_of, save_learnt
+    from router.learn_table import LearnTable
+    from router.targets import QualityLoss
+    from router.train import Task, train
+
+    policy, route_name, route = _policy_of(asked)
+    named = asked.tiers or (route.tiers if route else ())
+    advance("reading outcomes", 0.0)
+    table = LearnTable.from_outcomes(
+        list(asked.outcomes), models=named or None, split=asked.split, replies=True
+    )
+    prices = _prices(asked, policy, table, warn)
+    tiers = named or _by_cost(table, prices)
+    reference = asked.reference or (route and route.cascade and route.cascade.reference_model)
+    reference = reference or _best(table)
+    target = _target(asked, route)
+    table, embedder_version = with_vectors(table, asked.embedder, advance)
+    task = Task(tuple(tiers), reference, target, prices, route_name, seed=asked.seed)
+    trained = train(table, task, advance)
+    data = ", ".join(str(path) for path in asked.outcomes)
+    certificate = None
+    if isinstance(target, QualityLoss) and trained.certified is not None:
+        mix = trained.operating.mix
+        rate = mix.rate if mix else 0.0
+        certificate = certificate_of(
+            target.floor, trained.certified, rate, data=data, route=route_name
+        )
+    about = {
+        "route": route_name,
+        "reference": reference,
+        "embedder": asked.embedder,
+        "embedder_version": embedder_version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "frugal": version("frugal-gateway"),
+        "data": data,
+        "path": list(trained.path),
+        "counts": dict(trained.counts),
+        "seed": asked.seed,
+    }
+    identity = save_learnt(out, trained.learnt, trained.operating, certificate, about)
+    return _manifest(out) | {"id": identity}
+
+
+def _manifest(out: Path) -> dict[str, Any]:
+    from router.bundle import load_bundle
+
+    return dict(load_bundle(out).about)
+
+
+def _policy_of(asked: Asked) -> tuple[Policy | None, str | None, Route | None]:
+    if asked.policy is None:
+        return None, asked.route, None
+    from policies.loader import PolicyError, load_policy
+
+    try:
+        policy = load_policy(asked.policy, os.environ)
+    except (PolicyError, OSError) as exc:
+        raise LearningError(str(exc)) from exc
+    cascades = [name for name, route in policy.routes.items() if route.cascade is not None]
+    name = asked.route or (cascades[0] if len(cascades) == 1 else None)
+    if name is None or name not in policy.routes:
+        known = ", ".join(cascades) or "none"
+        raise LearningError(f"--route: expected a route with a cascade, one of: {known}")
+    return policy, name, policy.routes[name]
+
+
+def _target(asked: Asked, route: Route | None) -> Target:
+    from router.guarantee import Floor
+    from router.targets import PriceOfQuality, QualityLoss, Spend
+
+    own = route.cascade.target if route and route.cascade else None
+    loss, certainty = asked.max_quality_loss, asked.certainty
+    usd, point = asked.max_usd_per_1k, asked.usd_per_quality_point
+    if loss is None and usd is None and point is None and own is not None:
+        loss, certainty = own.max_quality_loss, own.certainty
+        usd = None if own.max_usd_per_1k is None else float(own.max_usd_per_1k)
+        point = None if own.usd_per_quality_point is None else float(own.usd_per_quality_point)
+    named = [value for value in (loss, usd, point) if value is not None]
+    if len(named) > 1:
+        raise LearningError(
+            "expected one target, found several: choose --max-quality-loss, --max-usd-per-1k or "
+            "--usd-per-quality-point"
+        )
+    if named and not 0 < named[0] < float("inf"):
+        raise LearningError(f"expected a target above 0, found {named[0]:g}")
+    if usd is not None:
+        return Spend(usd)
+    if point is not None:
+        return PriceOfQuality(point)
+    try:
+        return QualityLoss(Floor(_DEFAULT_LOSS if loss is None else loss, certainty))
+    except ValueError as exc:
+        raise LearningError(str(exc)) from exc
+
+
+def _prices(asked: Asked, policy: Policy | None, table: LearnTable, warn: Warn) -> dict[str, Price]:
+    """Return a price for every model: as told, by the policy, as logged, or the same for all."""
+    from router.costs import Price
+
+    told = _told_prices(asked.prices) if asked.prices else {}
+    listed = _policy_prices(policy, table.models) if policy else {}
+    today = datetime.now(UTC).date()
+    found: dict[str, Price] = {}
+    unknown = []
+    for place, name in enumerate(table.models):
+        price = told.get(name) or listed.get(name) or _logged_price(table, place, today)
+        if price is None:
+            unknown.append(name)
+            price = Price(_UNKNOWN_PRICE, _UNKNOWN_PRICE, today)
+        found[name] = price
+    if unknown:
+        some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
+        warn(
+            f"no price is known of {some}: $1 per million tokens is assumed, so costs are "
+            "relative at best; give --prices FILE or --policy FILE"
+        )
+    return found
+
+
+def _told_prices(path: Path) -> dict[str, Price]:
+    from router.costs import CostError, Price
+
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        told = told.get("models_usd_per_1M", told)
+        today = datetime.now(UTC).date()
+        return {
+            name: Price(float(each["input"]), float(each["output"]), today)
+            for name, each in told.items()
+            if isinstance(each, dict) and "input" in each and "output" in each
+        }
+    except (OSError, ValueError, TypeError, AttributeError, CostError) as exc:
+        raise LearningError(
+            f'{path}: expected JSON {{"model": {{"input": 0.15, "output": 0.60}}}}: {exc}'
+        ) from exc
+
+
+def _policy_prices(policy: Policy, names: tuple[str, ...]) -> Mapping[str, Price]:
+    from gateway.money.prices import resolve_prices
+    from router.costs import Price
+
+    now = datetime.now(UTC)
+    book = resolve_prices(policy, now)
+    found = {}
+    for name in names:
+        if name in policy.models:
+            price = book.for_model(name)
+            million = Decimal(1_000_000)
+            found[name] = Price(
+                float(price.input * million), float(price.output * million), now.date()
+            )
+    return found
+
+
+def _logged_price(table: LearnTable, place: int, today: date) -> Price | None:
+    """Return one price for all tokens, from what was paid; None where nothing was logged."""
+    import numpy as np
+
+    from router.costs import Price
+
+    tokens = table.prompt_tokens[:, place] + table.completion_tokens[:, place]
+    known = ~np.isnan(table.cost_usd[:, place]) & ~np.isnan(tokens)
+    if not known.any() or tokens[known].sum() <= 0:
+        return None
+    rate = float(table.cost_usd[known, place].sum() / tokens[known].sum() * 1e6)
+    return Price(rate, rate, today)
+
+
+def _by_cost(table: LearnTable, prices: Mapping[str, Price]) -> tuple[str, ...]:
+    import numpy as np
+
+    def usd(place: int) -> float:
+        price = prices[table.models[place]]
+        read, written = (
+            np.nan_to_num(np.nanmean(column[:, place]))
+            if np.isfinite(column[:, place]).any()
+            else 1
+            for column in (table.prompt_tokens, table.completion_tokens)
+        )
+        return float(read * price.input + written * price.output)
+
+    return tuple(table.models[place] for place in sorted(range(len(table.models)), key=usd))
+
+
+def _best(table: LearnTable) -> str:
+    means = [_mean(column) for column in table.score.T]
+    return table.models[means.index(max(means))]
+
+
+def _mean(column: NDArray[np.float64]) -> float:
+    """Return the mean of what is known, 0 where nothing is."""
+    known = column[column == column]
+    return float(known.mean()) if len(known) else 0.0

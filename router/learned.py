@@ -1,0 +1,104 @@
+"""The router of a route with `confidence: learned`: rules first, then a course."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from policies.cascade import Confidence
+from policies.rules import RequestFacts, first_match
+from policies.schema import Route
+from router.cascade import CascadePlan, lineup
+from router.cold import ColdCourses
+from router.confidence import LogprobScorer
+from router.course import Course, CoursePlan
+from router.eligibility import Able
+from router.query import Query, query_of
+from router.types import Capabilities, Features, Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Judges nothing: a single tier's answer goes out live.
+_UNASKED = LogprobScorer(Confidence())
+
+
+class Courses(Protocol):
+    """Begins the course of a request: what was learnt, or the rules of the cold start."""
+
+    @property
+    def wants_vector(self) -> bool:
+        """Return whether the query is to come with its vector, if that can be had."""
+        ...
+
+    @property
+    def embedder(self) -> str:
+        """Return the version of the embedder whose vectors it understands; empty for none."""
+        ...
+
+    def begin(self, query: Query, able: Sequence[str]) -> Course:
+        """Begin the course of one request that these models are able to serve, two at least."""
+        ...
+
+
+class LearnedRouter:
+    """Chooses who may be asked by rules and capabilities; the course chooses among them."""
+
+    def __init__(
+        self, route: Route, capabilities: Mapping[str, Capabilities], courses: Courses
+    ) -> None:
+        self._route = route
+        self._able = Able(capabilities)
+        self.courses = courses
+
+    @property
+    def wants_vector(self) -> bool:
+        """Return whether `start` is to find `features.known_vector` computed."""
+        return self.courses.wants_vector
+
+    def start(self, facts: RequestFacts, features: Features | None = None) -> Plan:
+        """Begin a request: the first rule that matches may narrow whom the course may ask."""
+        route = self._route
+        rule = first_match(route.rules, facts) if route.rules else None
+        named = () if rule is None else (rule.model,) if rule.model else rule.tiers or ()
+        able, unable = self._able.split(named or route.tiers, facts)
+        fallback, others = self._able.split(route.fallback, facts)
+        skipped = tuple(dict.fromkeys((*unable, *others)))
+        if len(able) < 2:
+            return CascadePlan(lineup(able, fallback), skipped, _UNASKED)
+        query = query_of(
+            features.messages if features is not None else (),
+            vector=self._vector(features),
+            input_tokens=facts.input_tokens,
+            max_tokens=facts.max_tokens,
+            has_tools=facts.has_tools,
+            has_images=facts.has_images,
+            json_schema=facts.json_schema,
+        )
+        barred = frozenset(route.tiers) - frozenset(able)
+        course = self.courses.begin(query, able)
+        return CoursePlan(course, barred=barred, fallback=fallback, skipped=skipped)
+
+    def _vector(self, features: Features | None) -> NDArray[np.float32] | None:
+        """Return the vector where it is of the embedder that the course was learnt with."""
+        if features is None or features.embedder != self.courses.embedder:
+            return None
+        return features.known_vector
+
+
+def build_learned(route: Route, capabilities: Mapping[str, Capabilities]) -> LearnedRouter:
+    """Build the router of a learned cascade: by its bundle, else by the rules of the cold start.
+
+    Raises RouterError for a bundle that cannot be used, or was made for something else.
+    """
+    cascade = route.cascade
+    assert cascade is not None, "only a cascade is learned"
+    if cascade.bundle_path is not None:
+        from router.learnt_build import learnt_courses
+
+        return LearnedRouter(route, capabilities, learnt_courses(cascade))
+    has_floor = cascade.target is not None and cascade.target.max_quality_loss is not None
+    share = cascade.audit.share if cascade.audit else 0.0
+    courses = ColdCourses(cascade.reference_model, floor=has_floor, share=share)
+    return LearnedRouter(route, capabilities, courses)

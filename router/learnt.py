@@ -1,0 +1,261 @@
+"""What a learned cascade knows, and the course of a request by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from random import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from router.beliefs import Beliefs
+from router.correctness import AnswerScorer
+from router.costs import CostModel, Price
+from router.course import Judged, Step
+from router.drafts import DraftRead, read_draft
+from router.guarantee import Floor
+from router.quality.model import QualityModel
+from router.query import Query
+from router.reading import Question, read_question
+from router.reply import Reply
+from router.state import State
+from router.targets import Mix
+from router.types import Draft, RouterError, TokenStats
+from router.value import STOP, ValueModel, known_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_MOST_WHY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """Every learnt part of one route. `values` has one model an objective."""
+
+    quality: QualityModel
+    costs: CostModel
+    scorer: AnswerScorer
+    beliefs: Beliefs
+    values: Mapping[str, ValueModel]
+    prices: Mapping[str, Price]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return the models of the line-up, in the order of the route's tiers."""
+        return next(iter(self.values.values())).lineup.models
+
+    def to_state(self) -> State:
+        """Return what is kept on disk."""
+        parts = {
+            "quality": self.quality.to_state(),
+            "costs": self.costs.to_state(),
+            "scorer": self.scorer.to_state(),
+            "beliefs": self.beliefs.to_state(),
+        }
+        parts |= {f"value-{name}": value.to_state() for name, value in self.values.items()}
+        prices = {
+            name: {**asdict(price), "as_of": price.as_of.isoformat()}
+            for name, price in self.prices.items()
+        }
+        return State(values={"objectives": sorted(self.values), "prices": prices}, parts=parts)
+
+    @classmethod
+    def from_state(cls, state: State) -> Learnt:
+        """Make it again. Raises RouterError for parts that are missing or do not fit together."""
+        names = state.values.get("objectives")
+        if not isinstance(names, list) or not names:
+            raise RouterError("bundle: expected at least one objective; train it again")
+
+        def part(name: str) -> State:
+            if name not in state.parts:
+                raise RouterError(f"bundle: its part {name!r} is missing; train it again")
+            return state.parts[name]
+
+        learnt = cls(
+            QualityModel.from_state(part("quality")),
+            CostModel.from_state(part("costs")),
+            AnswerScorer.from_state(part("scorer")),
+            Beliefs.from_state(part("beliefs")),
+            {str(name): ValueModel.from_state(part(f"value-{name}")) for name in names},
+            _prices(state.values.get("prices")),
+        )
+        for known in (
+            learnt.quality.names,
+            learnt.costs.models,
+            learnt.scorer.models,
+            learnt.prices,
+        ):
+            if tuple(known) != learnt.models:
+                raise RouterError("bundle: its parts know different models; train it again")
+        return learnt
+
+
+def _prices(kept: object) -> dict[str, Price]:
+    if not isinstance(kept, dict):
+        raise RouterError("bundle: its prices are missing; train it again")
+    try:
+        return {
+            str(name): Price(**{**price, "as_of": date.fromisoformat(price["as_of"])})
+            for name, price in kept.items()
+        }
+    except (TypeError, KeyError, ValueError) as exc:
+        raise RouterError(f"bundle: a price cannot be read: {exc!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Operating:
+    """How a route runs: by which objective, at which exchange rate.
+
+    `mix` is None where a floor was asked for and nothing could be certified: the
+    reference answers.
+    """
+
+    objective: str
+    mix: Mix | None
+    floor: Floor | None = None
+
+
+class LearntCourses:
+    """Begins courses by what was learnt, at one operating point."""
+
+    def __init__(
+        self,
+        learnt: Learnt,
+        operating: Operating,
+        *,
+        route: str | None = None,
+        chance: Callable[[], float] = random,
+        rate: Callable[[], float] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        embedder: str = "",
+        spent: Callable[[float], None] | None = None,
+    ) -> None:
+        self._learnt = learnt
+        self._value = learnt.values[operating.objective]
+        self._operating = operating
+        self._route = route
+        self._chance = chance
+        self._rate = rate
+        self.embedder = embedder
+        self.spent = spent
+        self._prices = {**learnt.prices, **(prices or {})}
+
+    @property
+    def wants_vector(self) -> bool:
+        """Return whether the estimates were learnt with an embedder's vectors."""
+        return self._learnt.quality.full is not None
+
+    def begin(self, query: Query, able: Sequence[str]) -> LearntCourse:
+        """Begin the course of one request."""
+        first = self._learnt.quality.estimate((query,)).quality
+        usd = self._learnt.costs.estimate((query,), self._prices).usd
+        return LearntCourse(self._learnt, self._value, query, first, usd, self._now(), self._route)
+
+    def _now(self) -> float | None:
+        if self._operating.mix is None:
+            return None
+        return self._rate() if self._rate else self._operating.mix.of(self._chance())
+
+
+class LearntCourse:
+    """The course of one request.
+
+    `first` and `usd` are [1, K]; without a `rate` the reference answers.
+    """
+
+    __slots__ = ("_first", "_learnt", "_places", "_query", "_question", "_rate", "_read", "_route",
+                 "_usd", "_value")  # fmt: skip
+
+    needs_stats = True
+    watches = False
+
+    def __init__(
+        self,
+        learnt: Learnt,
+        value: ValueModel,
+        query: Query,
+        first: Floats,
+        usd: Floats,
+        rate: float | None,
+        route: str | None,
+    ) -> None:
+        self._learnt = learnt
+        self._value = value
+        self._query = query
+        self._first = first
+        self._usd = usd
+        self._rate = rate
+        self._route = route
+        self._places = {name: place for place, name in enumerate(learnt.models)}
+        self._question: Question | None = None
+        self._read: dict[str, DraftRead] = {}
+
+    def watch(self, stats: TokenStats) -> bool:
+        """Let every draft come to its end."""
+        return True
+
+    def is_judged(self, model: str) -> bool:
+        """Return whether this model's draft is held and judged, or goes out live."""
+        return self._rate is not None and self._places[model] in self._value.lineup.judged
+
+    def judge(self, draft: Draft, earlier: Sequence[Judged]) -> Sequence[Judged]:
+        """Judge a draft, and the earlier ones anew beside it."""
+        self._question = self._question or read_question(self._query.text)
+        self._read[draft.model] = read_draft(
+            self._question, Reply.of_draft(draft), self._places[draft.model], draft.model
+        )
+        drafts = [*(judged.draft for judged in earlier), draft]
+        told = [each for each in drafts if each.model in self._read]
+        found = self._learnt.scorer.judge(
+            [self._read[each.model] for each in told], self._first[0], self._route
+        )
+        by_model = {each.model: judged for each, judged in zip(told, found, strict=True)}
+        return [
+            Judged(each, by_model[each.model].quality, _told(by_model[each.model].why))
+            if each.model in by_model
+            else earlier[place]
+            for place, each in enumerate(drafts)
+        ]
+
+    def step(self, drafts: Sequence[Judged], barred: frozenset[str]) -> Step | None:
+        """Stop, or call whom it pays most to call."""
+        reference = self._value.lineup.models[self._value.lineup.reference]
+        if self._rate is None and reference not in barred:
+            return Step(reference, reason="not certified")
+        usable = sorted(
+            (self._places[each.draft.model], place)
+            for place, each in enumerate(drafts)
+            if not each.useless
+        )
+        calls = tuple(model for model, _ in usable)
+        quality = np.array([[drafts[place].quality or 0.0 for _, place in usable]])
+        usd = self._usd.copy()
+        usd[0, [self._places[name] for name in barred if name in self._places]] = np.inf
+        known, best = known_of(calls, self._first, quality, usd, self._learnt.beliefs, self._value)
+        chosen = self._value.choose(known, self._rate or self._value.rates[0])
+        step = int(chosen.step[0])
+        if step == STOP:
+            if not calls:
+                return None
+            return Step(None, dict(usable)[int(best[0])], _why_stop(known.worth, chosen.worth))
+        gain = float(chosen.worth[0, step]) - (float(known.worth[0]) if calls else 0.0)
+        if not np.isfinite(gain):
+            return None
+        name = self._learnt.models[step]
+        return Step(name, reason=f"{name} is worth {gain:+.3f}, its price taken off")
+
+
+def _told(why: Sequence[tuple[str, float, float]]) -> str:
+    return ", ".join(f"{name} {weight:+.2f}" for name, weight, _ in why[:_MOST_WHY])
+
+
+def _why_stop(now: Floats, worth: Any) -> str:
+    most = float(np.max(worth))
+    if not np.isfinite(most):
+        return "nobody else to ask"
+    return f"no call is worth its price ({most - float(now[0]):+.3f})"

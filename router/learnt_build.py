@@ -1,0 +1,68 @@
+"""From a bundle on disk to courses, for the policy that names it."""
+
+from __future__ import annotations
+
+from policies.cascade import Cascade, Target
+from router.bundled import Bundled, load_learnt
+from router.guarantee import Floor
+from router.learnt import LearntCourses, Operating
+from router.targets import Mix, Pacer, PriceOfQuality, Spend, rate_of_price
+from router.types import RouterError
+
+
+def learnt_courses(cascade: Cascade) -> LearntCourses:
+    """Read a cascade's bundle, and set it to run as the policy asks.
+
+    A floor is as good as its certificate: without one that says at least as much as the
+    policy asks for, the reference answers. Raises RouterError for a bundle that cannot be
+    read, or was trained for other tiers.
+    """
+    assert cascade.bundle_path is not None, "only a cascade with a bundle comes here"
+    bundled = load_learnt(cascade.bundle_path, pinned=cascade.bundle_id)
+    tiers, trained = list(cascade.tiers), list(bundled.learnt.models)
+    reference = bundled.about.get("reference")
+    if sorted(tiers) != sorted(trained) or reference != cascade.reference_model:
+        raise RouterError(
+            f"the bundle was trained for the tiers {', '.join(trained)} with reference "
+            f"{reference}, the route has {', '.join(tiers)} with {cascade.reference_model}; "
+            "train it for this route"
+        )
+    operating, pacer = operating_of(cascade.target, bundled)
+    return LearntCourses(
+        bundled.learnt,
+        operating,
+        rate=None if pacer is None else lambda: pacer.rate,
+        spent=None if pacer is None else pacer.spent,
+        embedder=str(bundled.about.get("embedder_version") or ""),
+    )
+
+
+def operating_of(target: Target | None, bundled: Bundled) -> tuple[Operating, Pacer | None]:
+    """Return how the bundle runs under a policy's target, and what paces its spending."""
+    if target is None:
+        return bundled.operating, None
+    quality = bundled.learnt.values["quality"]
+    if target.usd_per_quality_point is not None:
+        rate = rate_of_price(PriceOfQuality(float(target.usd_per_quality_point)), quality)
+        return Operating("quality", Mix(rate, rate)), None
+    if target.max_usd_per_1k is not None:
+        spend = Spend(float(target.max_usd_per_1k))
+        kept = bundled.operating
+        start = (
+            kept.mix.rate if kept.objective == "quality" and kept.mix else _middle(quality.rates)
+        )
+        pacer = Pacer(spend, start, (quality.rates[0], quality.rates[-1]))
+        return Operating("quality", Mix(start, start)), pacer
+    assert target.max_quality_loss is not None, "a target names one of the three"
+    floor = Floor(target.max_quality_loss, target.certainty)
+    certificate = bundled.certificate
+    holds = (
+        certificate is not None
+        and certificate.max_loss <= floor.max_loss
+        and certificate.certainty >= floor.certainty
+    )
+    return Operating("floor", bundled.operating.mix if holds else None, floor), None
+
+
+def _middle(rates: tuple[float, ...]) -> float:
+    return rates[len(rates) // 2]

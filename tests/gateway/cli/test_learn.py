@@ -1,0 +1,181 @@
+"""From outcomes to a bundle to a gateway that runs it, as an operator would."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.main import app
+from tests.support.gateway_app import serving
+from tests.support.policies import two_tiers
+from tests.support.replies import Says
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.sums import write_outcomes, write_prices
+
+BEST = Says("41 + 1 = 42\n#### 42", tokens=(11, 4), name="large-up")
+
+
+def frugal(*arguments):
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("learn")
+    write_outcomes(place / "train.jsonl", 400, seed=1)
+    write_outcomes(place / "later.jsonl", 150, seed=2)
+    write_prices(place / "prices.json")
+    made = frugal(
+        "train", "--outcomes", place / "train.jsonl", "--out", place / "bundle",
+        "--tiers", "small,large", "--prices", place / "prices.json", "--embedder", "none",
+        "--max-quality-loss", "0.1", "--json",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    return place
+
+
+def test_bundle_says_what_it_is_and_what_was_certified(place):
+    about = json.loads((place / "bundle" / "manifest.json").read_text())["about"]
+
+    assert about["models"] == ["small", "large"]
+    assert about["reference"] == "large"
+    certificate = about["certificate"]
+    assert certificate["bound"] <= certificate["max_loss"] == 0.1
+    assert certificate["count"] >= 59
+    assert certificate["labeller"] == "exact"
+    assert "train.jsonl" in certificate["data"]
+
+
+def test_evaluation_shows_the_floor_held_at_lower_cost(place):
+    found = frugal(
+        "evaluate", "--bundle", place / "bundle", "--outcomes", place / "later.jsonl", "--json"
+    )
+
+    rows = {row["way"]: row for row in json.loads(found.stdout)["rows"]}
+    own = rows["as it is set"]
+    assert own["loss"] <= 0.1
+    assert own["usd_per_1k"] < rows["always large"]["usd_per_1k"]
+    assert own["quality"]["mean"] > rows["always small"]["quality"]["mean"]
+
+
+def test_prompts_and_replies_are_foretold(place, tmp_path):
+    right = {"query_id": "a", "prompt": "What is 300 + 41?", "model": "small",
+             "response": "300 + 41 = 341\n#### 341"}  # fmt: skip
+    wrong = right | {"query_id": "b", "response": "300 + 41 = 351\n#### 351"}
+    bare = {"query_id": "c", "prompt": "What is 2 + 3?"}
+    empty = {"query_id": "d", "prompt": ""}
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(map(json.dumps, (right, wrong, bare, empty))))
+
+    found = frugal(
+        "predict", "--bundle", place / "bundle", "--input", source,
+        "--output", tmp_path / "out.jsonl", "--rate", "0.1",
+    )  # fmt: skip
+
+    assert found.exit_code == 0, found.output
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    told = {(row["query_id"], row["model"]): row for row in rows}
+    assert len(told) == 8
+    assert told["a", "small"]["predicted_quality"] > told["b", "small"]["predicted_quality"] + 0.3
+    assert told["c", "small"]["quality_after"] is None
+    assert told["c", "large"]["predicted_cost"] > told["c", "small"]["predicted_cost"] > 0
+    assert told["d", "small"]["spread"] > 0
+    assert told["b", "small"]["decisions"]["0.1"]["first"] in ("small", "large")
+
+
+def test_certificate_is_made_anew_on_later_outcomes(place):
+    found = frugal(
+        "certify", "--bundle", place / "bundle", "--outcomes", place / "later.jsonl",
+        "--look", "2", "--no-write", "--json",
+    )  # fmt: skip
+
+    certificate = json.loads(found.stdout)["certificate"]
+    assert certificate is None or certificate["look"] == 2
+
+
+def test_too_few_outcomes_certify_nothing_and_say_so(place, tmp_path):
+    few = write_outcomes(tmp_path / "few.jsonl", 20, seed=3)
+
+    found = frugal("certify", "--bundle", place / "bundle", "--outcomes", few, "--no-write")
+
+    assert found.exit_code == 1
+    assert "the reference answers" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tiers", "small,nobody"), "nobody"),
+        (("--max-quality-loss", "0.1", "--max-usd-per-1k", "1"), "expected one target"),
+        (("--max-quality-loss", "1.5"), "between 0 and 1"),
+        (("--tiers", "small"), "two tiers at least"),
+        (("--policy", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_learnt_is_said_in_a_line(place, tmp_path, arguments, message):
+    found = frugal(
+        "train", "--outcomes", place / "later.jsonl", "--out", tmp_path / "b",
+        "--embedder", "none", *arguments,
+    )  # fmt: skip
+
+    assert found.exit_code == 2
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_ten_rows_teach_nothing(tmp_path):
+    table = write_outcomes(tmp_path / "ten.jsonl", 5)
+
+    found = frugal(
+        "train", "--outcomes", table, "--out", tmp_path / "b", "--embedder", "none",
+        "--tiers", "small,large",
+    )  # fmt: skip
+
+    assert found.exit_code == 2
+    assert "cold start" in found.stderr
+
+
+def learned(small, large, place, **cascade):
+    told = {"confidence": "learned", "bundle": str(place / "bundle"), **cascade}
+    return two_tiers(small.url, large.url, cascade=told)
+
+
+def ask(question):
+    return [{"role": "user", "content": f"Case 7 of 9: what is {question}?"}]
+
+
+async def test_gateway_serves_what_the_bundle_trusts_and_escalates_what_it_does_not(
+    place, tmp_path
+):
+    right = Says("3 + 4 = 7\n#### 7", tokens=(10, 3), name="small-up")
+    wrong = Says("603 + 204 = 817\n#### 817", tokens=(10, 3), name="small-up")
+    async with (
+        ScriptedUpstream(lambda got: (wrong if b"603" in got.body else right)(got)) as small,
+        ScriptedUpstream(BEST) as large,
+        serving(learned(small, large, place), tmp_path) as gateway,
+    ):
+        easy = await gateway.chat(messages=ask("3 + 4"))
+        hard = await gateway.chat(messages=ask("603 + 204"))
+
+    assert easy.headers["x-frugal-model"] == "small"
+    assert easy.headers["x-frugal-path"].endswith(":accepted")
+    assert hard.headers["x-frugal-model"] == "large"
+    newest = gateway.books.entries()[-1]
+    (line, *_) = gateway.books.lines(newest["request_id"])
+    assert line["reason"]
+
+
+async def test_floor_tighter_than_the_certificate_is_answered_by_the_reference(place, tmp_path):
+    small_says = Says("3 + 4 = 7\n#### 7", tokens=(10, 3), name="small-up")
+    target = {"max_quality_loss": 0.001}
+    async with (
+        ScriptedUpstream(small_says) as small,
+        ScriptedUpstream(BEST) as large,
+        serving(learned(small, large, place, target=target), tmp_path) as gateway,
+    ):
+        response = await gateway.chat(messages=ask("3 + 4"))
+
+    assert response.headers["x-frugal-path"] == "large:served"
+    assert not small.requests

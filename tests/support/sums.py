@@ -1,0 +1,51 @@
+"""Outcomes of made-up models on sums: the small one errs on large numbers, and can be caught."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SMALL, LARGE = "small", "large"
+PRICES = {SMALL: {"input": 0.1, "output": 0.2}, LARGE: {"input": 5.0, "output": 10.0}}
+
+
+def outcomes(count: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield two rows a query: what the small and the large model replied, and its score."""
+    draw = random.Random(seed)
+    for number in range(count):
+        is_hard = draw.random() < 0.5
+        most = 900 if is_hard else 20
+        one, other = draw.randrange(1, most), draw.randrange(1, most)
+        right = one + other
+        slip = draw.random() < (0.7 if is_hard else 0.03)
+        said = {SMALL: right + draw.choice((-10, -1, 1, 10)) if slip else right, LARGE: right}
+        if draw.random() < 0.02:
+            said[LARGE] += 100
+        for model, answer in said.items():
+            yield {
+                "query_id": f"q{seed}-{number}",
+                "prompt": f"Case {number} of {seed}: what is {one} + {other}?",
+                "model": model,
+                # The small model shows its working, wrong where its answer is.
+                "response": f"{one} + {other} = {answer}\n#### {answer}",
+                "finish_reason": "stop",
+                "score": float(answer == right),
+                "prompt_tokens": 12,
+                "completion_tokens": 8,
+            }
+
+
+def write_outcomes(path: Path, count: int, *, seed: int = 0) -> Path:
+    """Write such a table as JSON lines, and return its path."""
+    lines = (json.dumps(row) for row in outcomes(count, seed=seed))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_prices(path: Path) -> Path:
+    """Write the prices that `frugal train` takes, and return their path."""
+    path.write_text(json.dumps(PRICES))
+    return path
