@@ -115,14 +115,15 @@ def cost_report(
     since_us = _since_us(since, moment)
     with reading(url) as connection:
         span = span_from(connection, since_us, is_file=not is_postgres(url))
-        groups = _by_model(connection, span) if by == "model" else _by(connection, by, span)
+        groups = tuple(_by_model(connection, span) if by == "model" else _by(connection, by, span))
         return Report(
             by,
-            tuple(groups),
+            groups,
             tuple(_background(connection, span)),
             tuple(_idle(connection, span, since_us, _micros(moment))),
             tuple(_measured(connection, span)),
-            _total(connection, span),
+            # A request may have several tags, and one other thing of each kind.
+            _total(connection, span) if by == "tag" else sum(groups, Group("total")),
         )
 
 

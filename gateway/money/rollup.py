@@ -29,7 +29,7 @@ OWN = "own"
 """The spool of a SQLite ledger's own sums."""
 RETENTION = "retention"
 """The row that says since when all lines are kept."""
-_ADDED_AT_ONCE = 500
+_ADDED_AT_ONCE = 4000
 _DELETED_AT_ONCE = 200
 
 
