@@ -48,6 +48,7 @@ from gateway.wire import Part, Provider
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
 from policies.schema import Policy
+from router.learned import LearnedRouter
 from router.types import Router
 
 _LEAST_WORTH = 1e-6  # dollars: even a free answer takes a call and its time
@@ -116,6 +117,11 @@ class Pipeline:
         self._rates: dict[str, tuple[float, float]] = {}
         self._fresh: dict[int, Freshness] = {}
         self._renewals: set[asyncio.Task[None]] = set()
+        self._paced = {
+            name: router.spent
+            for name, router in parts.routers.items()
+            if isinstance(router, LearnedRouter) and router.spent is not None
+        }
         self._ledger = parts.ledger
         self._admission = parts.admission
         self._shedding = parts.shedding
@@ -272,6 +278,13 @@ class Pipeline:
         finally:
             if entry.permit is not None:
                 entry.permit.close(tokens=record.usage.total, nano_usd=record.cost_nano_usd)
+            if self._paced:
+                self._pace(entry.route_name, record.cost_nano_usd)
+
+    def _pace(self, route: str, nano_usd: int) -> None:
+        """Tell a route that is to keep to a budget what a request of it has cost."""
+        if (spent := self._paced.get(route)) is not None:
+            spent(nano_usd / 1e9)
 
     async def _once(self, entry: Entry) -> AsyncGenerator[Part, None]:
         """Answer what may be a repetition: with what the first one got, or as the first one."""

@@ -81,6 +81,7 @@ class ColdCourses:
 
     wants_vector = False
     embedder = ""
+    spent = None
 
     def begin(self, query: Query, able: Sequence[str]) -> ColdCourse:
         """Begin the course of one request; of those under a floor, draft only `share`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from policies.cascade import Confidence
@@ -37,6 +37,11 @@ class Courses(Protocol):
         """Return the version of the embedder whose vectors it understands; empty for none."""
         ...
 
+    @property
+    def spent(self) -> Callable[[float], None] | None:
+        """Return what wants to hear the dollars of each request; None where nothing does."""
+        ...
+
     def begin(self, query: Query, able: Sequence[str]) -> Course:
         """Begin the course of one request that these models are able to serve, two at least."""
         ...
@@ -56,6 +61,11 @@ class LearnedRouter:
     def wants_vector(self) -> bool:
         """Return whether `start` is to find `features.known_vector` computed."""
         return self.courses.wants_vector
+
+    @property
+    def spent(self) -> Callable[[float], None] | None:
+        """Return what wants to hear the dollars of each request, to pace them; else None."""
+        return self.courses.spent
 
     def start(self, facts: RequestFacts, features: Features | None = None) -> Plan:
         """Begin a request: the first rule that matches may narrow whom the course may ask."""

@@ -63,7 +63,8 @@ class Task:
     """What is to be learnt: the route's tiers in their order, and what it is to achieve.
 
     `reference` is the model that quality is measured against. A floor's certificate is
-    made on `held_out` of the requests, which nothing else sees.
+    made on `held_out` of the requests, which nothing else sees. `without` names families
+    of a reply's features to leave out, for ablations.
     """
 
     tiers: tuple[str, ...]
@@ -74,6 +75,7 @@ class Task:
     held_out: float = 0.3
     depth: int = DEEPEST
     seed: int = 0
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse tasks that name the reference nowhere. Raises TrainingError."""
@@ -171,7 +173,14 @@ def _learn(table: LearnTable, task: Task, tell: Advance) -> tuple[Learnt, Record
         tell("confidence after generating", step / (2 * (FOLDS + 1)))
 
     scorer, held = fit_scorer(
-        drafts, table.score, first, _routes(table), fold, advance=count_fit, seed=task.seed
+        drafts,
+        table.score,
+        first,
+        _routes(table),
+        fold,
+        without=task.without,
+        advance=count_fit,
+        seed=task.seed,
     )
     lineup = _lineup(task, drafts, table)
     tell("decision", 0.0)

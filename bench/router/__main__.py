@@ -12,6 +12,8 @@ from importlib import import_module
 TABLES = {
     "pairs": "before generating: APGR of pairs of models, label budgets, ablations, baselines",
     "models": "before generating: AUROC and Brier of each model's estimated quality",
+    "pool": "the whole cascade over a pool of models: cost at a share of the best one's quality",
+    "guarantee": "how often a certified floor is broken, and how many reference calls it takes",
     "speed": "before generating: CPU to fit 50,000 outcomes, and to estimate one query",
 }
 """What there is, by the name of its module in this package."""

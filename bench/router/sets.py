@@ -45,10 +45,16 @@ def pair_table(data: Path, task: PairTask, *, vectors: bool = True) -> LearnTabl
 
 
 def outcomes(
-    data: Path, datasets: Sequence[str], models: Sequence[str] | None, *, vectors: bool = True
+    data: Path,
+    datasets: Sequence[str],
+    models: Sequence[str] | None,
+    *,
+    vectors: bool = True,
+    replies: bool = False,
 ) -> LearnTable:
     """Read datasets into one table, without the prompts that RouteLLM marks as contaminated."""
-    table = LearnTable.from_outcomes([data / name for name in datasets], models=models)
+    paths = [data / name for name in datasets]
+    table = LearnTable.from_outcomes(paths, models=models, replies=replies)
     dirty = {(name, query) for name in datasets for query in contaminated(data / name)}
     keys = zip(table.source, table.ids, strict=True)
     table = table.subset(np.array([key not in dirty for key in keys], dtype=bool))

@@ -179,3 +179,22 @@ async def test_floor_tighter_than_the_certificate_is_answered_by_the_reference(p
 
     assert response.headers["x-frugal-path"] == "large:served"
     assert not small.requests
+
+
+async def test_spending_is_paced_to_the_budget_of_the_policy(place, tmp_path):
+    """Every hard question wants the reference; the budget pays for some of them."""
+    wrong = Says("603 + 204 = 817\n#### 817", tokens=(1000, 1000), name="small-up")
+    best = Says("603 + 204 = 807\n#### 807", tokens=(1000, 1000), name="large-up")
+    # With these tokens a small draft costs $0.003 and the reference $0.03.
+    target = {"max_usd_per_1k": 10.0}
+    async with (
+        ScriptedUpstream(wrong) as small,
+        ScriptedUpstream(best) as large,
+        serving(learned(small, large, place, target=target), tmp_path) as gateway,
+    ):
+        for number in range(150):
+            await gateway.chat(messages=ask(f"60{number % 10} + {200 + number}"))
+
+    spent = [row["cost_nano_usd"] / 1e9 for row in gateway.books.entries()]
+    assert len(spent) == 150
+    assert sum(spent[75:]) / 75 == pytest.approx(0.010, rel=0.5)

@@ -1,0 +1,245 @@
+"""The whole cascade over a pool of models: what the best model's quality costs.
+
+    python -m bench.router pool --pool zeroeval --data ../shared/data
+
+Everything is learnt on train. The operating point is the cheapest one that keeps the asked
+share of the best single model's quality on train's cross-fitted records; it is then run on
+dev, once. Costs are of the replies as they were, at the folder's list prices. Intervals are
+95 %, by bootstrap over the dev queries; quality is paired with the best single model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bench.router.sets import ZEROEVAL, outcomes
+from router.costs import Price
+from router.drafts import Drafts
+from router.learn_table import LearnTable
+from router.targets import PriceOfQuality
+from router.train import MOST_HEARD, Task, Trained, complete_rows, records_at, train
+from router.value_fit import Records, simulate
+
+Floats = NDArray[np.float64]
+
+PRICED = date(2026, 11, 20)
+RATES = np.geomspace(0.003, 6.0, 60)
+_DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Models on datasets (None: all priced ones), and the shares of quality asked for."""
+
+    name: str
+    datasets: tuple[str, ...]
+    models: tuple[str, ...] | None
+    shares: tuple[float, ...]
+
+
+POOLS = {
+    pool.name: pool
+    for pool in (
+        Pool(
+            "zeroeval",
+            ZEROEVAL,
+            ("Meta-Llama-3.1-8B-Instruct", "Qwen2-7B-Instruct", "gpt-4o-mini-2024-07-18",
+             "Meta-Llama-3.1-70B-Instruct", "gpt-4o-2024-05-13", "claude-3-5-sonnet-20240620"),
+            (0.95, 0.98, 0.99, 1.0),
+        ),
+        Pool("mmlu-pro", ("mmlu_pro",), None, (0.95, 0.98, 0.99, 1.0)),
+        Pool(
+            "mmlu-pro-pair",
+            ("mmlu_pro",),
+            ("Meta-Llama-3_1-8B-Instruct", "gemini-1.5-pro-002"),
+            (0.95, 0.98, 0.99),
+        ),
+    )
+}  # fmt: skip
+
+
+def listed_prices(data: Path) -> dict[str, Price]:
+    """Return the folder's list prices."""
+    told = json.loads((data / "prices.json").read_text())["models_usd_per_1M"]
+    return {name: Price(each["input"], each["output"], PRICED) for name, each in told.items()}
+
+
+def pool_tables(
+    data: Path, pool: Pool, *, limit: int | None = None
+) -> tuple[LearnTable, LearnTable, dict[str, Price]]:
+    """Return train and dev, complete for the pool's priced models, cheapest model first."""
+    prices = listed_prices(data)
+    table = outcomes(data, pool.datasets, pool.models, replies=True)
+    known = [m for m in table.models if m in prices and _is_common(table, m)]
+    table = table.of_models(known)
+    table = table.subset(complete_rows(table))
+    usd = [_mean_usd(table, place, prices[name]) for place, name in enumerate(known)]
+    table = table.of_models([known[place] for place in np.argsort(usd)])
+    taught, asked = table.of_split("train"), table.of_split("dev")
+    if limit is not None and limit < len(taught):
+        taught = taught.subset(np.random.default_rng(0).permutation(len(taught))[:limit])
+    return taught, asked, prices
+
+
+def _is_common(table: LearnTable, model: str) -> bool:
+    return bool((~np.isnan(table.score[:, table.models.index(model)])).mean() > 0.97)
+
+
+def _mean_usd(table: LearnTable, place: int, price: Price) -> float:
+    read, written = table.prompt_tokens[:, place], table.completion_tokens[:, place]
+    return float(np.nanmean(read) * price.input + np.nanmean(written) * price.output)
+
+
+def learnt_on(taught: LearnTable, prices: dict[str, Price], without: tuple[str, ...]) -> Trained:
+    """Learn a cascade, its best single model the reference."""
+    best = taught.models[int(np.argmax(taught.score.mean(axis=0)))]
+    task = Task(taught.models, best, PriceOfQuality(0.01), prices, without=without)
+    with Progress(console=Console(stderr=True)) as progress:
+        bars = {}
+
+        def advance(what: str, share: float) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=1.0)
+            progress.update(bars[what], completed=share)
+
+        return train(taught, task, advance)
+
+
+def dev_records(trained: Trained, asked: LearnTable) -> Records:
+    """Return dev's records by the finished parts; replies of many models are not all read."""
+    judged = next(iter(trained.learnt.values.values())).lineup.judged
+    few = len(asked.models) <= MOST_HEARD
+    drafts = Drafts.read(
+        asked, shorten=lambda row, model, text: len(text) if few or model in judged else 0
+    )
+    return records_at(trained.learnt, asked, drafts)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of answering, on train and on dev: quality and dollars a request."""
+
+    name: str
+    on_train: tuple[Floats, Floats]
+    on_dev: tuple[Floats, Floats]
+
+
+def ways_of(trained: Trained, known: Records, asked: Records) -> dict[str, list[Way]]:
+    """Return each kind of router's operating points, the dear ones first."""
+    value, beliefs = trained.learnt.values["quality"], trained.learnt.beliefs
+    cascades = []
+    for rate in RATES:
+        runs = [simulate(value, beliefs, records, float(rate)) for records in (known, asked)]
+        cascades.append(
+            Way(
+                f"rate {rate:.3g}",
+                (runs[0].quality(known), runs[0].usd),
+                (runs[1].quality(asked), runs[1].usd),
+            )
+        )
+    before = [
+        Way(f"rate {rate:.3g}", _routed(known, float(rate)), _routed(asked, float(rate)))
+        for rate in RATES
+    ]
+    singles = [
+        Way(name, (known.score[:, m], known.paid[:, m]), (asked.score[:, m], asked.paid[:, m]))
+        for m, name in enumerate(known.lineup.models)
+    ]
+    return {
+        "cascade (ours)": cascades,
+        "routed before generating (ours)": before,
+        "one model": singles,
+        "best there is": [Way("oracle", _oracle(known), _oracle(asked))],
+    }
+
+
+def _routed(records: Records, rate: float) -> tuple[Floats, Floats]:
+    price = rate * records.usd / records.usd[:, records.lineup.reference].mean()
+    chosen = np.argmax(records.first - price, axis=1)
+    rows = np.arange(len(records))
+    return records.score[rows, chosen], records.paid[rows, chosen]
+
+
+def _oracle(records: Records) -> tuple[Floats, Floats]:
+    rows = np.arange(len(records))
+    chosen = np.argmax(records.score - 1e-6 * records.paid / records.paid.max(), axis=1)
+    return records.score[rows, chosen], records.paid[rows, chosen]
+
+
+def cheapest(ways: Sequence[Way], quality: float) -> Way | None:
+    """Return the way that costs least on train among those that reach this quality there."""
+    enough = [way for way in ways if way.on_train[0].mean() >= quality]
+    return min(enough, key=lambda way: float(way.on_train[1].mean())) if enough else None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table. Returns the exit status."""
+    arguments = _arguments(argv)
+    pool = POOLS[arguments.pool]
+    taught, asked_table, prices = pool_tables(arguments.data, pool, limit=arguments.limit)
+    without = tuple(arguments.without.split(",")) if arguments.without else ()
+    trained = learnt_on(taught, prices, without)
+    known, asked = trained.records, dev_records(trained, asked_table)
+    best = known.lineup.reference
+    lineup = known.lineup
+    print(
+        f"pool {pool.name}: {len(known)} train, {len(asked)} dev queries, {len(lineup.models)} "
+        f"models; best single: {lineup.models[best]} "
+        f"({asked.score[:, best].mean():.1%} on dev, ${1000 * asked.paid[:, best].mean():.3f}/1k)"
+        f"; judged: {', '.join(lineup.models[m] for m in sorted(lineup.judged))}"
+        + (f"; without {', '.join(without)}" if without else "")
+    )
+    table = Table()
+    for name in ("way", "asked", "point", "quality on dev / best single's", "cost / best single's"):
+        table.add_column(name)
+    draw = np.random.default_rng(1).integers(0, len(asked), (_DRAWS, len(asked)))
+    for name, ways in ways_of(trained, known, asked).items():
+        for share in pool.shares:
+            way = cheapest(ways, share * float(known.score[:, best].mean()))
+            if way is not None:
+                table.add_row(name, f"{share:.0%}", way.name, *_shown(way, asked, best, draw))
+    Console(width=150).print(table)
+    return 0
+
+
+def _shown(way: Way, asked: Records, best: int, draw: NDArray[np.int64]) -> tuple[str, str]:
+    quality, usd = way.on_dev
+    return (
+        _ratio(quality, asked.score[:, best], draw),
+        _ratio(usd, asked.paid[:, best], draw),
+    )
+
+
+def _ratio(over: Floats, under: Floats, draw: NDArray[np.int64]) -> str:
+    found = over[draw].mean(axis=1) / under[draw].mean(axis=1)
+    low, high = np.quantile(found, (0.025, 0.975))
+    return f"{over.mean() / under.mean():.3f} \\[{low:.3f}, {high:.3f}]"
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.router pool", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the outcomes")
+    parser.add_argument("--pool", choices=sorted(POOLS), default="zeroeval")
+    parser.add_argument("--limit", type=int, help="learn from at most so many queries")
+    parser.add_argument(
+        "--without", default="", help="families of reply features to leave out: examples,maths,…"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
