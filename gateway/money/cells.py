@@ -27,7 +27,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from gateway.money.records import GATEWAY
+from gateway.money.records import GATEWAY, INTERRUPTED
 from gateway.money.schema import BUCKETS, attempt, entry, rollup, rollup_arm, rollup_call
 
 HOUR_US = 3_600_000_000
@@ -43,6 +43,7 @@ def entry_cells(where: ColumnElement[bool]) -> Select[Any]:
     """Sum up the chosen entries as rows of `rollup`."""
     is_hit = entry.c.cache.in_(HITS)
     saved = entry.c.saved_nano_usd
+    unsure = entry.c.upper_nano_usd - entry.c.cost_nano_usd
     was_rejected = (
         select(attempt.c.seq)
         .where(attempt.c.request_id == entry.c.request_id, _is_rejected())
@@ -58,6 +59,7 @@ def entry_cells(where: ColumnElement[bool]) -> Select[Any]:
         _count(is_hit).label("cache_hits"),
         _count(was_rejected).label("escalations"),
         sum_of(entry.c.estimated).label("estimated"),
+        sum_of(case((entry.c.error == INTERRUPTED, unsure), else_=0)).label("unsure_nano_usd"),
     )
     keys = (hour(), *(entry.c[name] for name in ("tenant", "key", "route", "model", "tags")))
     return select(*keys, *sums).where(where).group_by(*keys)

@@ -22,6 +22,8 @@ State = Literal["settled", "abandoned", "failed", "open"]
 Purpose = Literal["serve", "audit", "control", "judge", "verify", "hedge"]
 GATEWAY = "gateway"
 """The payer of work that no tenant asked for."""
+INTERRUPTED = "interrupted"
+"""The outcome of a call, and the error of a request, whose process died."""
 
 
 class EntryRecord(Struct, frozen=True, gc=False):

@@ -23,11 +23,8 @@ import msgspec
 from gateway.money.errors import LedgerError
 from gateway.money.intents import SUFFIX, Intent
 from gateway.money.own_account import on_own_account
-from gateway.money.records import AttemptRecord, EntryRecord
+from gateway.money.records import INTERRUPTED, AttemptRecord, EntryRecord
 from gateway.money.usage import Usage, total_usage
-
-INTERRUPTED = "interrupted"
-"""The outcome of a call, and the error of a request, whose process died."""
 
 LOOK_EVERY_S = 10.0
 """How often to look for what other processes left when they died."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -201,20 +202,23 @@ async def test_two_processes_share_a_purse_and_add_up_what_each_ledger_knows(pai
     assert sum(isinstance(result, Taken) for result in results) == 78
 
 
-async def test_what_a_dead_process_held_is_swept_and_what_it_spent_stays(pair, server):
+async def test_what_a_dead_process_held_counts_as_spent_and_its_rooms_are_free(pair, server):
     first, second = pair
     claim = Claim((), (ROOM,), ((PURSE, 500),))
     await take(first, claim)
     await take(first, Claim((), (ROOM,), ((PURSE, 300),)))
     first.settle(Claim((), (ROOM,), ((PURSE, 300),)), tokens=0, nano_usd=300)
+    await _heard(first)
     meanwhile = await take(second, claim)
     server.say("ZREM", "{frugal}:limits:processes", first.name)
     after = await take(second, claim)
-    more = await take(second, Claim((), (), ((PURSE, 300),)))
+    fits = [await take(second, Claim((), (ROOM,), ((PURSE, 100),))) for _ in range(3)]
 
     assert isinstance(meanwhile, Refused)
-    assert isinstance(after, Taken)
-    assert isinstance(more, Refused)
+    assert meanwhile.wait_s is None
+    assert isinstance(after, Refused)
+    assert after.wait_s == math.inf
+    assert [type(each) for each in fits] == [Taken, Taken, Refused]
 
 
 async def test_a_process_that_was_taken_for_dead_says_again_what_it_holds(pair, server):
@@ -225,6 +229,7 @@ async def test_a_process_that_was_taken_for_dead_says_again_what_it_holds(pair, 
     assert isinstance(await take(first, Claim((), (ROOM,), ((PURSE, 10),))), Taken)
     refused = await take(second, claim)
     first.settle(claim, tokens=0, nano_usd=50)
+    await _heard(first)
     granted = await take(second, claim)
 
     assert isinstance(refused, Refused)
@@ -286,25 +291,25 @@ async def test_in_postgresql_two_ledgers_add_up(database):
     assert isinstance(refused, Refused)
 
 
-async def test_what_a_dead_process_held_in_postgresql_is_swept_and_what_it_spent_stays(database):
+async def test_what_a_dead_process_held_in_postgresql_counts_as_spent(database):
     url = database.new_database()
-    claim = Claim((), (), ((PURSE, 500),))
-    small = Claim((), (), ((PURSE, 300),))
-    async with in_postgres(url) as first, in_postgres(url) as second:
-        await take(first, claim)
-        await take(first, small)
-        first.settle(small, tokens=0, nano_usd=300)
-        await take(first, Claim((), (), ((PURSE, 0),)))
-        meanwhile = await take(second, claim)
-        _say(
-            database,
-            url,
-            f"UPDATE budget_process SET alive_until_us = 0 WHERE name = '{first.name}'",
-        )
+    claim, small = (Claim((), (), ((PURSE, amount),)) for amount in (500, 300))
+    async with in_postgres(url) as second:
+        async with in_postgres(url) as first:
+            await take(first, claim)
+            await take(first, small)
+            first.settle(small, tokens=0, nano_usd=300)
+            await take(first, Claim((), (), ((PURSE, 0),)))
+            meanwhile = await take(second, claim)
+        _say(database, url, "UPDATE budget_process SET alive_until_us = 0")
         after = await take(second, claim)
-        more = await take(second, small)
+        async with in_postgres(url) as again:  # its ledger tells of it, too, and it counts once
+            fits = [await take(again, Claim((), (), ((PURSE, 200),)), spent=800) for _ in "ab"]
 
-    assert [type(each) for each in (meanwhile, after, more)] == [Refused, Taken, Refused]
+    assert isinstance(meanwhile, Refused)
+    assert isinstance(after, Refused)
+    assert (meanwhile.wait_s, after.wait_s) == (None, math.inf)
+    assert [type(each) for each in fits] == [Taken, Refused]
 
 
 async def test_what_a_process_spent_and_could_not_tell_is_made_up_for_by_the_ledger(database):
@@ -390,6 +395,11 @@ async def test_the_dead_of_long_ago_are_swept_and_their_spending_stays(database)
     assert parts[0] == ("one/", 600)
     assert [name for name, _ in parts] == ["one/", store.name]
     assert isinstance(refused, Refused)
+
+
+async def _heard(store):
+    """Return once what was settled has arrived: what is asked now comes after it."""
+    await take(store, Claim(((TOKENS, 0),)))
 
 
 async def _or_away(store, claim):

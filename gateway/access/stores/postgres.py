@@ -3,7 +3,8 @@
 What a process holds and has spent of a budget is a row of its own, which it
 always writes as a whole: to write it again, or not to know whether it was
 written, does no harm. Whatever is asked while one transaction is under way
-shares the next. What a process holds counts while it is alive.
+shares the next. What a process held when it died counts as spent: its calls may
+be billed for as much.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ _LONGEST_REST_S = 5.0
 _AT_ONCE = 256
 
 _LOCK = "SELECT id FROM budget WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
-_OTHERS = """
-SELECT part.budget_id, sum(part.spent_nano_usd)::bigint,
-       coalesce(sum(part.held_nano_usd) FILTER (WHERE alive.name IS NOT NULL), 0)::bigint
+_PARTS = """
 FROM budget_part part
 LEFT JOIN budget_process alive ON alive.name = part.process
      AND alive.alive_until_us > extract(epoch FROM clock_timestamp()) * 1e6
+"""
+_OTHERS = f"""
+SELECT part.budget_id,
+       sum(spent_nano_usd + CASE WHEN alive.name IS NULL THEN held_nano_usd ELSE 0 END)::bigint,
+       coalesce(sum(held_nano_usd) FILTER (WHERE alive.name IS NOT NULL), 0)::bigint
+{_PARTS}
 WHERE part.budget_id = ANY(%s) AND part.process <> %s
 GROUP BY part.budget_id
 """
@@ -54,11 +59,15 @@ SET held_nano_usd = excluded.held_nano_usd, spent_nano_usd = excluded.spent_nano
 """
 _OPEN = "INSERT INTO budget (id, account, ends_at_us) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 # What the ledger has and no process of it has told: spent before budgets, or before a crash.
-_MAKE_UP = """
+_TOLD = """
+coalesce(sum(spent_nano_usd + CASE WHEN alive.name IS NULL AND process <> %(me)s
+                              THEN held_nano_usd ELSE 0 END), 0)
+"""
+_MAKE_UP = f"""
 INSERT INTO budget_part (budget_id, process, held_nano_usd, spent_nano_usd)
-SELECT %(id)s, %(ledger)s || '/', 0, %(spent)s - coalesce(sum(spent_nano_usd), 0)
-FROM budget_part WHERE budget_id = %(id)s AND starts_with(process, %(ledger)s || '/')
-HAVING coalesce(sum(spent_nano_usd), 0) < %(spent)s
+SELECT %(id)s, %(ledger)s || '/', 0, %(spent)s - {_TOLD}
+{_PARTS} WHERE budget_id = %(id)s AND starts_with(process, %(ledger)s || '/')
+HAVING {_TOLD} < %(spent)s
 ON CONFLICT (budget_id, process) DO UPDATE
 SET spent_nano_usd = budget_part.spent_nano_usd + excluded.spent_nano_usd
 """
@@ -75,7 +84,7 @@ _SWEEP = (
         WHERE dead.name = part.process
           AND dead.alive_until_us < (extract(epoch FROM clock_timestamp()) - 86400) * 1e6
         RETURNING part.budget_id, regexp_replace(part.process, '[^/]*$', '') AS ledger,
-                  part.spent_nano_usd
+                  part.spent_nano_usd + part.held_nano_usd AS spent_nano_usd
     )
     INSERT INTO budget_part (budget_id, process, held_nano_usd, spent_nano_usd)
     SELECT budget_id, ledger, 0, sum(spent_nano_usd) FROM gone GROUP BY budget_id, ledger
@@ -312,7 +321,7 @@ class PostgresLimits:
             await connection.execute(_OPEN, [purse.id, purse.account, ends_at])
             await connection.execute(_LOCK, [[purse.id]])
             said = await self._say(connection, [purse.id])
-            told = {"id": purse.id, "ledger": self._ledger, "spent": nano_usd}
+            told = {"id": purse.id, "ledger": self._ledger, "me": self.name, "spent": nano_usd}
             await connection.execute(_MAKE_UP, told)
         for each, what in said:
             each.told = what

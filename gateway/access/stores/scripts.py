@@ -6,8 +6,9 @@ the moment its bucket is full. A room is a hash: how many each process has
 inside. A purse is a hash, by the first letter of its fields: `L` what a ledger
 had at first, `S` and `E` what a process has spent since (earlier, and since it
 last came back), `H` what it holds for requests under way, `G` under which
-generation of `L` it counts. What a process holds counts while it is alive;
-the hold of one that died is swept by whoever comes next. All moments are those
+generation of `L` it counts. What a process has inside counts while it is alive,
+and is swept by whoever comes next. What it held of a purse when it died counts
+as spent, since its calls may be billed for as much. All moments are those
 of Redis itself.
 """
 
@@ -42,7 +43,7 @@ local function live_ones(now)
   return found
 end
 
-local function totals(key, live)
+local function totals(key, live, is_money)
   local spent, held = 0, 0
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
@@ -52,6 +53,11 @@ local function totals(key, live)
         held = held + tonumber(all[i + 1])
       else
         redis.call('HDEL', key, all[i])
+        if is_money then
+          -- Under its name, so that it takes it back if it was taken for dead.
+          add(key, 'E' .. string.sub(all[i], 2), all[i + 1])
+          spent = spent + tonumber(all[i + 1])
+        end
       end
     elseif kind ~= 'G' then
       spent = spent + tonumber(all[i + 1])
@@ -90,7 +96,7 @@ local over, known = {}, {}
 local live = live_ones(now)
 for i, purse in ipairs(a.purses) do
   local amount, most, is_hard = purse[1], purse[2], purse[3]
-  local spent, held = totals(KEYS[purses_at + i], live)
+  local spent, held = totals(KEYS[purses_at + i], live, true)
   known[i] = spent
   if spent + held + amount > most then
     if is_hard then
@@ -101,7 +107,7 @@ for i, purse in ipairs(a.purses) do
   end
 end
 for i, size in ipairs(a.rooms) do
-  local _, inside = totals(KEYS[rooms_at + i], live)
+  local _, inside = totals(KEYS[rooms_at + i], live, false)
   if inside >= size then
     return cmsgpack.pack({'room', i - 1, -1, ahead})
   end
