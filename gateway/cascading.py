@@ -13,6 +13,7 @@ from gateway.access.ceiling import REASON as MAX_USD
 from gateway.access.ceiling import ModestPlan
 from gateway.entry import Attempt, Entry
 from gateway.errors import (
+    CeilingTooLow,
     GatewayError,
     InvalidRequest,
     LedgerUnavailable,
@@ -233,7 +234,7 @@ def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:
     if not entry.tried and entry.skipped:
         if all(skip.reason == MAX_USD for skip in entry.skipped):
             message = f"{exc}; send a smaller max_tokens, or a larger x-frugal-max-usd"
-            return InvalidRequest(message, code="max_usd_exceeded", param="x-frugal-max-usd")
+            return CeilingTooLow(message, param="x-frugal-max-usd")
         is_too_long = any(skip.reason in ("context", "max_output") for skip in entry.skipped)
         return InvalidRequest(
             str(exc), code="context_length_exceeded" if is_too_long else "unsupported"

@@ -2,6 +2,7 @@
 
 GatewayError                       status, type, code
 ├ InvalidRequest        400        ├ Unauthenticated        401
+│ └ CeilingTooLow       400  no model is within x-frugal-max-usd
 ├ Forbidden             403        ├ UnknownModel           404
 ├ NotFound              404        ├ MethodNotAllowed       405
 ├ PayloadTooLarge       413        ├ LedgerUnavailable      503
@@ -70,6 +71,13 @@ class InvalidRequest(GatewayError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class CeilingTooLow(InvalidRequest):
+    """Whatever could serve may cost more than the request is ready to pay."""
+
+    is_refusal = True
+    default_code = "max_usd_exceeded"
 
 
 class Unauthenticated(GatewayError):
@@ -162,6 +170,7 @@ class Overloaded(GatewayError):
     """The gateway lags behind, and takes no requests of this priority just now."""
 
     status = 503
+    is_refusal = True
     default_code = "overloaded"
 
 

@@ -144,6 +144,15 @@ async def test_a_purse_never_gives_more_than_it_has_and_says_whether_waiting_hel
     assert isinstance(small, Taken)
 
 
+async def test_what_was_spent_before_is_told_of_each_purse(store):
+    claim = Claim((), (ROOM,), ((PURSE, 100),))
+    first = await take(store, claim, spent=400)
+    store.settle(claim, tokens=0, nano_usd=70)
+    second = await take(store, claim)
+
+    assert [first.spent, second.spent] == [(400,), (470,)]
+
+
 async def test_a_soft_purse_gives_and_says_that_it_is_over(store):
     soft = replace(PURSE, hard=False, at_limit="warn")
     results = [await take(store, Claim((), (), ((soft, 600),))) for _ in range(2)]

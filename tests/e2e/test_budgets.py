@@ -268,8 +268,10 @@ async def test_a_ceiling_below_every_tier_is_a_clear_400(served, cascaded, upstr
     async with served({}, **cascaded) as gateway:
         refused = await gateway.chat("a", max_tokens=1000, frugal={"max_usd": 0.0005})
         leads = await gateway.chat("a", max_tokens=1000)
+        counted = (await gateway.admin.get("/admin/refusals")).json()["data"]
 
     error = refused.json()["error"]
+    assert [(each["code"], each["requests"]) for each in counted] == [("max_usd_exceeded", 1)]
     assert refused.status_code == 400
     assert (error["code"], error["param"]) == ("max_usd_exceeded", "x-frugal-max-usd")
     assert "smaller max_tokens" in error["message"]

@@ -187,7 +187,7 @@ class PostgresLimits:
         """Take rates and rooms, too; else give the money back."""
         rest = self._memory.take_now(Claim(claim.paces, claim.rooms))
         if isinstance(rest, Taken):
-            return Taken(rest.levels, taken.over)
+            return Taken(rest.levels, taken.over, spent=taken.spent)
         release(self._shares, claim, 0)
         self._bell.set()
         return rest

@@ -55,9 +55,11 @@ def decide(
     if unknown:
         return Unseeded(tuple(unknown))
     over: list[Purse] = []
+    known: list[int] = []
     for purse, amount in claim.purses:
         share, others = shares[purse.id], totals.get(purse.id, _NONE)
         spent = others.spent + share.spent
+        known.append(spent)
         if spent + others.held + share.held + amount <= purse.nano_usd:
             continue
         if purse.hard:
@@ -66,7 +68,7 @@ def decide(
         over.append(purse)
     for purse, amount in claim.purses:
         shares[purse.id].held += amount
-    return Taken((), tuple(over))
+    return Taken((), tuple(over), spent=tuple(known))
 
 
 def release(shares: Mapping[str, Share], claim: Claim, nano_usd: int) -> None:

@@ -64,8 +64,10 @@ async def test_over_the_wire_health_is_never_shed(tmp_path):
                 shed = await gateway.chat()
                 if shed.status_code == 503:
                     break
+            counted = (await gateway.admin.get("/admin/refusals")).json()["data"]
             health = [(await gateway.client.get(f"/health/{each}")) for each in ("live", "ready")]
 
     assert shed.json()["error"]["code"] == "overloaded"
     assert shed.headers["retry-after"] == "1"
+    assert [(each["code"], each["requests"]) for each in counted] == [("overloaded", 1)]
     assert [each.status_code for each in health] == [200, 200]
