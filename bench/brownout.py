@@ -1,11 +1,14 @@
 """A brown-out of one of two deployments: what the clients still get, and what it costs upstream.
 
     python -m bench.brownout --rate 50 --seconds 20
+    python -m bench.brownout --rate 10 --healthy 0.25 --seconds 60    # on a busy machine
 
 One of two deployments fails 30 % of its calls and takes ten times as long for
 all of them. Requests come at a steady rate, whether answered or not. A good
 answer is whole and begins within five times the healthy latency. Each line is
 a policy: with nothing, with retries, and with all that the policy can name.
+`healthy` is how many answers were good just before: well below 100 %, the machine
+was too busy, and the line says nothing of the policy.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from typing import Any
 
 import httpx
 
-from bench.processes import KEY, gateway
+from bench.processes import KEY, free_port, gateway
 
-_HEALTHY_S = 0.05
 _SLOWDOWN = 10
 _FAILURES = 0.3
-_GOOD_S = 5 * _HEALTHY_S
+_GOOD = 5
+"""Of the healthy latency."""
+_HEDGE_AFTER = 3
+_WARM_S = 3.0
 _RETRIES = {"attempts": 2, "budget": 0.1, "per_second": 1}
 _POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "by weight alone": ("weight", {}),
@@ -40,7 +45,7 @@ _POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "retries": _RETRIES,
             "breaker": {"failures": 0.5},
-            "hedge": {"after": "150ms", "budget": 0.05},
+            "hedge": {"budget": 0.05},
         },
     ),
 }
@@ -52,6 +57,7 @@ class Deployment:
     """An upstream that can be made ill; counts what it was asked."""
 
     dice: random.Random
+    healthy_s: float
     is_ill: bool = False
     calls: int = 0
 
@@ -67,7 +73,7 @@ class Deployment:
 
     async def _answer(self, writer: asyncio.StreamWriter, *, stream: bool) -> None:
         self.calls += 1
-        await asyncio.sleep(_HEALTHY_S * (_SLOWDOWN if self.is_ill else 1))
+        await asyncio.sleep(self.healthy_s * (_SLOWDOWN if self.is_ill else 1))
         if self.is_ill and self.dice.random() < _FAILURES:
             writer.write(b"HTTP/1.1 500 Ill\r\ncontent-length: 2\r\n\r\n{}")
         elif stream:
@@ -126,6 +132,7 @@ _WHOLE, _STREAM = _reply()
 class Seen:
     """What the clients got."""
 
+    good_s: float
     sent: int = 0
     whole: int = 0
     good: int = 0
@@ -152,20 +159,22 @@ async def _ask(client: httpx.AsyncClient, number: int, seen: Seen) -> None:
         "messages": [{"role": "user", "content": f"Question {number}"}],
     }
     seen.sent += 1
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        async for piece in response.aiter_text():
-            first = first or loop.time() - began
-            text += piece
+    try:
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            async for piece in response.aiter_text():
+                first = first or loop.time() - began
+                text += piece
+    except httpx.HTTPError:
+        return  # an answer that did not come
     seen.statuses[response.status_code] += 1
     if response.status_code == 200 and '"error"' not in text and first is not None:
         seen.whole += 1
-        seen.good += first <= _GOOD_S
+        seen.good += first <= seen.good_s
         seen.firsts.append(first)
 
 
-async def _load(port: int, rate: float, seconds: float, start: int) -> Seen:
+async def _load(port: int, rate: float, seconds: float, seen: Seen, start: int) -> Seen:
     """Send requests at a steady rate and wait for the last of them."""
-    seen = Seen()
     loop = asyncio.get_running_loop()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
     async with (
@@ -186,9 +195,11 @@ async def _load(port: int, rate: float, seconds: float, start: int) -> Seen:
 
 
 @asynccontextmanager
-async def _deployments(seed: int) -> AsyncIterator[tuple[list[Deployment], list[str]]]:
+async def _deployments(
+    seed: int, healthy_s: float
+) -> AsyncIterator[tuple[list[Deployment], list[str]]]:
     """Yield two upstreams and their addresses."""
-    both = [Deployment(random.Random(seed)), Deployment(random.Random(seed + 1))]
+    both = [Deployment(random.Random(seed + at), healthy_s) for at in range(2)]
     async with AsyncExitStack() as stack:
         urls = []
         for deployment in both:
@@ -218,21 +229,33 @@ def _policy(urls: list[str], balance: str, route: dict[str, Any], folder: Path) 
 
 async def _measure(name: str, arguments: argparse.Namespace) -> None:
     balance, route = _POLICIES[name]
+    healthy_s = arguments.healthy
+    if "hedge" in route:
+        after = f"{_HEDGE_AFTER * healthy_s * 1000:g}ms"
+        route = route | {"hedge": {**route["hedge"], "after": after}}
+
+    async def some(seconds: float, start: int) -> Seen:
+        return await _load(port, arguments.rate, seconds, Seen(_GOOD * healthy_s), start)
+
     with tempfile.TemporaryDirectory(prefix="frugal-bench-") as folder:
-        async with _deployments(arguments.seed) as (both, urls):
+        async with _deployments(arguments.seed, healthy_s) as (both, urls):
             path = Path(folder) / "policy.yaml"
             path.write_text(_policy(urls, balance, route, Path(folder)))
-            served = gateway(path, arguments.port)
+            port = arguments.port or free_port()
+            served = gateway(path, port)
             await asyncio.to_thread(served.__enter__)
             try:
-                await _load(arguments.port, arguments.rate, 2.0, 0)
+                # The first requests import and connect; those after them tell what health is.
+                await some(_WARM_S, 0)
+                before = await some(_WARM_S, 500_000)
                 both[0].is_ill = True
-                before = sum(each.calls for each in both)
-                seen = await _load(arguments.port, arguments.rate, arguments.seconds, 1_000_000)
-                calls = sum(each.calls for each in both) - before
+                asked = sum(each.calls for each in both)
+                seen = await some(arguments.seconds, 1_000_000)
+                calls = sum(each.calls for each in both) - asked
             finally:
                 await asyncio.to_thread(served.__exit__, None, None, None)
-    print(f"{name:24}  {seen.line(calls)}", flush=True)
+    healthy = before.good / before.sent
+    print(f"{name:24}  {seen.line(calls)}  healthy {healthy:6.1%}", flush=True)
 
 
 def main() -> int:
@@ -240,12 +263,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--port", type=int, default=8230)
+    parser.add_argument("--healthy", type=float, default=0.05, help="latency in seconds")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     print(
         f"{arguments.rate:g} requests/s for {arguments.seconds:g} s, half of them streams; healthy "
-        f"{_HEALTHY_S * 1000:g} ms; one of two: {_FAILURES:.0%} errors, {_SLOWDOWN}x latency"
+        f"{arguments.healthy * 1000:g} ms; one of two: {_FAILURES:.0%} errors, {_SLOWDOWN}x latency"
     )
     for name in _POLICIES:
         asyncio.run(_measure(name, arguments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 KEY = "sk-bench-0123456789"
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 180.0
+_STOPPED_WITHIN_S = 60.0
 
 
 @contextmanager
@@ -42,7 +44,11 @@ def running(command: Sequence[str], *, ready: str | None = None) -> Iterator[int
         yield process.pid
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=_STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
@@ -52,6 +58,19 @@ def gateway(policy: Path, port: int) -> Iterator[int]:
         frugal_command(policy, port), ready=f"http://127.0.0.1:{port}/health/ready"
     ) as pid:
         yield pid
+
+
+def free_port() -> int:
+    """Return a port of loopback on which nobody listens, nor on the one above it."""
+    while True:
+        with socket.socket() as lower, socket.socket() as upper:
+            lower.bind(("127.0.0.1", 0))
+            port: int = lower.getsockname()[1]
+            try:
+                upper.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def frugal_command(policy: Path, port: int, *more: str) -> list[str]:
@@ -71,10 +90,12 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
         try:
             with opener.open(url, timeout=2):
                 return
-        except urllib.error.HTTPError:
-            return
+        except urllib.error.HTTPError as exc:
+            if exc.code != 503:  # it answers, and does not say that it is not ready
+                return
         except OSError:
-            time.sleep(0.05)
+            pass
+        time.sleep(0.05)
     raise SystemExit(f"{url} did not answer within {_READY_WITHIN_S:.0f} s")
 
 
