@@ -13,10 +13,12 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from gateway.access.keys import Caller
 from gateway.departure import ClientGone, Watch
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
 from gateway.pipeline import Pipeline
@@ -30,7 +32,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
+"""A whole answer: its status, its headers and its body."""
 
+OPENED = "frugal.opened"
+"""The scope extension by which our own server hands over what it has opened already."""
 CHAT_PATHS = frozenset(("/v1/chat/completions", "/chat/completions"))
 _JSON = (b"content-type", b"application/json")
 _SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
@@ -38,6 +44,39 @@ _SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control
 _DONE = b"data: [DONE]\n\n"
 _KEEPALIVE = b": keep-alive\n\n"
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Opened:
+    """A request that was read and admitted, or why it was not."""
+
+    request_id: str
+    request: ChatRequest | None = None
+    reply: Reply | None = None
+    error: Exception | None = None
+
+    @property
+    def is_immediate(self) -> bool:
+        """Return whether `answer` waits for nothing but the ledger."""
+        return self.reply is not None and self.reply.is_immediate
+
+    def get(self) -> tuple[ChatRequest, Reply]:
+        """Return the request and its reply. Raises why there are none."""
+        if self.error is not None:
+            raise self.error
+        assert self.request is not None, "it has not failed"
+        assert self.reply is not None, "it has not failed"
+        return self.request, self.reply
+
+    async def answer(self) -> Answer:
+        """Return an instant answer, or the error in its place, once its entry is durable."""
+        try:
+            return await _instant(*self.get())
+        except GatewayError as exc:
+            return _error(exc, self.request_id)
+        except Exception:
+            _log.exception("request %s failed", self.request_id)
+            return _error(GatewayError("the gateway failed; see its log"), self.request_id)
 
 
 class Edge:
@@ -63,18 +102,42 @@ class Edge:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        request_id = self._new_id()
         if scope["path"] in CHAT_PATHS:
-            await self._chat(scope, receive, send, request_id)
+            opened: Opened | None = (scope.get("extensions") or {}).get(OPENED)
+            if opened is None:
+                opened = await self._open(scope, receive)
+            await self._chat(scope, receive, send, opened)
         else:
-            await self._rest(scope, receive, _with_request_id(send, request_id))
+            await self._rest(scope, receive, _with_request_id(send, self._new_id()))
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def open_now(self, scope: Scope, raw: bytes) -> Opened:
+        """Open a chat completion whose body has been read already."""
+        opened = Opened(self._new_id())
         pipeline = self._pipeline()
         try:
-            request, reply = await _opened(pipeline, scope, receive, request_id)
+            headers, caller = _known(pipeline, scope)
+            _admit(opened, pipeline, headers, caller, raw)
+        except Exception as exc:
+            _close(opened, pipeline, exc)
+        return opened
+
+    async def _open(self, scope: Scope, receive: Receive) -> Opened:
+        opened = Opened(self._new_id())
+        pipeline = self._pipeline()
+        try:
+            headers, caller = _known(pipeline, scope)
+            raw = await _read_body(receive, pipeline.policy.server.max_body)
+            _admit(opened, pipeline, headers, caller, raw)
+        except Exception as exc:
+            _close(opened, pipeline, exc)
+        return opened
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send, opened: Opened) -> None:
+        request_id = opened.request_id
+        try:
+            request, reply = opened.get()
             if reply.is_instant:
-                await _instant(request, reply, send)
+                await _send(send, *await opened.answer())
                 return
             answer = _stream if request.stream else _whole
             with Watch(scope, receive, reply):
@@ -88,20 +151,8 @@ class Edge:
             await send_error(send, GatewayError("the gateway failed; see its log"), request_id)
 
 
-async def _opened(
-    pipeline: Pipeline, scope: Scope, receive: Receive, request_id: str
-) -> tuple[ChatRequest, Reply]:
-    try:
-        return await _open(pipeline, scope, receive, request_id)
-    except GatewayError as exc:
-        if exc.is_refusal:
-            pipeline.refusals.count(exc.code or exc.type)
-        raise
-
-
-async def _open(
-    pipeline: Pipeline, scope: Scope, receive: Receive, request_id: str
-) -> tuple[ChatRequest, Reply]:
+def _known(pipeline: Pipeline, scope: Scope) -> tuple[RawHeaders, Caller]:
+    """Return a request's headers and who is asking, before its body is looked at."""
     if scope["method"] != "POST":
         raise MethodNotAllowed(f"expected POST, found {scope['method']}")
     headers: RawHeaders = dict(scope["headers"])
@@ -109,25 +160,33 @@ async def _open(
     caller = pipeline.keys.identify(
         headers.get(b"authorization"), client[0] if client else None, headers.get(b"host", b"")
     )
-    raw = await _read_body(receive, headers, pipeline.policy.server.max_body)
-    request = parse_chat(raw, headers, request_id)
-    return request, pipeline.open(request, caller)
-
-
-async def _read_body(receive: Receive, headers: RawHeaders, limit: int) -> bytes:
+    limit = pipeline.policy.server.max_body
     if int(headers.get(b"content-length", b"0")) > limit:
         raise _too_large(limit)
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise InvalidRequest("expected an uncompressed body; leave out content-encoding")
+    return headers, caller
+
+
+def _admit(
+    opened: Opened, pipeline: Pipeline, headers: RawHeaders, caller: Caller, raw: bytes
+) -> None:
+    if len(raw) > pipeline.policy.server.max_body:
+        raise _too_large(pipeline.policy.server.max_body)
+    opened.request = parse_chat(raw, headers, opened.request_id)
+    opened.reply = pipeline.open(opened.request, caller)
+
+
+def _close(opened: Opened, pipeline: Pipeline, exc: Exception) -> None:
+    opened.error = exc
+    if isinstance(exc, GatewayError) and exc.is_refusal:
+        pipeline.refusals.count(exc.code or exc.type)
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
     message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-    chunks, size = [body], len(body)
+    chunks: list[bytes] = [message.get("body", b"")]
+    size = len(chunks[0])
     while message.get("more_body", False):
         message = await receive()
         chunks.append(message.get("body", b""))
@@ -136,33 +195,32 @@ async def _read_body(receive: Receive, headers: RawHeaders, limit: int) -> bytes
             raise _too_large(limit)
     if message["type"] == "http.disconnect":
         raise ClientGone
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body may hold {limit} bytes; send less")
 
 
-async def _instant(request: ChatRequest, reply: Reply, send: Send) -> None:
-    """Send an answer that is all there, in one write."""
+async def _instant(request: ChatRequest, reply: Reply) -> Answer:
+    """Return an answer that is all there."""
     parts = await reply.replay()
-    if request.stream:
-        last = reply.cost_event() + _DONE if request.include_cost else _DONE
-        body = b"".join([*[part.data for part in parts], last])
-        await _send(send, 200, [*_SSE, *reply.headers(cost=False)], body)
-    else:
-        await _send_json(send, parts[0].data, reply)
+    if not request.stream:
+        return _json(parts[0].data, reply)
+    last = reply.cost_event() + _DONE if request.include_cost else _DONE
+    body = b"".join([*[part.data for part in parts], last])
+    return 200, [*_SSE, *reply.headers(cost=False)], body
 
 
-async def _send_json(send: Send, body: bytes, reply: Reply) -> None:
+def _json(body: bytes, reply: Reply) -> Answer:
     headers = [_JSON, (b"content-length", b"%d" % len(body)), *reply.headers(cost=True)]
-    await _send(send, 200, headers, body)
+    return 200, headers, body
 
 
 async def _whole(request: ChatRequest, reply: Reply, send: Send) -> None:
     body = b"".join([part.data async for part in reply.parts()])
     # The parts have ended, so the entry is durable: now the answer may leave.
-    await _send_json(send, body, reply)
+    await _send(send, *_json(body, reply))
 
 
 async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
@@ -215,6 +273,10 @@ async def _kept_alive(
 
 async def send_error(send: Send, exc: GatewayError, request_id: str) -> None:
     """Send one OpenAI-shaped error."""
+    await _send(send, *_error(exc, request_id))
+
+
+def _error(exc: GatewayError, request_id: str) -> Answer:
     body = msgspec.json.encode(exc.body())
     headers = [_JSON, (b"content-length", b"%d" % len(body)),
                (b"x-request-id", request_id.encode())]  # fmt: skip
@@ -225,7 +287,7 @@ async def send_error(send: Send, exc: GatewayError, request_id: str) -> None:
         headers.append((b"allow", b"POST"))
     if exc.status == 413:
         headers.append((b"connection", b"close"))
-    await _send(send, exc.status, headers, body)
+    return exc.status, headers, body
 
 
 def _with_request_id(send: Send, request_id: str) -> Send:

@@ -12,9 +12,12 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.departure import WHEN_GONE
+from gateway.edge import CHAT_PATHS, OPENED, Opened
 from gateway.errors import GatewayError, InvalidRequest
+from gateway.instant import Instant
 from policies.schema import Server
 
+_CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
 MAX_HEAD = 64 * 1024
 """Bytes of request line and headers that a client may send."""
 
@@ -51,6 +54,10 @@ class HttpProtocol(HttpToolsProtocol):
     A head must be complete `head_within_s` after its first byte, or after the
     connection, and a body `body_within_s` after its head. One timer a
     connection looks at that from time to time, so that a request costs none.
+
+    A chat completion that arrives whole is opened here, and answered here where
+    the answer is instant; all else is the application's. That is told what was
+    opened, so that nothing is done twice.
     """
 
     head_within_s: float = Server().head_within
@@ -59,11 +66,14 @@ class HttpProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = False
+    _open_now: Callable[[Any, bytes], Opened] | None = None
+    _held: list[bytes] | None = None
     _gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
         super().connection_made(transport)
+        self._open_now = getattr(self.app, "open_now", None)
         self._due = self.loop.time() + self.head_within_s
         self._look_in(self.head_within_s)
 
@@ -75,6 +85,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(HeadTooLarge(f"expected at most {MAX_HEAD} bytes of headers"))
                 return
         super().data_received(data)
+        if self._held is not None:
+            self._let_go()
 
     def on_message_begin(self) -> None:
         """Begin to count the bytes of a head."""
@@ -98,15 +110,75 @@ class HttpProtocol(HttpToolsProtocol):
             act()
 
     def on_headers_complete(self) -> None:
-        """Stop counting, and start the application."""
+        """Stop counting, and start the application, unless the answer may be instant."""
         self._is_in_head = False
         self._due = self.loop.time() + self.body_within_s
-        super().on_headers_complete()
+        if self._may_be_instant():
+            self._held = []
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held.append(body)
 
     def on_message_complete(self) -> None:
-        """Expect no more of this request."""
+        """Expect no more of this request; answer it here if that can be done at once."""
         self._due = math.inf
-        super().on_message_complete()
+        if self._held is None or self._open_now is None:
+            super().on_message_complete()
+            return
+        raw, self._held = b"".join(self._held), None
+        scope: Any = self.scope
+        scope["method"] = "POST"
+        opened = self._open_now(scope, raw)
+        if opened.is_immediate:
+            self._answer(opened)
+        else:
+            scope["extensions"][OPENED] = opened
+            super().on_headers_complete()
+            super().on_message_complete()
+
+    def _may_be_instant(self) -> bool:
+        cycle = self.cycle
+        return (
+            self._open_now is not None
+            and self.url in _CHAT_URLS
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and (cycle is None or cycle.response_complete)
+            and not self.expect_100_continue
+            and not self.parser.should_upgrade()
+            and not self.flow.write_paused
+        )
+
+    def _let_go(self) -> None:
+        """Hand over a request whose body goes on."""
+        pieces, self._held = self._held or [], None
+        if self.parser is None or self.transport.is_closing():
+            return
+        super().on_headers_complete()
+        for piece in pieces:
+            super().on_body(piece)
+
+    def _answer(self, opened: Opened) -> None:
+        instant = Instant(
+            opened.answer(),
+            self.transport,
+            self.loop,
+            date=self._default_headers,
+            keep_alive=self.parser.should_keep_alive(),
+            on_done=self.on_response_complete,
+        )
+        cycle: Any = instant  # it stands in for uvicorn's
+        self.cycle = cycle
+        instant.step()
+
+    def _default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self.server_state.default_headers
 
     def _look_in(self, seconds: float) -> None:
         self._timer = self.loop.call_later(seconds, self._look)

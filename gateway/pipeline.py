@@ -200,6 +200,11 @@ class Pipeline:
         revision = self._revisions[entry.route_name]
         return fingerprint(entry.caller.tenant, entry.route_name, revision, entry.request.body)
 
+    @property
+    def admits_at_once(self) -> bool:
+        """Return whether a hit's limits, if there are any, are in this process's memory."""
+        return self._admission is None or self._admission.is_immediate
+
     async def replay(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part]:
         """Serve a hit: account for it, and return its parts."""
         assert seat.hit is not None, "only a hit is replayed"

@@ -34,6 +34,11 @@ class Reply:
         """Return whether nothing but the ledger will be waited for."""
         return self._seat is not None and self._seat.hit is not None
 
+    @property
+    def is_immediate(self) -> bool:
+        """Return whether it is instant, and limits are looked at without waiting for others."""
+        return self.is_instant and self._pipeline.admits_at_once
+
     async def replay(self) -> Sequence[Part]:
         """Return the parts of an instant answer, whose entry is durable by then."""
         assert self._seat is not None, "only a hit is instant"

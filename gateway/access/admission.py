@@ -71,6 +71,11 @@ class Admission:
         self._warned: set[str] = set()
         self._seeding: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def is_immediate(self) -> bool:
+        """Return whether what is free is let in, or refused, without waiting for anybody."""
+        return self._waiting is None and self._store.is_immediate
+
     def use_prices(self, prices: PriceBook) -> None:
         """Bound what comes from now on by other prices."""
         self._worst = WorstCase(prices, self._capabilities)

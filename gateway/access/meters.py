@@ -106,6 +106,11 @@ class StoreAway(Exception):
 class LimitStore(Settler, Protocol):
     """Where meters are kept: the extension point `limit store`."""
 
+    @property
+    def is_immediate(self) -> bool:
+        """Return whether nobody is waited for: all is in this process's memory."""
+        ...
+
     def take(self, claim: Claim) -> Awaitable[Taken | Refused | Unseeded]:
         """Take all of a claim or nothing. Raises StoreAway."""
         ...

@@ -80,15 +80,19 @@ class Watched:
     def __init__(self, app: App) -> None:
         self.under_way = 0
         self.gone = 0
+        self.calls = 0
         self._app = app
+        self.open_now = getattr(app, "open_now", None)
         self._news = asyncio.Condition()
         self._notes: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
+        self.calls += 1
         has_body = False
         if (extensions := scope.get("extensions")) and WHEN_GONE in extensions:
-            scope["extensions"] = {WHEN_GONE: self._watching(extensions[WHEN_GONE])}
+            told = self._watching(extensions[WHEN_GONE])
+            scope["extensions"] = {**extensions, WHEN_GONE: told}
 
         async def receive_watched() -> Message:
             nonlocal has_body
@@ -213,7 +217,7 @@ async def serving(
     )
     watched = Watched(apps.public)
     http = http_protocol(checked.server)
-    config = uvicorn.Config(watched, http=http, lifespan="on", log_config=None)
+    config = uvicorn.Config(watched, http=http, lifespan="on", log_config=None, proxy_headers=False)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

@@ -24,6 +24,8 @@ class _Sum:
 class MemoryLimits:
     """Keeps every meter in memory. `tick` is monotonic seconds."""
 
+    is_immediate = True
+
     def __init__(self, tick: Callable[[], float]) -> None:
         self._tick = tick
         self._full_at: dict[str, float] = {}

@@ -108,6 +108,8 @@ class PostgresLimits:
     nothing, and what the others give is told when it is back.
     """
 
+    is_immediate = False
+
     def __init__(
         self,
         url: str,

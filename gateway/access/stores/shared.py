@@ -85,6 +85,8 @@ class SharedLimits:
     gives nothing.
     """
 
+    is_immediate = False
+
     def __init__(
         self,
         link: ScriptRunner,
