@@ -441,7 +441,8 @@ def _rules(entry: Entry) -> Rules | None:
 def _terms(rules: Rules) -> Any:
     from cache.semantic.lookup import Terms
 
-    return Terms(rules.max_error, rules.ttl, rules.max_entry, rules.max_entries)
+    verify = rules.verify.cross_encoder if rules.verify is not None else None
+    return Terms(rules.max_error, rules.ttl, rules.max_entry, rules.max_entries, verify)
 
 
 def _budget(tenant: str, route: str, budget: ErrorBudget) -> dict[str, Any]:

@@ -200,12 +200,22 @@ class ExactCache(Section):
     max_entry: Bytes = 1024 * 1024
 
 
+class Verify(Section):
+    """Who gives a second opinion on a close decision, before the answer is served.
+
+    `cross_encoder` is a model of sentence-transformers, by name or folder.
+    """
+
+    cross_encoder: str = Field(min_length=1, max_length=1024)
+
+
 class SemanticCache(Section):
     """When an answer to other words may serve: surely wrong at most `max_error` of the time.
 
     `audit` is the share of such answers that is asked again in the background, to
-    measure how many were wrong. `judge` is the model that is asked in the background
-    whether a stored answer would have served. Both stop for the day once they have cost
+    measure how many were wrong. `verify` looks at close decisions before they are served.
+    `judge` is the model that is asked in the background whether a stored answer would
+    have served. Both stop for the day once they have cost
     `background_usd_per_day`, which counts for each process and route. `jitter` is the
     longest time by which a hit is put off, drawn anew each time.
     """
@@ -216,6 +226,7 @@ class SemanticCache(Section):
     max_entries: Whole = Field(200_000, ge=1, le=10_000_000)
     embedder: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
     audit: Probability = 0.02
+    verify: Verify | None = None
     judge: Name | None = None
     background_usd_per_day: Usd | None = None
     jitter: DurationOrZero = 0.0

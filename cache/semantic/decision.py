@@ -19,6 +19,7 @@ LEAST = 0.65
 """The cosine below which nothing is served, whatever bears it out."""
 
 _WORTH_LEARNING = 0.3  # what is surely wrong teaches nothing about what might serve
+_DOUBTLESS = 0.1  # of the allowed error: what is so sure needs no second opinion
 _OFTEN, _NOW_AND_THEN = 1000, 8
 _BOLDER = 1.0  # log-odds
 
@@ -108,10 +109,12 @@ class CalibratedDecider:
         if chance >= _WORTH_LEARNING:
             met = _Met(found.logit, evidence.is_shared, best.answer_key)
             _keep(self._last, best.entry_id, met, self._known)
+        is_grey = chance >= _WORTH_LEARNING and 0 < found.lower < 1 - _DOUBTLESS * max_error
+        grey = evidence.place if is_grey else None
         if found.lower >= 1 - max_error:
-            return Decision(evidence.place, chance, found.lower, "sure enough")
+            return Decision(evidence.place, chance, found.lower, "sure enough", grey=grey)
         teaches = evidence.place if self._wants(chance) else None
-        return Decision(None, chance, found.lower, "not sure enough", teaches)
+        return Decision(None, chance, found.lower, "not sure enough", teaches, grey)
 
     def observe(self, entry_id: str, was_right: bool) -> None:
         """Take note of whether an entry's answer was right. One not met lately is ignored."""

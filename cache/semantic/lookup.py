@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, TypeVar
 from cache.index.codes import Codes, encoded
 from cache.index.types import Near
 from cache.scope import Scope
+from cache.semantic.cross_encoder import PairScorer, Verification, load_cross_encoder
 from cache.semantic.decision import LEAST
 from cache.semantic.decision_budget import Allowance, ErrorBudget
 from cache.semantic.embedder import Vector
+from cache.semantic.grey_zone import ADMITTED, GreyZone
 from cache.semantic.guards.words import read
 from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
@@ -53,12 +55,14 @@ class Terms:
     """What a route allows: the share of wrong answers among those served, and bounds.
 
     `max_entries` holds for each tenant, so that nobody drives out another's answers.
+    `cross_encoder` is the model that is asked about close decisions, None for nobody.
     """
 
     max_error: float
     ttl: float
     max_entry: int = 256 * 1024
     max_entries: int = 1_000_000
+    cross_encoder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,19 @@ class SemanticStats:
     decided: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """Who might serve, and what was decided about them."""
+
+    candidates: Sequence[Candidate]
+    decision: Decision
+
+    @property
+    def grey(self) -> Candidate | None:
+        place = self.decision.grey
+        return None if place is None else self.candidates[place]
+
+
 class SemanticCache:
     """The semantic cache of one process; an async context manager.
 
@@ -111,7 +128,10 @@ class SemanticCache:
         wall: Callable[[], float],
         told: Told | None = None,
         outside: Callable[[str, int], PgVectors] | None = None,
+        cross_encoder: Callable[[str], PairScorer] = load_cross_encoder,
     ) -> None:
+        self._verification = Verification(cross_encoder)
+        self._zones: dict[tuple[str, str], tuple[str, GreyZone]] = {}
         self._told = told
         self._outside = outside
         self._pg: PgVectors | None = None
@@ -148,6 +168,7 @@ class SemanticCache:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._work(self._close)
         self._worker.shutdown(wait=True)
+        await asyncio.to_thread(self._verification.close)
 
     async def vector(self, text: str) -> Vector | None:
         """Return the vector of a question; None where it cannot be had now."""
@@ -184,6 +205,8 @@ class SemanticCache:
     async def find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
         """Return an answer that serves, or None; whatever fails here costs no answer."""
         try:
+            if terms.cross_encoder is not None:
+                return await self._find_verified(asked, vector, terms, terms.cross_encoder)
             return await self._work(self._find, asked, vector, terms)
         except Exception as exc:
             self._note("nothing was looked up", exc)
@@ -250,6 +273,30 @@ class SemanticCache:
         """Return the time that entries are kept by."""
         return self._wall()
 
+    async def _find_verified(
+        self, asked: Asked, vector: Vector, terms: Terms, name: str
+    ) -> SemanticHit | None:
+        """Find an answer, with a second opinion where the first one was close."""
+        weighed = await self._work(self._weigh, asked, vector, terms)
+        if (grey := weighed.grey) is not None:
+            score = await self._verification.score(name, asked.question, grey.question)
+            if score is not None:
+                zone = self._zone(asked, name)
+                decision = await self._work(
+                    zone.decide, weighed.decision, grey.entry_id, score, terms.max_error
+                )
+                weighed = _Weighed(weighed.candidates, decision)
+        return await self._work(self._settle, asked, weighed)
+
+    def _zone(self, asked: Asked, name: str) -> GreyZone:
+        """Return what is known of a model's scores on a route; another model begins anew."""
+        place = asked.tenant, asked.route
+        known, zone = self._zones.get(place, ("", None))
+        if zone is None or known != name:
+            zone = GreyZone()
+            self._zones[place] = name, zone
+        return zone
+
     # In the worker thread
 
     @property
@@ -288,6 +335,9 @@ class SemanticCache:
             self._pg.close()
 
     def _find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
+        return self._settle(asked, self._weigh(asked, vector, terms))
+
+    def _weigh(self, asked: Asked, vector: Vector, terms: Terms) -> _Weighed:
         self.stats.lookups += 1
         if self._mirror.follow():
             self._budgets.clear()
@@ -296,13 +346,17 @@ class SemanticCache:
         decision = _same_words(asked.question, candidates) or decider.decide(
             asked.question, candidates, terms.max_error
         )
+        return _Weighed(candidates, decision)
+
+    def _settle(self, asked: Asked, weighed: _Weighed) -> SemanticHit | None:
+        decision = weighed.decision
         is_sure = decision.serve is not None
-        if not is_sure:
+        if not is_sure or decision.reason == ADMITTED:
             self.stats.decided[decision.reason] += 1
         place = decision.serve if is_sure else decision.teaches
         if place is None:
             return None
-        chosen = candidates[place]
+        chosen = weighed.candidates[place]
         reply = self._store.reply(int(chosen.entry_id))
         if reply is None:
             return None
@@ -380,7 +434,7 @@ class SemanticCache:
             self._mirror.forget(self._store.drop_beyond(asked.tenant, terms.max_entries))
 
     def _observe(self, asked: Asked, entry_id: str, terms: Terms, was_right: bool) -> None:
-        self._decider(asked.tenant, asked.route).observe(entry_id, was_right)
+        self._learn(asked, entry_id, was_right)
         if not was_right:
             self._store.drop([int(entry_id)])
         allowance = Allowance(terms.max_error)
@@ -396,7 +450,12 @@ class SemanticCache:
 
     def _teach(self, asked: Asked, entry_id: str, was_right: bool) -> None:
         self.stats.taught += 1
+        self._learn(asked, entry_id, was_right)
+
+    def _learn(self, asked: Asked, entry_id: str, was_right: bool) -> None:
         self._decider(asked.tenant, asked.route).observe(entry_id, was_right)
+        if (known := self._zones.get((asked.tenant, asked.route))) is not None:
+            known[1].observe(entry_id, was_right)
 
     def _budget(self, asked: Asked) -> ErrorBudget:
         place = asked.tenant, asked.route

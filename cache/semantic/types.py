@@ -37,7 +37,8 @@ class Decision:
     `probability` is the calibrated chance that the answer of the best candidate
     is right, `lower` the bound that was held against the allowed error. `teaches` is
     the place of a candidate that does not serve, and whose answer is worth comparing
-    with the one that is given in its place.
+    with the one that is given in its place. `grey` is that of one, served or not, about
+    which a second opinion is worth having.
     """
 
     serve: int | None
@@ -45,6 +46,7 @@ class Decision:
     lower: float = 0.0
     reason: str = ""
     teaches: int | None = None
+    grey: int | None = None
 
 
 class Guards(Protocol):

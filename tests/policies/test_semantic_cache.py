@@ -67,3 +67,11 @@ def test_a_judge_must_be_a_model_of_the_policy():
 
     (problem,) = problems(routes(ROUTE % "{judge: tyni}"))
     assert problem.path == "routes.r.cache.semantic.judge"
+
+
+def test_a_cross_encoder_is_named_or_there_is_none():
+    text = routes(ROUTE % "{verify: {cross_encoder: ./pairs}}")
+
+    assert load(text).routes["r"].semantic_cache().verify.cross_encoder == "./pairs"
+    (problem,) = problems(routes(ROUTE % "{verify: {}}"))
+    assert problem.path.startswith("routes.r.cache.semantic.verify")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -46,13 +48,13 @@ def now():
 @pytest.fixture
 def bench_at(now):
     @asynccontextmanager
-    async def opened(path=None, version="letters"):
-        decider = AtLeast()
+    async def opened(path=None, version="letters", decider=None, pairs=None):
+        decider = decider or AtLeast()
         async with (
             EmbeddingService(lambda: Lettered(version)) as service,
             SemanticCache(
                 service, path=path, guards=SameDigits(), decider=lambda tenant, route: decider,
-                wall=lambda: now[0],
+                wall=lambda: now[0], cross_encoder=lambda name: pairs,
             ) as cache,
         ):  # fmt: skip
             yield Bench(cache, decider)
@@ -263,3 +265,55 @@ async def test_one_form_filled_in_differently_is_not_taken_for_one_answer(bench_
             None,
             False,
         )
+
+
+class Close(AtLeast):
+    """Is never sure that what it decides needs no second opinion."""
+
+    def decide(self, asked, candidates, max_error):
+        found = super().decide(asked, candidates, max_error)
+        return replace(found, grey=0) if candidates else found
+
+
+class Pairs:
+    """Scores every pair alike."""
+
+    def __init__(self, score):
+        self.value = score
+
+    def score(self, asked, stored):
+        return self.value
+
+
+async def verified(bench, question):
+    """Ask until the cross-encoder, which loads in the background, has had its say."""
+    terms = replace(TERMS, cross_encoder="pairs")
+    vector = await bench.cache.vector(question)
+    await bench.cache.find(bench.asked(question), vector, terms)
+    while not all(each.done() for each in bench.cache._verification._models.values()):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    return await bench.cache.find(bench.asked(question), vector, terms)
+
+
+async def test_a_cross_encoder_refuses_what_was_sure_and_the_answer_bought_teaches_it(bench_at):
+    pairs = Pairs(-3.0)
+    async with bench_at(decider=Close(), pairs=pairs) as bench:
+        await bench.keep("reset my password", "press the button")
+        hits = [await verified(bench, "my password: reset") for _ in range(2)]
+        for hit in hits:
+            await bench.cache.teach(bench.asked("my password: reset"), hit.entry_id, was_right=True)
+
+        assert [(hit.is_sure, hit.is_withheld) for hit in hits] == [(False, True)] * 2
+        assert bench.cache.stats.decided["refused by the cross-encoder"] >= 2
+        assert bench.decider.observed == [(hits[0].entry_id, True)] * 2
+
+        pairs.value = 3.0
+        assert not (await verified(bench, "my password: reset")).is_withheld
+
+
+async def test_a_route_that_names_no_cross_encoder_loads_none(bench_at):
+    async with bench_at(decider=Close(), pairs=Pairs(-3.0)) as bench:
+        await bench.keep("reset my password", "press the button")
+
+        assert await bench.find("my password: reset") == "press the button"
+        assert bench.cache._verification._models == {}
