@@ -66,8 +66,8 @@ class Deployment:
         try:
             while body := await _request(reader):
                 await self._answer(writer, stream=bool(body.get("stream")))
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the gateway has left, or the measurement is over
         finally:
             writer.close()
 

@@ -112,6 +112,9 @@ attempt = Table(
     _maybe_int("ttft_us"),
     _text("price_source"),
     _maybe_text("price_dated"),
+    # Of `cache_write`, what is kept for an hour; and the service tier, empty for the standard one.
+    Column("cache_write_1h", _INT, nullable=False, server_default="0"),
+    Column("tier", Text, nullable=False, server_default=""),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

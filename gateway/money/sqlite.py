@@ -39,7 +39,7 @@ _ENTRY = (
 _ATTEMPT = (
     "request_id", "seq", "model", "provider", "purpose", "payer", "outcome", "confidence",
     "reason", *_USAGE, "cost_nano_usd", "estimated", "lower_nano_usd", "upper_nano_usd",
-    "latency_us", "ttft_us", "price_source", "price_dated",
+    "latency_us", "ttft_us", "price_source", "price_dated", "cache_write_1h", "tier",
 )  # fmt: skip
 _UPTIME = ("run_id", "model", "started_at_us", "seen_at_us", "machine_hour_nano_usd")
 
@@ -295,6 +295,8 @@ def _attempt_row(attempt: AttemptRecord) -> Row:
         attempt.ttft_us,
         attempt.price_source,
         attempt.price_dated,
+        used.cache_write_1h,
+        used.tier,
     )
 
 

@@ -111,7 +111,8 @@ async def test_an_entry_is_in_the_file_once_its_write_is_done(path):
 
 
 async def test_every_field_is_kept(path):
-    usage = Usage(1, 2, 3, 4, 5, 6, 7, 0.25, estimated=True, audio_output=8)
+    usage = Usage(1, 2, 3, 4, 5, 6, 7, 0.25, estimated=True, audio_output=8,
+                  cache_write_1h=20, tier="flex")  # fmt: skip
     told = {"usage": usage, "cost_nano_usd": 11, "lower_nano_usd": 9, "upper_nano_usd": 13}
     async with Ledger(SqliteStore(path)) as ledger:
         await ledger.write(
@@ -120,7 +121,7 @@ async def test_every_field_is_kept(path):
                      price_source="policy", price_dated="2026-11-01", **told)],
         )  # fmt: skip
     buckets = {
-        "input": 1, "cached_input": 2, "cache_write": 3, "output": 4, "reasoning": 5,
+        "input": 1, "cached_input": 2, "cache_write": 23, "output": 4, "reasoning": 5,
         "audio": 6, "audio_output": 8, "image": 7, "compute_us": 250_000, "estimated": 1,
         "cost_nano_usd": 11, "lower_nano_usd": 9, "upper_nano_usd": 13,
     }  # fmt: skip
@@ -164,6 +165,8 @@ async def test_every_field_is_kept(path):
             "ttft_us": 5,
             "price_source": "policy",
             "price_dated": "2026-11-01",
+            "cache_write_1h": 20,
+            "tier": "flex",
         }
     ]
 
