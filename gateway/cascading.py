@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from random import random
 
 from gateway.access.admission import Admission
 from gateway.access.ceiling import REASON as MAX_USD
 from gateway.access.ceiling import ModestPlan
-from gateway.entry import Attempt, Entry
+from gateway.entry import Attempt, Entry, Purpose
 from gateway.errors import (
     CeilingTooLow,
     GatewayError,
@@ -23,6 +24,7 @@ from gateway.errors import (
 )
 from gateway.features import Embedding, Features
 from gateway.intending import Intending, once
+from gateway.learning.control import controls_of
 from gateway.released import in_mode
 from gateway.resilience.hedge import Runner, opening, race
 from gateway.resilience.resilience import Resilience, terms_of
@@ -30,6 +32,7 @@ from gateway.wire import Part, Provider, ProviderCall
 from policies.resilience import HedgeRules
 from policies.schema import Policy, Route
 from router.cascade import build_router
+from router.control import ControlPlan
 from router.types import Ask, Call, Draft, NoModelLeft, Plan, Router, Serve, cut_short
 
 
@@ -45,7 +48,10 @@ class Cascading:
         admission: Admission | None,
         intending: Intending,
         embedding: Embedding | None = None,
+        chance: Callable[[], float] = random,
     ) -> None:
+        self._chance = chance
+        self._controls = controls_of(policy)
         self._embedding = embedding
         self._routers = routers
         self._providers = providers
@@ -60,7 +66,8 @@ class Cascading:
         entry.skipped = plan.skipped
         self._resilience.count(entry)
         while isinstance(step := self._next(plan, entry), Call):
-            attempt = entry.attempt(step.model, why=step.why)
+            purpose: Purpose = "control" if step.why == "control" else "serve"
+            attempt = entry.attempt(step.model, purpose=purpose, why=step.why)
             try:
                 if step.judged:
                     await self._judged(attempt, entry, plan)
@@ -89,6 +96,8 @@ class Cascading:
         if router.wants_vector:
             await features.vector()
         plan = router.start(entry.facts, features)
+        if (control := self._controls.get(entry.route_name)) and control.draws(entry, self._chance):
+            plan = ControlPlan(control.reference, plan)
         if entry.left_out:
             return ModestPlan(plan, entry.left_out, entry.request.max_nano_usd or 0)
         return plan

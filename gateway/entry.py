@@ -25,8 +25,9 @@ from policies.rules import RequestFacts
 from policies.schema import Route
 from router.types import Draft, Skip, TokenStats, Tried, Verdict
 
-Purpose = Literal["serve", "judge", "hedge"]
+Purpose = Literal["serve", "control", "judge", "hedge"]
 CacheState = Literal["exact", "semantic", "miss", "bypass"]
+_SERVING = ("serve", "control")
 _ZERO = Decimal(0)
 
 
@@ -193,7 +194,7 @@ class Attempt:
             return "outrun"
         if self.purpose == "hedge":
             return "hedged"
-        return "fallback" if self.why == "fallback" else "served"
+        return "served" if self.why == "tier" else self.why
 
     def _outcome_word(self, verdict: Verdict) -> str:
         if self.has_been_served:
@@ -333,7 +334,7 @@ class Entry:
     @property
     def tried(self) -> list[Attempt]:
         """Return the attempts that were meant to serve, in order; of retried ones the last."""
-        return [a for a in self.attempts if a.purpose == "serve" and not a.is_superseded]
+        return [a for a in self.attempts if a.purpose in _SERVING and not a.is_superseded]
 
     def superseded(self, model: str) -> list[Attempt]:
         """Return the attempts at a model that failed and were repeated, in order."""
@@ -381,7 +382,7 @@ class Entry:
         if self.is_replay or self.cache in ("exact", "semantic"):
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
-        shown = [a for a in self.attempts if a.purpose == "serve" or _has_won(a)]
+        shown = [a for a in self.attempts if a.purpose in _SERVING or _has_won(a)]
         return ",".join(skipped + [attempt.segment() for attempt in shown])
 
     @property

@@ -396,7 +396,13 @@ _ROUTE_KEEPS_ANSWERS: Any = {
     "breaker": True,
     "hedge": True,
     "cache": True,
-    "cascade": {"reference": True, "max_hold": True, "keepalive": True},
+    "cascade": {
+        "reference": True,
+        "max_hold": True,
+        "keepalive": True,
+        "audit": True,
+        "control": True,
+    },
     "rules": {"__all__": {"cache": True}},
 }
 _MODEL_KEEPS_ANSWERS: Any = {

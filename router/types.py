@@ -98,12 +98,13 @@ class Tried:
 class Call:
     """Call this model. `judged`: hold its draft and ask for a verdict; else send it live.
 
-    `why` is `tier` for the next tier, `fallback` after an error.
+    `why` is `tier` for the next tier, `fallback` after an error, `control` for a request
+    that goes to the reference to measure what the others save.
     """
 
     model: str
     judged: bool
-    why: Literal["tier", "fallback"] = "tier"
+    why: Literal["tier", "fallback", "control"] = "tier"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""What a learned cascade learns while it serves: pure, the time and the labels passed in."""
