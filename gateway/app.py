@@ -27,6 +27,7 @@ from gateway.bookkeeping import bookkeeping
 from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.entry import Clock
+from gateway.learning.observing import observing
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.location import is_postgres, locate, replies_beside, spool_of, turns_beside
 from gateway.money.prices import PriceBook, resolve_prices
@@ -243,6 +244,9 @@ class _Wiring:
                     Turns(turns_beside(spool)),
                 ),
                 embedding=meaning.embedding,
+                observer=await stack.enter_async_context(
+                    observing(policy, running.ledger_url, clock.wall)
+                ),
             )
         )
         stack.push_async_callback(pipeline.aclose)

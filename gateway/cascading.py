@@ -25,6 +25,7 @@ from gateway.errors import (
 from gateway.features import Embedding, Features
 from gateway.intending import Intending, once
 from gateway.learning.control import controls_of
+from gateway.learning.observing import Observer
 from gateway.released import in_mode
 from gateway.resilience.hedge import Runner, opening, race
 from gateway.resilience.resilience import Resilience, terms_of
@@ -49,7 +50,9 @@ class Cascading:
         intending: Intending,
         embedding: Embedding | None = None,
         chance: Callable[[], float] = random,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._chance = chance
         self._controls = controls_of(policy)
         self._embedding = embedding
@@ -93,6 +96,8 @@ class Cascading:
         """Let the router begin, without what the client would not pay for."""
         router = self._router(entry)
         features = entry.features = entry.features or self._features(entry)
+        if self._observer is not None and self._observer.draws(entry):
+            entry.is_drawn = features.is_drawn = True
         if router.wants_vector:
             await features.vector()
         plan = router.start(entry.facts, features)
@@ -107,6 +112,8 @@ class Cascading:
 
     def _router(self, entry: Entry) -> Router:
         """Return who decides: the route's router, or one that knows the cheapest model alone."""
+        if entry.only is not None:
+            return build_router(Route(model=entry.only), {})
         if entry.permit is None or entry.permit.cheapest is None:
             return self._routers[entry.route_name]
         return build_router(Route(model=entry.permit.cheapest), {})

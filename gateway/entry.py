@@ -163,6 +163,11 @@ class Attempt:
             source=self._stats[0].source,
         )
 
+    @property
+    def has_tool_calls(self) -> bool:
+        """Return whether the answer so far calls tools."""
+        return self._tool_calls > 0
+
     def is_worth_a_look(self) -> bool:
         """Return whether enough has come since the last look, so that looks stay few."""
         count = self._counted
@@ -283,6 +288,8 @@ class Entry:
         self.is_first = False
         self.is_replay = False
         self.own_account: records.Purpose | None = None
+        self.only: str | None = None
+        self.is_drawn = False
         self.permit: Permit | None = None
         self.refusal: GatewayError | None = None
         self.left_out: frozenset[str] = frozenset()

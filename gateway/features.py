@@ -29,12 +29,13 @@ class Embedding:
 class Features:
     """The meaning of one request; without an embedding, its words alone."""
 
-    __slots__ = ("_embedding", "_task", "messages")
+    __slots__ = ("_embedding", "_task", "is_drawn", "messages")
 
     def __init__(
         self, messages: Sequence[Mapping[str, Any]], embedding: Embedding | None = None
     ) -> None:
         self.messages = messages
+        self.is_drawn = False
         self._embedding = embedding
         self._task: asyncio.Task[Vector | None] | None = None
 

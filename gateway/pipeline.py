@@ -33,6 +33,7 @@ from gateway.errors import (
 )
 from gateway.features import Embedding
 from gateway.intending import Intending
+from gateway.learning.observing import Observer
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook, capabilities_of
@@ -77,6 +78,7 @@ class Parts:
     repeats: Repeats | None = None
     refusals: Refusals = field(default_factory=Refusals)
     embedding: Embedding | None = None
+    observer: Observer | None = None
 
 
 class Pipeline:
@@ -112,6 +114,7 @@ class Pipeline:
             parts.admission,
             self._intending,
             parts.embedding,
+            observer=parts.observer,
         )
         self._made = self._cascading.run if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
@@ -123,6 +126,7 @@ class Pipeline:
             if isinstance(router, LearnedRouter) and router.spent is not None
         }
         self._ledger = parts.ledger
+        self._observer = parts.observer
         self._admission = parts.admission
         self._shedding = parts.shedding
         self._clock = parts.clock
@@ -278,6 +282,8 @@ class Pipeline:
         record, lines = entry.settle(self._tariff)
         try:
             await self._ledger.write(record, lines)
+            if self._observer is not None:
+                self._observer.note(entry, lines, self)
         except LedgerError as exc:
             raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
         finally:
@@ -450,6 +456,15 @@ class Pipeline:
         again.features = entry.features
         return await self._on_own_account(again, "audit")
 
+    async def ask_reference(self, entry: Entry, model: str) -> OwnAnswer:
+        """Ask one model what a client was answered by another, at the gateway's own cost."""
+        request = msgspec.structs.replace(
+            entry.request, id=f"{entry.request.id}a", cache="off", repeat_key=None
+        )
+        again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
+        again.only = model
+        return await self._on_own_account(again, "audit")
+
     async def ask_judge(self, entry: Entry, body: Mapping[str, Any]) -> OwnAnswer:
         """Ask a judge model at the gateway's own cost about what became of a request."""
         request = parse_chat(msgspec.json.encode(body), {}, f"{entry.request.id}j")
@@ -473,8 +488,8 @@ class Pipeline:
         finally:
             record, lines = own.settle(self._tariff)
             await self._ledger.write(*on_own_account(record, lines, purpose))
-        text = own.served.text if own.is_keepable and own.served else None
-        return OwnAnswer(text, record.cost_nano_usd)
+        served = own.served if own.is_keepable else None
+        return OwnAnswer(served.text if served else None, record.cost_nano_usd, served)
 
 
 async def _these(parts: Iterable[Part]) -> AsyncGenerator[Part, None]:

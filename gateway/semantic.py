@@ -20,7 +20,7 @@ from cache.freshness import Freshness
 from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply, StoreFailed
-from gateway.entry import Clock, Entry
+from gateway.entry import Attempt, Clock, Entry
 from gateway.features import Embedding, Features
 from gateway.judging import judging, verdict
 from gateway.released import replayed
@@ -53,6 +53,7 @@ class OwnAnswer:
 
     text: str | None
     nano_usd: int
+    attempt: Attempt | None = None
 
 
 class OwnCalls(Protocol):

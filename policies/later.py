@@ -11,8 +11,6 @@ ANY = "*"
 
 LATER_KEYS: dict[KeyPath, str] = {
     ("telemetry",): "telemetry",
-    ("privacy",): "privacy settings",
-    ("access", "keys", ANY, "background"): "background spend of a key",
     ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",
 }
 """Keys, and what they will bring."""

@@ -70,7 +70,10 @@ class Server(Section):
 
 
 class Key(Section):
-    """One static key and who it stands for."""
+    """One static key and who it stands for.
+
+    With `background: off`, nothing is asked again behind its back, and nothing learnt from it.
+    """
 
     name: Name
     key: Secret
@@ -78,6 +81,7 @@ class Key(Section):
     scopes: tuple[Name, ...] = Field((), max_length=64)
     tags: tuple[Name, ...] = Field((), max_length=64)
     limits: Limits | None = None
+    background: bool = True
 
 
 class Access(Section):
@@ -363,6 +367,17 @@ class Spool(Section):
     keep: Duration = 86_400.0
 
 
+class Privacy(Section):
+    """What is kept of requests to learn from: numbers always, texts only where told to.
+
+    `store_vectors` keeps the meaning of the question as a vector, from which words can partly
+    be guessed; `store_texts` keeps the conversation and the drafts themselves.
+    """
+
+    store_texts: bool = False
+    store_vectors: bool = True
+
+
 class Retention(Section):
     """How long single requests are kept in the ledger; sums are kept for good."""
 
@@ -434,6 +449,7 @@ class Policy(Section):
     routes: dict[Name, Route] = Field(default_factory=dict)
     limits: DefaultLimits = DefaultLimits()
     storage: Storage = Storage()
+    privacy: Privacy = Privacy()
     alerts: Alerts | None = None
 
     def route_for(self, name: str) -> Route | None:

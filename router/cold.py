@@ -9,9 +9,8 @@ learn from; the reference answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from random import random
 
 from router.answers import same_answer
 from router.confidence import trust
@@ -76,17 +75,15 @@ class ColdCourses:
 
     reference: str
     floor: bool = False
-    share: float = 0.0
-    chance: Callable[[], float] = random
 
     wants_vector = False
     embedder = ""
     spent = None
 
-    def begin(self, query: Query, able: Sequence[str]) -> ColdCourse:
-        """Begin the course of one request; of those under a floor, draft only `share`."""
+    def begin(self, query: Query, able: Sequence[str], *, drawn: bool = False) -> ColdCourse:
+        """Begin the course of one request; under a floor, only those drawn are drafted."""
         reference = self.reference if self.reference in able else able[-1]
-        drafts = not self.floor or self.chance() < self.share
+        drafts = not self.floor or drawn
         return ColdCourse(tuple(able), reference, may_serve=not self.floor, drafts=drafts)
 
 

@@ -42,8 +42,11 @@ class Courses(Protocol):
         """Return what wants to hear the dollars of each request; None where nothing does."""
         ...
 
-    def begin(self, query: Query, able: Sequence[str]) -> Course:
-        """Begin the course of one request that these models are able to serve, two at least."""
+    def begin(self, query: Query, able: Sequence[str], *, drawn: bool = False) -> Course:
+        """Begin the course of one request that these models are able to serve, two at least.
+
+        `drawn` are those drawn to learn from, before anything was known of them.
+        """
         ...
 
 
@@ -87,7 +90,8 @@ class LearnedRouter:
             json_schema=facts.json_schema,
         )
         barred = frozenset(route.tiers) - frozenset(able)
-        course = self.courses.begin(query, able)
+        drawn = features is not None and features.is_drawn
+        course = self.courses.begin(query, able, drawn=drawn)
         return CoursePlan(course, barred=barred, fallback=fallback, skipped=skipped)
 
     def _vector(self, features: Features | None) -> NDArray[np.float32] | None:
@@ -109,6 +113,5 @@ def build_learned(route: Route, capabilities: Mapping[str, Capabilities]) -> Lea
 
         return LearnedRouter(route, capabilities, learnt_courses(cascade))
     has_floor = cascade.target is not None and cascade.target.max_quality_loss is not None
-    share = cascade.audit.share if cascade.audit else 0.0
-    courses = ColdCourses(cascade.reference_model, floor=has_floor, share=share)
+    courses = ColdCourses(cascade.reference_model, floor=has_floor)
     return LearnedRouter(route, capabilities, courses)

@@ -150,7 +150,7 @@ class LearntCourses:
         """Return whether the estimates were learnt with an embedder's vectors."""
         return self._learnt.quality.full is not None
 
-    def begin(self, query: Query, able: Sequence[str]) -> LearntCourse:
+    def begin(self, query: Query, able: Sequence[str], *, drawn: bool = False) -> LearntCourse:
         """Begin the course of one request."""
         first = self._learnt.quality.estimate((query,)).quality
         usd = self._learnt.costs.estimate((query,), self._prices).usd

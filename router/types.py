@@ -216,6 +216,11 @@ class Features(Protocol):
         """Return the vector of the question where it has been computed, of unit length."""
         ...
 
+    @property
+    def is_drawn(self) -> bool:
+        """Return whether the request is one of those drawn, blindly, to learn from."""
+        ...
+
     async def vector(self) -> NDArray[np.float32] | None:
         """Compute the vector, once for all who ask; None where it cannot be had."""
         ...

@@ -23,6 +23,7 @@ class Caller:
     """Who a request is accounted to. Empty `scopes` means every route and model.
 
     `limits` are its own; what is not written there is as the policy says for every key.
+    Without `may_learn`, nothing is asked again behind its back, and nothing learnt from it.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Caller:
     tags: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
     limits: Limits | None = None
+    may_learn: bool = True
 
     def require(self, name: str) -> None:
         """Raise Forbidden unless this caller may use the route or model `name`."""
@@ -59,7 +61,12 @@ class KeyRing:
         self._open_on_loopback = access.anonymous == "loopback"
         self._callers = {
             self._digest(key.key.get_secret_value().encode()): Caller(
-                key.name, key.tenant, frozenset(key.tags), frozenset(key.scopes), key.limits
+                key.name,
+                key.tenant,
+                frozenset(key.tags),
+                frozenset(key.scopes),
+                key.limits,
+                key.background,
             )
             for key in access.keys
         }

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import REAL, BigInteger, Column, Double, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
@@ -212,6 +223,56 @@ budget_process = Table(
     metadata,
     _text("name", key=True),
     _int("alive_until_us"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# One row a judged draft, and one the reference's answer it was compared with. `drawn` are those
+# of requests that were drawn before anything was known of them; `score` is 1 for no worse than
+# the reference, as `labeller` says, NULL where nobody could tell.
+outcome = Table(
+    "outcome",
+    metadata,
+    _text("request_id", key=True),
+    _text("model", key=True),
+    _int("at_us"),
+    _int("seq"),
+    *(_text(name) for name in ("route", "tenant", "revision", "bundle", "reference")),
+    _text("answered_by"),
+    _int("served"),
+    _int("drawn"),
+    *(Column(name, _REAL, nullable=True) for name in ("quality", "propensity", "score")),
+    _text("labeller"),
+    _maybe_text("finish_reason"),
+    *(_int(name) for name in ("prompt_tokens", "completion_tokens")),
+    *(_int(name) for name in ("cost_nano_usd", "latency_us")),
+    _text("stats"),
+    Column("vector", LargeBinary, nullable=True),
+    _maybe_text("messages"),
+    _maybe_text("response"),
+    Index("outcome_route_at", "route", "at_us"),
+    sqlite_strict=True,
+)
+
+# What a route's learning has come to, step by step; the last one holds.
+learning_step = Table(
+    "learning_step",
+    metadata,
+    _text("route", key=True),
+    _int("step", key=True),
+    _int("at_us"),
+    _text("kind"),
+    _text("detail"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+background_spend = Table(
+    "background_spend",
+    metadata,
+    _text("route", key=True),
+    _int("day", key=True),
+    _int("nano_usd"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

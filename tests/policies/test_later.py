@@ -12,11 +12,6 @@ ROUTE = "  r: {model: tiny, %s}"
     ("text", "path"),
     [
         (SMALL + "telemetry: {}", "telemetry"),
-        (SMALL + "privacy: {store_texts: true}", "privacy"),
-        (
-            SMALL + "access: {keys: [{name: a, key: k, background: off}]}",
-            "access.keys[0].background",
-        ),
         (SMALL.replace("demo/tiny", "demo/tiny, quantization: int4"), "models.tiny.quantization"),
         (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
         (

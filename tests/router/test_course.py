@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.features import Features
 from policies.rules import RequestFacts
 from policies.schema import Route
 from router.cold import ColdCourses
@@ -19,9 +20,11 @@ def route(*tiers, **others):
     return Route.model_validate({"cascade": {"tiers": tiers, "confidence": "learned"}, **others})
 
 
-def start(route, courses=None, capabilities=None, facts=FACTS):
+def start(route, courses=None, capabilities=None, facts=FACTS, *, drawn=False):
     courses = courses or ColdCourses(route.cascade.reference_model)
-    return LearnedRouter(route, capabilities or {}, courses).start(facts)
+    features = Features([])
+    features.is_drawn = drawn
+    return LearnedRouter(route, capabilities or {}, courses).start(facts, features)
 
 
 def draft(model, text="42", stats=None, finish="stop"):
@@ -102,15 +105,15 @@ async def test_everything_failing_says_why():
 
 
 async def test_uncertified_floor_is_answered_by_the_reference():
-    cold = ColdCourses("large", floor=True, share=0.1, chance=lambda: 0.5)
+    cold = ColdCourses("large", floor=True)
     plan = start(route("small", "large"), cold)
 
     assert plan.next([]) == Call("large", judged=False)
 
 
 async def test_some_requests_under_an_uncertified_floor_are_drafted_but_never_served_so():
-    cold = ColdCourses("large", floor=True, share=0.1, chance=lambda: 0.05)
-    plan = start(route("small", "large"), cold)
+    cold = ColdCourses("large", floor=True)
+    plan = start(route("small", "large"), cold, drawn=True)
     tried = await judged(plan, draft("small", stats=SURE))
 
     assert plan.next([]) == Call("small", judged=True)
