@@ -12,6 +12,7 @@ from gateway.cli.check import check
 from gateway.cli.costs import costs
 from gateway.cli.keys import keys
 from gateway.cli.learn import certify, evaluate, predict, train
+from gateway.cli.outcomes import outcomes
 from gateway.cli.prices import prices
 from gateway.cli.reconcile import reconcile
 
@@ -27,6 +28,7 @@ app.add_typer(engine, name="engine")
 app.add_typer(keys, name="keys")
 app.add_typer(prices, name="prices")
 app.add_typer(cache, name="cache")
+app.add_typer(outcomes, name="outcomes")
 app.command()(check)
 app.command()(costs)
 app.command()(reconcile)

@@ -1,0 +1,79 @@
+"""What a ledger has learnt from its traffic, as rows of an outcomes table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway.learning.book import Book, OutcomeRow
+from gateway.learning.errors import LearningError
+from gateway.money.errors import LedgerError
+
+_STATS = ("logprob_q00", "logprob_q05", "logprob_q10", "logprob_q20", "logprob_q50")
+
+
+def outcomes_of(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
+    """Return the outcomes of a route, oldest first, as `frugal train` reads them.
+
+    Texts are there where the policy had them stored. Raises LearningError.
+    """
+    try:
+        book = Book(ledger_url)
+        try:
+            rows = book.rows(route)
+            known = [] if rows else book.routes()
+        finally:
+            book.close()
+    except LedgerError as exc:
+        raise LearningError(str(exc)) from exc
+    if not rows:
+        some = ", ".join(known) or "none"
+        raise LearningError(f"no outcomes of a route {route!r}; there are outcomes of: {some}")
+    return (_told(row) for row in rows)
+
+
+def export(ledger_url: str, route: str, out: Path) -> int:
+    """Write the outcomes of a route as JSONL; return how many. Raises LearningError."""
+    if out.suffix != ".jsonl":
+        raise LearningError(f"--out: expected a name ending in .jsonl, found {out.name!r}")
+    count = 0
+    rows = outcomes_of(ledger_url, route)
+    try:
+        with out.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+    except OSError as exc:
+        raise LearningError(f"{out}: {exc.strerror}") from exc
+    return count
+
+
+def _told(row: OutcomeRow) -> dict[str, Any]:
+    stats = json.loads(row.stats)
+    told = {
+        "query_id": row.request_id,
+        "model": row.model,
+        "route": row.route,
+        "score": row.score,
+        "finish_reason": row.finish_reason,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "cost_usd": row.cost_nano_usd / 1e9,
+        "latency_s": row.latency_us / 1e6,
+        "propensity": row.propensity,
+        "response": row.response,
+        **{name: stats.get(name) for name in (*_STATS, "entropy")},
+        "margin": max(0.0, stats["margin"]) if "margin" in stats else None,
+    }
+    if row.messages is not None:
+        messages = json.loads(row.messages)
+        told |= {"messages": messages, "prompt": _question(messages)}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _question(messages: list[dict[str, Any]]) -> str:
+    from gateway.features import Features
+
+    return Features(messages).question
