@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from gateway.access.keys import ANONYMOUS, Caller, is_loopback_host
 from gateway.api.caches import cache_routes
 from gateway.api.public import calling, health_routes
-from gateway.errors import Forbidden, InvalidRequest, LedgerUnavailable
+from gateway.errors import Forbidden, InvalidRequest, LedgerUnavailable, UnknownModel
 from gateway.money.errors import LedgerError, ReportError
 from policies.show import masked
 
@@ -79,6 +79,21 @@ def admin_routes(app: FastAPI, running: Running) -> None:
 
         with _reporting():
             return asdict(cost_report(running.ledger_url, by=by, since=since))
+
+    @routes.get("/routes/{route}/quality")
+    def quality(route: str) -> dict[str, Any]:
+        """Return how often drafts of a route were worse than the reference's answer."""
+        from gateway.learning.book import Book
+        from gateway.learning.quality_report import quality_of
+
+        if route not in running.policy.routes:
+            raise UnknownModel(f"no route is called {route!r}", param="route")
+        with _reporting():
+            book = Book(running.ledger_url)
+            try:
+                return asdict(quality_of(route, book.rows(route)))
+            finally:
+                book.close()
 
     @routes.get("/refusals")
     def refusals() -> dict[str, Any]:

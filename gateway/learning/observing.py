@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _MOST_WAITING = 256
 _AT_ONCE = 4
+_PRUNE_EVERY = 500
 _DAY_S = 86_400
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Observer:
         self._spent_up: dict[str, int] = {}
         self._queue: asyncio.Queue[_Pair] = asyncio.Queue(_MOST_WAITING)
         self.dropped = 0
+        self._learnt = 0
 
     def draws(self, entry: Entry) -> bool:
         """Throw the coin for a request that is about to be routed."""
@@ -149,6 +151,9 @@ class Observer:
         if truth is not None:
             rows.append(self._row(pair, route, truth, 1.0, "reference", asked))
         await asyncio.to_thread(self.book.add, rows)
+        self._learnt += 1
+        if self._learnt % _PRUNE_EVERY == 0:
+            await asyncio.to_thread(self.book.prune, entry.route_name)
 
     async def _asked(self, pair: _Pair, route: _Watched) -> OwnAnswer | None:
         """Ask the reference; None where the day's money is used up.

@@ -46,10 +46,14 @@ async def test_served_draft_is_compared_with_the_references_answer(tmp_path, sma
     ):
         response = await gateway.chat(stream=True)
         draft, truth = await outcomes(gateway, 2)
+        told = (await gateway.admin.get("/admin/routes/auto/quality")).json()
+        missing = await gateway.admin.get("/admin/routes/other/quality")
         entries = {row["request_id"][-1] == "a": row for row in await gateway.books.until(2)}
 
     assert response.headers["x-frugal-model"] == "small"
     assert (draft.model, draft.score, draft.labeller) == ("small", score, "exact")
+    assert (told["drawn"], told["losses"]) == (1, score == 0.0)
+    assert missing.status_code == 404
     assert (draft.served, draft.drawn, draft.propensity) == (True, True, 1.0)
     assert draft.quality == pytest.approx(0.98, abs=0.01)
     assert (truth.model, truth.score, truth.labeller) == ("large", 1.0, "reference")
