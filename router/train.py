@@ -206,7 +206,7 @@ def _heard(table: LearnTable, task: Task) -> frozenset[int]:
     places = range(len(task.tiers))
     if len(places) <= MOST_HEARD:
         return frozenset(places)
-    usd = np.nanmean(_paid(table, task.prices), axis=0)
+    usd = _mean_usd(table, task.prices)
     some = range(0, len(table), max(1, len(table) // 50))
     told = [p for p in places if all(_has_reply(table, row, p) for row in some)]
     cheap = sorted((p for p in told if task.tiers[p] != task.reference), key=lambda p: usd[p])
@@ -222,8 +222,8 @@ def _lineup(task: Task, drafts: Drafts, table: LearnTable) -> Lineup:
     """Judge the cheapest tiers whose replies are there to learn judging from."""
     reference = task.tiers.index(task.reference)
     told = drafts.present.mean(axis=0) > 0.99
-    usd = _paid(table, task.prices)
-    cheap = sorted(range(len(task.tiers)), key=lambda place: float(np.nanmean(usd[:, place])))
+    usd = _mean_usd(table, task.prices)
+    cheap = sorted(range(len(task.tiers)), key=lambda place: usd[place])
     judged = [place for place in cheap if told[place] and place != reference]
     return Lineup(task.tiers, reference, frozenset(judged[:MOST_JUDGED]))
 
@@ -247,6 +247,14 @@ def _records(
     usd = costs.estimate(table.queries, prices).usd
     paid = _paid(table, prices)
     return Records(lineup, first, judged, usd, table.score, np.where(np.isnan(paid), usd, paid))
+
+
+def _mean_usd(table: LearnTable, prices: Mapping[str, Price]) -> list[float]:
+    """Return what each model's reply cost on average; infinity where nothing was counted."""
+    return [
+        float(known.mean()) if len(known := column[~np.isnan(column)]) else float("inf")
+        for column in _paid(table, prices).T
+    ]
 
 
 def _paid(table: LearnTable, prices: Mapping[str, Price]) -> Floats:

@@ -12,7 +12,7 @@ from tests.support.gateway_app import serving
 from tests.support.policies import two_tiers
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.sums import write_outcomes, write_prices
+from tests.support.sums import outcomes, write_outcomes, write_prices
 
 BEST = Says("41 + 1 = 42\n#### 42", tokens=(11, 4), name="large-up")
 
@@ -135,6 +135,22 @@ def test_ten_rows_teach_nothing(tmp_path):
 
     assert found.exit_code == 2
     assert "cold start" in found.stderr
+
+
+def test_outcomes_without_token_counts_are_learnt_from_all_the_same(tmp_path):
+    rows = [
+        {k: v for k, v in row.items() if not k.endswith("_tokens")} for row in outcomes(60, seed=4)
+    ]
+    table = tmp_path / "bare.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+
+    made = frugal(
+        "train", "--outcomes", table, "--out", tmp_path / "b", "--embedder", "none",
+        "--usd-per-quality-point", "0.01", "--json",
+    )  # fmt: skip
+
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["models"] == ["large", "small"]
 
 
 def learned(small, large, place, **cascade):
