@@ -12,6 +12,7 @@ from random import random
 from gateway.access.admission import Admission
 from gateway.access.ceiling import REASON as MAX_USD
 from gateway.access.ceiling import ModestPlan
+from gateway.affinity import Affinity
 from gateway.entry import Attempt, Entry, Purpose
 from gateway.errors import (
     CeilingTooLow,
@@ -51,7 +52,9 @@ class Cascading:
         embedding: Embedding | None = None,
         chance: Callable[[], float] = random,
         observer: Observer | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
+        self._affinity = affinity
         self._observer = observer
         self._chance = chance
         self._controls = controls_of(policy)
@@ -71,13 +74,16 @@ class Cascading:
         while isinstance(step := self._next(plan, entry), Call):
             purpose: Purpose = "control" if step.why == "control" else "serve"
             attempt = entry.attempt(step.model, purpose=purpose, why=step.why)
+            attempt.choice = step.reason
             try:
                 if step.judged:
                     await self._judged(attempt, entry, plan)
+                    self._note(attempt, entry)
                 else:
                     async with aclosing(self._live(attempt, entry)) as parts:
                         async for part in parts:
                             yield part
+                    self._note(entry.served or attempt, entry)
                     return
             except ProviderError as exc:
                 if not step.judged and entry.served is not None:
@@ -100,12 +106,19 @@ class Cascading:
             entry.is_drawn = features.is_drawn = True
         if router.wants_vector:
             await features.vector()
+        if self._affinity is not None:
+            features.stakes = self._affinity.stakes(entry)
         plan = router.start(entry.facts, features)
         if (control := self._controls.get(entry.route_name)) and control.draws(entry, self._chance):
             plan = ControlPlan(control.reference, plan)
         if entry.left_out:
             return ModestPlan(plan, entry.left_out, entry.request.max_nano_usd or 0)
         return plan
+
+    def _note(self, attempt: Attempt, entry: Entry) -> None:
+        """Remember who has read the conversation, where that may matter."""
+        if self._affinity is not None and attempt.is_complete:
+            self._affinity.note(attempt, entry)
 
     def _features(self, entry: Entry) -> Features:
         return Features(entry.request.body["messages"], self._embedding)

@@ -28,6 +28,7 @@ from router.types import Draft, Skip, TokenStats, Tried, Verdict
 Purpose = Literal["serve", "control", "judge", "hedge"]
 CacheState = Literal["exact", "semantic", "miss", "bypass"]
 _SERVING = ("serve", "control")
+_WAYS = {"tier": "served", "stay": "stayed"}
 _ZERO = Decimal(0)
 
 
@@ -72,6 +73,7 @@ class Attempt:
         self.error: str | None = None
         self.failure: ProviderError | None = None
         self.reason = ""
+        self.choice = ""
         self.is_complete = False
         self.is_superseded = False
         self.is_outrun = False
@@ -199,7 +201,7 @@ class Attempt:
             return "outrun"
         if self.purpose == "hedge":
             return "hedged"
-        return "served" if self.why == "tier" else self.why
+        return _WAYS.get(self.why, self.why)
 
     def _outcome_word(self, verdict: Verdict) -> str:
         if self.has_been_served:
@@ -465,6 +467,9 @@ def _has_won(attempt: Attempt) -> bool:
 
 def _line(entry: Entry, attempt: Attempt, money: Spent, tariff: Tariff) -> AttemptRecord:
     price = tariff.prices.for_model(attempt.model)
+    reason = attempt.verdict.reason if attempt.verdict else attempt.reason
+    if attempt.choice:
+        reason = f"{attempt.choice}; {reason}" if reason else attempt.choice
     return AttemptRecord(
         request_id=entry.request.id,
         seq=attempt.seq,
@@ -474,7 +479,7 @@ def _line(entry: Entry, attempt: Attempt, money: Spent, tariff: Tariff) -> Attem
         payer=entry.caller.tenant,
         outcome=_outcome(entry, attempt),
         confidence=attempt.verdict.confidence if attempt.verdict else None,
-        reason=attempt.verdict.reason if attempt.verdict else attempt.reason,
+        reason=reason,
         usage=money.usage,
         cost_nano_usd=to_nano(money.cost),
         lower_nano_usd=to_nano(money.lower),

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from router.stakes import NO_STAKES, Stakes
+
 if TYPE_CHECKING:
     from cache.semantic.embedder import Vector
 
@@ -29,13 +31,14 @@ class Embedding:
 class Features:
     """The meaning of one request; without an embedding, its words alone."""
 
-    __slots__ = ("_embedding", "_task", "is_drawn", "messages")
+    __slots__ = ("_embedding", "_task", "is_drawn", "messages", "stakes")
 
     def __init__(
         self, messages: Sequence[Mapping[str, Any]], embedding: Embedding | None = None
     ) -> None:
         self.messages = messages
         self.is_drawn = False
+        self.stakes: Stakes = NO_STAKES
         self._embedding = embedding
         self._task: asyncio.Task[Vector | None] | None = None
 

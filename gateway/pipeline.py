@@ -24,6 +24,7 @@ from gateway.access.ceiling import too_dear
 from gateway.access.keys import Caller, KeyRing
 from gateway.access.refused import Refusals
 from gateway.access.worst_case import WorstCase
+from gateway.affinity import Affinity
 from gateway.cascading import Cascading
 from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import (
@@ -106,6 +107,7 @@ class Pipeline:
         self._worst = WorstCase(parts.prices, self._capabilities)
         self._exact = parts.exact
         self.near = parts.near
+        self._affinity = Affinity(parts.policy, parts.prices, parts.clock)
         self._cascading = Cascading(
             parts.policy,
             parts.routers,
@@ -115,6 +117,7 @@ class Pipeline:
             self._intending,
             parts.embedding,
             observer=parts.observer,
+            affinity=self._affinity,
         )
         self._made = self._cascading.run if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
@@ -141,6 +144,7 @@ class Pipeline:
         """Settle what ends from now on by other prices: a dated price has changed."""
         self._tariff = replace(self._tariff, prices=prices)
         self._intending.use(self._tariff)
+        self._affinity.use(prices)
         self._worst = WorstCase(prices, self._capabilities)
         self._rates.clear()
         if self._admission is not None:

@@ -15,12 +15,14 @@ and does not ask `next`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from policies.cascade import Confidence
 from policies.rules import RequestFacts, first_match
 from policies.schema import Route
 from router.confidence import LogprobScorer
 from router.eligibility import Able, Lack, skip_for, why_unable
+from router.stakes import NO_STAKES, Stakes, stay
 from router.types import (
     Ask,
     Call,
@@ -74,29 +76,33 @@ class CascadeRouter:
         tiers = self._tiers
         if rule is not None:
             tiers = (rule.model,) if rule.model else rule.tiers or tiers
-        if tiers is self._tiers and self._all_able(facts):
+        stakes = features.stakes if features is not None else NO_STAKES
+        if tiers is self._tiers and not stakes and self._all_able(facts):
             return CascadePlan(self._usual, self._usually_skipped, self._scorer)
-        return self._among_the_able(tiers, facts)
+        return self._among_the_able(tiers, facts, stakes)
 
     def _all_able(self, facts: RequestFacts) -> bool:
         return all(why_unable(capabilities, facts) is None for capabilities in self._limited)
 
-    def _among_the_able(self, tiers: Sequence[str], facts: RequestFacts) -> CascadePlan:
+    def _among_the_able(
+        self, tiers: Sequence[str], facts: RequestFacts, stakes: Stakes
+    ) -> CascadePlan:
         able, unable = self._able.split(tiers, facts)
         fallback, others = self._able.split(self._fallback, facts)
-        calls, unjudged = self._lineup(able, fallback)
+        calls, unjudged = self._lineup(able, fallback, stakes)
         skipped = dict.fromkeys((*unable, *unjudged, *others))
         return CascadePlan(calls, tuple(skipped), self._scorer)
 
     def _lineup(
-        self, tiers: list[str], fallback: list[str]
+        self, tiers: list[str], fallback: list[str], stakes: Stakes = NO_STAKES
     ) -> tuple[tuple[Call, ...], tuple[Skip, ...]]:
         """Leave out tiers whose drafts the scorer could not judge; the last is not judged."""
         if not self._scorer.needs_stats:
-            return lineup(tiers, fallback), ()
+            return _staying(tiers, fallback, stakes), ()
         silent = [model for model in tiers[:-1] if not self._able.has_logprobs(model)]
         heard = [model for model in tiers if model not in silent]
-        return lineup(heard, fallback), tuple(skip_for(model, _UNJUDGEABLE) for model in silent)
+        calls = _staying(heard, fallback, stakes)
+        return calls, tuple(skip_for(model, _UNJUDGEABLE) for model in silent)
 
 
 def lineup(tiers: Sequence[str], fallback: Iterable[str]) -> tuple[Call, ...]:
@@ -112,6 +118,19 @@ def lineup(tiers: Sequence[str], fallback: Iterable[str]) -> tuple[Call, ...]:
     # Without any tier there is no error that a fallback could follow.
     calls += [Call(model, judged=False, why="fallback") for model in others if tiers]
     return tuple(calls)
+
+
+def _staying(tiers: list[str], fallback: list[str], stakes: Stakes) -> tuple[Call, ...]:
+    """Order the calls of a conversation: what it does not pay to go to is left for failures."""
+    if not stakes:
+        return lineup(tiers, fallback)
+    staying = stay(tiers, stakes)
+    first, *others = lineup(staying.tiers, (*staying.left, *fallback)) or (None,)
+    if first is None:
+        return ()
+    if staying.reason:
+        first = replace(first, why="stay", reason=staying.reason)
+    return (first, *others)
 
 
 class CascadePlan:

@@ -16,6 +16,7 @@ from router.answers import same_answer
 from router.confidence import trust
 from router.course import Judged, Step
 from router.query import Query
+from router.stakes import NO_STAKES, Stakes, stay
 from router.types import Draft, TokenStats
 
 SURE = 0.9
@@ -30,12 +31,14 @@ class ColdCourse:
 
     `may_serve` is False where a floor is to be held and nothing is certified yet; then
     `drafts` says whether this request is one of those that are drafted to learn from.
+    `stays` says why the tiers are in another order than the route's, if they are.
     """
 
     tiers: tuple[str, ...]
     reference: str
     may_serve: bool = True
     drafts: bool = True
+    stays: str = ""
 
     needs_stats = True
     watches = False
@@ -65,7 +68,10 @@ class ColdCourse:
             return Step(None, last, "cold start")
         for model in self.tiers if self.drafts else (self.reference,):
             if model not in barred:
-                return Step(model, reason="cold start" if self.may_serve else "not certified yet")
+                reason = "cold start" if self.may_serve else "not certified yet"
+                return Step(
+                    model, reason=reason, stays=self.stays if model == self.tiers[0] else ""
+                )
         return None
 
 
@@ -80,11 +86,21 @@ class ColdCourses:
     embedder = ""
     spent = None
 
-    def begin(self, query: Query, able: Sequence[str], *, drawn: bool = False) -> ColdCourse:
+    def begin(
+        self,
+        query: Query,
+        able: Sequence[str],
+        *,
+        drawn: bool = False,
+        stakes: Stakes = NO_STAKES,
+    ) -> ColdCourse:
         """Begin the course of one request; under a floor, only those drawn are drafted."""
         reference = self.reference if self.reference in able else able[-1]
-        drafts = not self.floor or drawn
-        return ColdCourse(tuple(able), reference, may_serve=not self.floor, drafts=drafts)
+        if self.floor:
+            return ColdCourse(tuple(able), reference, may_serve=False, drafts=drawn)
+        # What is drawn is to tell what the tiers do in their order.
+        order = stay(able, NO_STAKES if drawn else stakes)
+        return ColdCourse((*order.tiers, *order.left), reference, stays=order.reason)
 
 
 def _agree(draft: Draft, other: Draft) -> bool:

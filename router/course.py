@@ -45,12 +45,14 @@ class Judged:
 class Step:
     """What to do: call `model`, or (None) serve the draft at place `serve`.
 
-    `reason` is for the ledger: what weighed, in a few words.
+    `reason` is for the ledger: what weighed, in a few words. `stays` says so of a
+    conversation kept on the model that has it cached, and is empty otherwise.
     """
 
     model: str | None
     serve: int = -1
     reason: str = ""
+    stays: str = ""
 
 
 class Course(Protocol):
@@ -139,7 +141,10 @@ class CoursePlan:
         done = frozenset(attempt.model for attempt in tried)
         step = self._course.step(self._drafts, self._barred | done)
         if step is not None and step.model is not None:
-            return Call(step.model, judged=self._course.is_judged(step.model))
+            is_judged = self._course.is_judged(step.model)
+            if step.stays:
+                return Call(step.model, is_judged, why="stay", reason=step.stays)
+            return Call(step.model, is_judged)
         if step is not None:
             return Serve(self._attempt_of(step.serve, tried), degraded=self._is_second_best(step))
         failed = bool(tried) and tried[-1].error is not None

@@ -14,6 +14,7 @@ from router.confidence import LogprobScorer
 from router.course import Course, CoursePlan
 from router.eligibility import Able
 from router.query import Query, query_of
+from router.stakes import NO_STAKES, Stakes
 from router.types import Capabilities, Features, Plan
 
 if TYPE_CHECKING:
@@ -42,10 +43,18 @@ class Courses(Protocol):
         """Return what wants to hear the dollars of each request; None where nothing does."""
         ...
 
-    def begin(self, query: Query, able: Sequence[str], *, drawn: bool = False) -> Course:
+    def begin(
+        self,
+        query: Query,
+        able: Sequence[str],
+        *,
+        drawn: bool = False,
+        stakes: Stakes = NO_STAKES,
+    ) -> Course:
         """Begin the course of one request that these models are able to serve, two at least.
 
         `drawn` are those drawn to learn from, before anything was known of them.
+        `stakes` says what a conversation forfeits by leaving each model.
         """
         ...
 
@@ -91,7 +100,8 @@ class LearnedRouter:
         )
         barred = frozenset(route.tiers) - frozenset(able)
         drawn = features is not None and features.is_drawn
-        course = self.courses.begin(query, able, drawn=drawn)
+        stakes = features.stakes if features is not None else NO_STAKES
+        course = self.courses.begin(query, able, drawn=drawn, stakes=stakes)
         return CoursePlan(course, barred=barred, fallback=fallback, skipped=skipped)
 
     def _vector(self, features: Features | None) -> NDArray[np.float32] | None:

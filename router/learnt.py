@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from random import random
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,11 @@ from router.quality.model import QualityModel
 from router.query import Query
 from router.reading import Question, read_question
 from router.reply import Reply
+from router.stakes import NO_STAKES, Stakes
 from router.state import State
 from router.targets import Mix
 from router.types import Draft, RouterError, TokenStats
-from router.value import STOP, ValueModel, known_of
+from router.value import STOP, Known, ValueModel, known_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,11 +151,41 @@ class LearntCourses:
         """Return whether the estimates were learnt with an embedder's vectors."""
         return self._learnt.quality.full is not None
 
-    def begin(self, query: Query, able: Sequence[str], *, drawn: bool = False) -> LearntCourse:
+    def begin(
+        self,
+        query: Query,
+        able: Sequence[str],
+        *,
+        drawn: bool = False,
+        stakes: Stakes = NO_STAKES,
+    ) -> LearntCourse:
         """Begin the course of one request."""
         first = self._learnt.quality.estimate((query,)).quality
         usd = self._learnt.costs.estimate((query,), self._prices).usd
-        return LearntCourse(self._learnt, self._value, query, first, usd, self._now(), self._route)
+        return LearntCourse(
+            self._learnt,
+            self._value,
+            query,
+            first,
+            usd,
+            self._now(),
+            self._route,
+            self._forfeits(stakes),
+        )
+
+    def _forfeits(self, stakes: Stakes) -> Floats | None:
+        """Return what leaving each model would forfeit, [1, K]; None where nothing.
+
+        A floor was certified without it. There only the reference's counts: to be asked more
+        often can only lower the loss.
+        """
+        models = self._learnt.models
+        lineup = self._value.lineup
+        counts = (lineup.models[lineup.reference],) if self._value.objective == "floor" else models
+        if not any(stakes[name].forfeit_usd for name in counts if name in stakes):
+            return None
+        known = (stakes.get(name) if name in counts else None for name in models)
+        return np.array([[stake.forfeit_usd if stake else 0.0 for stake in known]])
 
     def _now(self) -> float | None:
         if self._operating.mix is None:
@@ -165,11 +196,11 @@ class LearntCourses:
 class LearntCourse:
     """The course of one request.
 
-    `first` and `usd` are [1, K]; without a `rate` the reference answers.
+    `first`, `usd` and `forfeits` are [1, K]; without a `rate` the reference answers.
     """
 
-    __slots__ = ("_first", "_learnt", "_places", "_query", "_question", "_rate", "_read", "_route",
-                 "_usd", "_value")  # fmt: skip
+    __slots__ = ("_first", "_forfeits", "_learnt", "_places", "_query", "_question", "_rate",
+                 "_read", "_route", "_usd", "_value")  # fmt: skip
 
     needs_stats = True
     watches = False
@@ -183,8 +214,10 @@ class LearntCourse:
         usd: Floats,
         rate: float | None,
         route: str | None,
+        forfeits: Floats | None = None,
     ) -> None:
         self._learnt = learnt
+        self._forfeits = forfeits
         self._value = value
         self._query = query
         self._first = first
@@ -234,8 +267,9 @@ class LearntCourse:
         )
         calls = tuple(model for model, _ in usable)
         quality = np.array([[drafts[place].quality or 0.0 for _, place in usable]])
-        usd = self._usd.copy()
-        usd[0, [self._places[name] for name in barred if name in self._places]] = np.inf
+        usd = self._usd_without(barred)
+        if self._forfeits is not None:
+            usd = np.maximum(usd - self._forfeits, 0.0)
         known, best = known_of(calls, self._first, quality, usd, self._learnt.beliefs, self._value)
         chosen = self._value.choose(known, self._rate or self._value.rates[0])
         step = int(chosen.step[0])
@@ -247,7 +281,23 @@ class LearntCourse:
         if not np.isfinite(gain):
             return None
         name = self._learnt.models[step]
-        return Step(name, reason=f"{name} is worth {gain:+.3f}, its price taken off")
+        reason = f"{name} is worth {gain:+.3f}, its price taken off"
+        return Step(name, reason=reason, stays=self._why_stays(step, known, barred, reason))
+
+    def _usd_without(self, barred: frozenset[str]) -> Floats:
+        """Return what each call would cost with nothing cached; the barred cost too much."""
+        usd = self._usd.copy()
+        usd[0, [self._places[name] for name in barred if name in self._places]] = np.inf
+        return usd
+
+    def _why_stays(self, step: int, known: Known, barred: frozenset[str], reason: str) -> str:
+        """Say so where another would be asked if nothing were cached; empty where not."""
+        if self._forfeits is None or not self._forfeits[0, step]:
+            return ""
+        cold = replace(known, usd=self._usd_without(barred))
+        if int(self._value.choose(cold, self._rate or self._value.rates[0]).step[0]) == step:
+            return ""
+        return f"{reason}; of that ${self._forfeits[0, step]:.6f} for its cached prompt"
 
 
 def _told(why: Sequence[tuple[str, float, float]]) -> str:

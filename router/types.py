@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from policies.rules import RequestFacts
+from router.stakes import Stakes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,12 +100,15 @@ class Call:
     """Call this model. `judged`: hold its draft and ask for a verdict; else send it live.
 
     `why` is `tier` for the next tier, `fallback` after an error, `control` for a request
-    that goes to the reference to measure what the others save.
+    that goes to the reference to measure what the others save, `stay` for a conversation
+    kept on the model that has it cached; `reason` says in words what weighed, if it is not the
+    order of the tiers.
     """
 
     model: str
     judged: bool
-    why: Literal["tier", "fallback", "control"] = "tier"
+    why: Literal["tier", "fallback", "control", "stay"] = "tier"
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,11 @@ class Features(Protocol):
     @property
     def is_drawn(self) -> bool:
         """Return whether the request is one of those drawn, blindly, to learn from."""
+        ...
+
+    @property
+    def stakes(self) -> Stakes:
+        """Return what asking each model costs, where one of them has the conversation cached."""
         ...
 
     async def vector(self) -> NDArray[np.float32] | None:
