@@ -112,6 +112,7 @@ def _told(line: Comparison) -> dict[str, Any]:
     return {
         "day": line.day,
         "model": line.model,
+        "tier": line.tier,
         "verdict": line.verdict,
         "invoice": {"tokens": line.invoice.tokens, "usd": line.invoice.usd},
         "ledger": {
@@ -133,21 +134,23 @@ def _show(shown: list[Comparison], found: list[Comparison]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 240)
     if shown:
-        table = Table("day", "model", "verdict", "tokens: invoice less ledger")
+        by_tier = ("service tier",) if any(line.tier is not None for line in shown) else ()
+        table = Table("day", "model", *by_tier, "verdict", "tokens: invoice less ledger")
         for name in ("invoice $", "ledger $", "bounds $", "difference $"):
             table.add_column(name, justify="right")
         for line in shown:
-            table.add_row(*(escape(cell) for cell in _cells(line)))
+            table.add_row(*(escape(cell) for cell in _cells(line, has_tier=bool(by_tier))))
         console.print(table)
     counts = {name: sum(line.verdict == name for line in found) for name in _VERDICTS}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     console.print(f"{len(found)} lines of a model and a day: {said}", highlight=False)
 
 
+_TIER_WORDS = {None: "all", "": "standard"}
 _VERDICTS = ("equal", "within bounds", "differs")
 
 
-def _cells(line: Comparison) -> list[str]:
+def _cells(line: Comparison, *, has_tier: bool) -> list[str]:
     from gateway.money.price import from_nano
 
     ours = line.ledger
@@ -156,7 +159,8 @@ def _cells(line: Comparison) -> list[str]:
     ends = (from_nano(ours.lower_nano_usd), from_nano(ours.upper_nano_usd))
     return [
         line.day.isoformat(),
-        "".join(c if c.isprintable() else "�" for c in line.model),
+        _printable(line.model),
+        *((_TIER_WORDS.get(line.tier, _printable(line.tier or "")),) if has_tier else ()),
         line.verdict,
         off,
         "" if line.invoice.usd is None else f"{line.invoice.usd:,.6f}",
@@ -164,3 +168,7 @@ def _cells(line: Comparison) -> list[str]:
         f"{ends[0]:,.6f} to {ends[1]:,.6f}" if has_bounds else "",
         "" if line.usd is None else f"{line.usd:+,.6f}",
     ]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

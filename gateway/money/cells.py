@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from gateway.money.records import GATEWAY, INTERRUPTED
-from gateway.money.schema import BUCKETS, attempt, entry, rollup, rollup_arm, rollup_call
+from gateway.money.schema import BUCKETS, CALL_SUMS, attempt, entry, rollup, rollup_arm, rollup_call
 
 HOUR_US = 3_600_000_000
 HITS = ("exact", "semantic")
@@ -70,13 +70,13 @@ def call_cells(where: ColumnElement[bool]) -> Select[Any]:
     keys = (
         hour(),
         *(entry.c[name] for name in ("tenant", "key", "route", "tags")),
-        *(attempt.c[name] for name in ("model", "provider", "purpose")),
+        *(attempt.c[name] for name in ("model", "provider", "purpose", "tier")),
         case((attempt.c.payer == GATEWAY, 1), else_=0).label("is_own"),
     )
-    added = (*BUCKETS, "compute_us", "cost_nano_usd", "lower_nano_usd", "upper_nano_usd")
+    added = [name for name in CALL_SUMS if name not in ("calls", "escalations")]
     sums = (
         func.count().label("calls"),
-        *(sum_of(attempt.c[name]).label(name) for name in (*added, "estimated")),
+        *(sum_of(attempt.c[name]).label(name) for name in added),
         _count(_is_rejected()).label("escalations"),
     )
     joined = attempt.join(entry, entry.c.request_id == attempt.c.request_id)

@@ -6,9 +6,10 @@ What is understood, as JSON or CSV (each name is matched in any case):
   their CSV): `input_tokens` includes `input_cached_tokens`;
 - Anthropic's usage and cost reports (`/v1/organizations/usage_report/messages`,
   `/cost_report`, whose amounts are cents) and the console's CSV;
-- anybody's: `date, model` and any of `input_tokens, cached_input_tokens,
-  cache_write_tokens, output_tokens, total_tokens, requests, usd`, where no
-  token is in two columns.
+- anybody's: `date, model` and any of `service_tier, input_tokens,
+  cached_input_tokens, cache_write_tokens` (or `cache_write_5m_tokens` and
+  `cache_write_1h_tokens`), `output_tokens, total_tokens, requests, usd`, where
+  no token is in two columns.
 
 Days are those of UTC, as the providers' are.
 """
@@ -26,7 +27,7 @@ from typing import Any
 
 from gateway.money.errors import InvoiceError
 
-BUCKETS = ("input", "cached_input", "cache_write", "output")
+BUCKETS = ("input", "cached_input", "cache_write_5m", "cache_write_1h", "output")
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST = 10**15
 
@@ -37,28 +38,37 @@ _TOKENS: dict[str, tuple[str, ...]] = {
               "usage_input_tokens_no_cache"),
     "cached_input": ("cached_input_tokens", "input_cached_tokens", "cache_read_input_tokens",
                      "usage_input_tokens_cache_read"),
-    "cache_write": ("cache_write_tokens", "cache_creation_input_tokens",
-                    "usage_input_tokens_cache_write_5m", "usage_input_tokens_cache_write_1h",
-                    "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
+    "cache_write": ("cache_write_tokens", "cache_creation_input_tokens"),
+    "cache_write_5m": ("usage_input_tokens_cache_write_5m", "ephemeral_5m_input_tokens",
+                       "cache_write_5m_tokens"),
+    "cache_write_1h": ("usage_input_tokens_cache_write_1h", "ephemeral_1h_input_tokens",
+                       "cache_write_1h_tokens"),
     "output": ("output_tokens", "completion_tokens", "usage_output_tokens"),
     "total": ("total_tokens",),
 }  # fmt: skip
 _USD = ("usd", "cost_usd", "amount_usd", "cost", "amount_value")
 _CENTS = ("amount_cents",)
 _REQUESTS = ("requests", "num_model_requests", "num_requests")
+_TIER = ("service_tier", "usage_type")
+_STANDARD = ("standard", "default", "auto", "on_demand")
+_TIERS = frozenset(("batch", "flex", "priority", "scale", "fast", *_STANDARD))
 _WITHIN_INPUT = "input_cached_tokens"
 """OpenAI's cached tokens are part of its input tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceLine:
-    """What was billed for one model on one day; what was not stated is absent."""
+    """What was billed for one model on one day; what was not stated is absent.
+
+    `tier` is the service tier, empty for the standard one; None where none is told apart.
+    """
 
     day: date
     model: str
     tokens: Mapping[str, int] = field(default_factory=dict)
     requests: int | None = None
     usd: Decimal | None = None
+    tier: str | None = None
 
     def __add__(self, other: InvoiceLine) -> InvoiceLine:
         names = self.tokens.keys() | other.tokens.keys()
@@ -68,17 +78,21 @@ class InvoiceLine:
             {name: self.tokens.get(name, 0) + other.tokens.get(name, 0) for name in names},
             _both(self.requests, other.requests),
             _both(self.usd, other.usd),
+            self.tier,
         )
 
 
 def read_invoice(path: Path) -> list[InvoiceLine]:
-    """Return an invoice's lines, one for each day and model, in order. Raises InvoiceError."""
-    found: dict[tuple[date, str], InvoiceLine] = {}
+    """Return an invoice's lines, one for each day, model and tier, in order.
+
+    Raises InvoiceError.
+    """
+    found: dict[tuple[date, str, str | None], InvoiceLine] = {}
     try:
         for number, row in enumerate(_rows(path), 1):
             line = _line(row, f"{path}: row {number}")
             if line is not None:
-                at = (line.day, line.model)
+                at = (line.day, line.model, line.tier)
                 found[at] = found[at] + line if at in found else line
     except OSError as exc:
         raise InvoiceError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
@@ -86,7 +100,7 @@ def read_invoice(path: Path) -> list[InvoiceLine]:
         raise InvoiceError(f"{path}: expected CSV or JSON in UTF-8: {exc}") from exc
     if not found:
         raise InvoiceError(f"{path}: no line tells the usage or the cost of a model")
-    return [found[at] for at in sorted(found)]
+    return sorted(found.values(), key=lambda line: (line.day, line.model, line.tier or ""))
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -160,7 +174,19 @@ def _line(row: Mapping[str, Any], where: str) -> InvoiceLine | None:
     usd = usd if cents is None else cents / 100
     if not model or not (tokens or usd is not None):
         return None
-    return InvoiceLine(_day(row, where), model, tokens, _first(row, _REQUESTS, where, _count), usd)
+    requests = _first(row, _REQUESTS, where, _count)
+    return InvoiceLine(_day(row, where), model, tokens, requests, usd, _tier(row))
+
+
+def _tier(row: Mapping[str, Any]) -> str | None:
+    """Return the service tier that a row is of, None where it does not say."""
+    if row.get("batch") in (True, "true", "True", "TRUE"):
+        return "batch"
+    for name in _TIER:
+        told = str(row.get(name) or "").strip().lower()
+        if told in _TIERS or (told and name == "service_tier"):
+            return "" if told in _STANDARD else told
+    return "" if row.get("batch") in (False, "false", "False", "FALSE") else None
 
 
 def _tokens(row: Mapping[str, Any], where: str) -> dict[str, int]:
@@ -169,6 +195,8 @@ def _tokens(row: Mapping[str, Any], where: str) -> dict[str, int]:
         counts = [_count(row[name], f"{where}: {name}") for name in names if _is_told(row, name)]
         if counts:
             tokens[bucket] = sum(counts)
+    if "cache_write_5m" in tokens or "cache_write_1h" in tokens:
+        tokens.pop("cache_write", None)  # what reports them apart may tell their sum beside them
     if _is_told(row, _WITHIN_INPUT) and "input" in tokens:
         tokens["input"] -= _count(row[_WITHIN_INPUT], where)
         if tokens["input"] < 0:

@@ -62,6 +62,7 @@ ENTRY_SUMS = (
 CALL_SUMS = (
     "calls",
     *BUCKETS,
+    "cache_write_1h",
     "compute_us",
     "cost_nano_usd",
     "lower_nano_usd",
@@ -161,7 +162,7 @@ rollup_call = Table(
     metadata,
     _int("hour", key=True),
     *(_text(name, key=True) for name in ("tenant", "key", "route", "tags")),
-    *(_text(name, key=True) for name in ("model", "provider", "purpose")),
+    *(_text(name, key=True) for name in ("model", "provider", "purpose", "tier")),
     _int("is_own", key=True),
     *(_int(name) for name in CALL_SUMS),
     sqlite_strict=True,

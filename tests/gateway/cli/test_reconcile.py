@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
+from gateway.money.rollup import Rollup
 from gateway.money.sqlite import SqliteStore
 from gateway.money.usage import Usage
 from tests.support.money import attempt, entry
@@ -114,3 +115,105 @@ def test_the_table_shows_what_differs(ledger):
     assert done.exit_code == 1
     assert "input -239" in done.stdout
     assert "1 lines of a model and a day: 1 differs" in done.stdout
+
+
+@pytest.fixture
+def tiered(tmp_path):
+    """A day of one model: standard calls, a flex one, and cache writes of both kinds."""
+    store = SqliteStore(tmp_path / "ledger.db")
+    store.open()
+    told = {"provider": "openai", "model": "mini"}
+    used = {
+        "a": (Usage(input=100, cache_write=30, cache_write_1h=70, output=10), 4),
+        "b": (Usage(input=200, output=20), 2),
+        "c": (Usage(input=1000, output=100, tier="flex"), 1),
+    }
+    store.commit(
+        [entry(name, started_at_us=DAY_US + 5) for name in used],
+        [
+            attempt(name, usage=usage, cost_nano_usd=usd * 10**9, lower_nano_usd=usd * 10**9,
+                    upper_nano_usd=usd * 10**9, **told)
+            for name, (usage, usd) in used.items()
+        ],
+    )  # fmt: skip
+    store.close()
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return tmp_path
+
+
+BY_TIER = "date,model,service_tier,input_tokens,output_tokens,usd\n"
+STANDARD = "2026-11-01,gpt-5-mini,default,400,30,6\n"
+FLEX = "2026-11-01,gpt-5-mini,flex,1000,100,1\n"
+
+
+@pytest.mark.parametrize("is_summed", [False, True])
+def test_tiers_are_compared_with_the_same_tier(tiered, is_summed):
+    rollup = Rollup(tiered / "ledger.db")
+    while is_summed and rollup.step():
+        pass
+    agrees = _run(tiered, BY_TIER + STANDARD + FLEX)
+    swapped = _run(tiered, BY_TIER + STANDARD.replace("default", "priority") + FLEX)
+
+    assert agrees[0] == 0
+    assert [(line["tier"], line["verdict"]) for line in agrees[1]] == [
+        ("", "equal"), ("flex", "equal"),
+    ]  # fmt: skip
+    assert [(line["tier"], line["verdict"]) for line in swapped[1]] == [
+        ("", "differs"), ("flex", "equal"), ("priority", "differs"),
+    ]  # fmt: skip
+
+
+def test_an_invoice_that_tells_no_tiers_is_compared_with_all_of_them(tiered):
+    code, (line,) = _run(tiered, "date,model,output_tokens,usd\n2026-11-01,gpt-5-mini,130,7\n")
+
+    assert (code, line["tier"], line["verdict"]) == (0, None, "equal")
+
+
+def test_dollars_over_all_tiers_stand_beside_tokens_by_tier(tiered):
+    costs = "2026-11-01,gpt-5-mini,,,,7\n"
+    tokens = STANDARD.replace(",6", ",") + FLEX.replace(",1\n", ",\n")
+    code, lines = _run(tiered, BY_TIER + costs + tokens)
+    short = _run(tiered, BY_TIER + costs.replace("7", "6") + tokens)
+
+    assert code == 0
+    assert [line["tier"] for line in lines] == [None, "", "flex"]
+    assert [line["verdict"] for line in short[1]] == ["differs", "equal", "equal"]
+
+
+def test_beside_named_tiers_a_blank_is_the_standard_one(tiered):
+    code, lines = _run(tiered, BY_TIER + STANDARD.replace("default", "") + FLEX)
+
+    assert code == 0
+    assert [line["tier"] for line in lines] == ["", "flex"]
+
+
+WRITES = "date,model,input_tokens,cache_write_5m_tokens,cache_write_1h_tokens\n"
+
+
+def test_writes_for_an_hour_are_compared_apart_where_they_are_told_apart(tiered):
+    apart = _run(tiered, WRITES + "2026-11-01,gpt-5-mini,1300,30,70\n")
+    swapped = _run(tiered, WRITES + "2026-11-01,gpt-5-mini,1300,70,30\n")
+    together = _run(
+        tiered, "date,model,input_tokens,cache_write_tokens\n2026-11-01,gpt-5-mini,1300,100\n"
+    )
+    mixed = _run(
+        tiered,
+        WRITES.strip() + ",cache_write_tokens\n2026-11-01,gpt-5-mini,1300,,70,\n"
+        "2026-11-01,gpt-5-mini,0,,,30\n",
+    )
+
+    assert (apart[0], swapped[0], together[0], mixed[0]) == (0, 1, 0, 0)
+    assert swapped[1][0]["difference"]["tokens"] == {"cache_write_5m": 40, "cache_write_1h": -40}
+
+
+def test_the_table_names_the_tiers(tiered):
+    (tiered / "invoice.csv").write_text(BY_TIER + STANDARD)
+    done = CliRunner().invoke(app, [
+        "reconcile", "--invoice", str(tiered / "invoice.csv"), "--all",
+        "--ledger", f"sqlite:///{tiered}/ledger.db", "--policy", str(tiered / "policy.yaml"),
+    ])  # fmt: skip
+
+    assert done.exit_code == 1
+    assert "service tier" in done.stdout
+    assert "standard" in done.stdout
+    assert "flex" in done.stdout

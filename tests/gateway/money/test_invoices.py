@@ -59,8 +59,39 @@ def test_anthropics_usage_has_disjoint_buckets_and_its_costs_are_cents(tmp_path)
     cost = {"model": "claude-opus-5", "amount": "123.45", "currency": "USD"}
     (line,) = _read(tmp_path, _bucket([usage, cost], starting_at="2026-11-01T00:00:00Z"))
 
-    assert line.tokens == {"input": 100, "cached_input": 20, "cache_write": 7, "output": 9}
+    assert line.tokens == {
+        "input": 100, "cached_input": 20, "cache_write_5m": 3, "cache_write_1h": 4, "output": 9,
+    }  # fmt: skip
     assert line.usd == Decimal("1.2345")
+
+
+def test_service_tiers_are_told_apart_where_the_provider_does(tmp_path):
+    usage = {"model": "claude-opus-5", "output_tokens": 9}
+    tiers = [usage | {"service_tier": tier} for tier in ("standard", "batch", "priority", "batch")]
+    batches = [{"model": "gpt-5", "output_tokens": 1, "batch": told} for told in (True, False)]
+    lines = _read(tmp_path, _bucket(tiers, starting_at="2026-11-01T00:00:00Z"))
+    openais = _read(tmp_path, _bucket([*batches, batches[0] | {"batch": None}], start_time=NOON))
+    console = (
+        "usage_date_utc,model_version,usage_type,usage_output_tokens\n2026-11-01,m,message,3\n"
+    )
+
+    assert [(line.tier, line.tokens["output"]) for line in lines] == [
+        ("", 9), ("batch", 18), ("priority", 9),
+    ]  # fmt: skip
+    assert {line.tier for line in openais} == {"batch", "", None}
+    assert _read(tmp_path, console)[0].tier is None
+
+
+def test_cache_writes_told_as_a_sum_and_in_parts_count_once(tmp_path):
+    usage = {
+        "date": "2026-11-01",
+        "model": "claude-opus-5",
+        "cache_creation_input_tokens": 7,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+    }
+    (line,) = _read(tmp_path, [usage])
+
+    assert line.tokens == {"cache_write_5m": 3, "cache_write_1h": 4}
 
 
 def test_a_plain_csv_needs_a_day_a_model_and_whatever_it_has(tmp_path):

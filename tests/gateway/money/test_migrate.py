@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -108,3 +109,31 @@ def test_an_up_to_date_ledger_starts_without_the_migration_tools(path):
     )
 
     assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=120).returncode == 0
+
+
+def _moved(path, move, to):
+    config = Config()
+    config.set_main_option("script_location", str(migrate._MIGRATIONS))
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        move(config, to)
+    engine.dispose()
+
+
+def test_sums_of_calls_outlive_being_split_by_service_tier_and_put_together_again(path):
+    row = (5, "t", "k", "auto", "[]", "mini", "openai", "serve", 0, *range(15))
+    _moved(path, command.upgrade, "0005")
+    _run(path, f"INSERT INTO rollup_call VALUES {row}")
+    migrate_sqlite(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (after,) = connection.execute("SELECT * FROM rollup_call").fetchall()
+        flex = (*after[:8], "flex", *after[9:])
+        connection.execute(f"INSERT INTO rollup_call VALUES {flex}")
+    _moved(path, command.downgrade, "0005")
+    with closing(sqlite3.connect(path)) as connection:
+        (before,) = connection.execute("SELECT * FROM rollup_call").fetchall()
+
+    assert after[:10] == (*row[:8], "", 0)
+    assert (after[10:19], after[19], after[20:]) == (row[9:18], 0, row[18:])
+    assert before == (*row[:9], *(2 * value for value in row[9:]))
