@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from cache.messages import Pieces, State
 from cache.stores.shared import SharedStore
-from cache.types import LeaderFailed, StoreFailed
+from cache.types import MOST_BEHIND, FellBehind, LeaderFailed, StoreFailed
 
 T = TypeVar("T")
 
@@ -20,8 +20,9 @@ class Follow(Generic[T]):
     """The pieces of an answer that another process makes; an iterator that is closed after use.
 
     Ends when the answer is whole (`is_whole`), or when its leader is gone and
-    nothing was read. Raises LeaderFailed when something was. With `waits_for_all`
-    nothing can be read before the answer is whole.
+    nothing was read. Raises LeaderFailed when something was, and FellBehind where too
+    much waits to be read. With `waits_for_all` nothing can be read before the answer
+    is whole, however long it is.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Follow(Generic[T]):
         self._grace_s = grace_s
         self._let_go = let_go
         self.waits_for_all = False
-        self._pieces: deque[T] = deque()
+        self._pieces: deque[tuple[T, int]] = deque()
+        self._behind = 0
+        self._is_left_behind = False
         self._have = 0
         self._state = State.GROWING
         self._has_given = False
@@ -65,11 +68,16 @@ class Follow(Generic[T]):
             return
         for data in message.pieces[self._have - message.first :]:
             try:
-                self._pieces.append(self._load(data))
+                self._pieces.append((self._load(data), len(data)))
             except ValueError:
                 self._end(State.FAILED)
                 return
             self._have += 1
+            self._behind += len(data)
+        if self._behind > MOST_BEHIND and not self.waits_for_all:
+            self._pieces.clear()
+            self._is_left_behind = True
+            self.close()
         if message.state is State.WHOLE and not self._have:
             self._end(State.GONE)  # an answer without pieces is none
         elif message.state is not State.GROWING:
@@ -90,6 +98,8 @@ class Follow(Generic[T]):
 
     async def __anext__(self) -> T:
         while not self._pieces or (self.waits_for_all and self._state is not State.WHOLE):
+            if self._is_left_behind:
+                raise FellBehind(MOST_BEHIND)
             if self._state is State.WHOLE:
                 raise StopAsyncIteration
             if self._state is not State.GROWING:
@@ -99,7 +109,9 @@ class Follow(Generic[T]):
             if not await self._hears_something():
                 await self._look()
         self._has_given = True
-        return self._pieces.popleft()
+        piece, size = self._pieces.popleft()
+        self._behind -= size
+        return piece
 
     async def _hears_something(self) -> bool:
         loop = asyncio.get_running_loop()

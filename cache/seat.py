@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cache.follow import Follow
 from cache.freshness import Freshness
 from cache.lease import Lease
+from cache.pace import Paced
 from cache.single_flight import Member
 from cache.types import CachedReply
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAX_CLAIMS = 3  # leaders elsewhere that fail in a row, before a request makes its own answer
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 class Seat(Generic[T]):
@@ -74,10 +76,15 @@ class Seat(Generic[T]):
     ) -> None:
         if self._follow is not None:
             self._follow.close()
+        self.finish(error)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell those who follow that the answer has ended, well or of an error."""
         if self._member is not None:
             self._member.leave(error)
-        lease = self._lease
+        lease, self._lease = self._lease, None
         if lease is not None and self._cache.far is not None:
+            lease.stir = None
             is_whole = self._is_whole or (error is None and lease.has_begun)
             self._cache.far.end(lease, is_whole=is_whole)
 
@@ -104,6 +111,31 @@ class Seat(Generic[T]):
         if self._lease is not None and self._lease.has_followers:
             return True
         return self._member is not None and self._member.has_followers
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether anybody waits for the next piece; of other processes it is taken so."""
+        if self._lease is not None and self._lease.has_followers:
+            return True
+        return self._member is not None and self._member.is_awaited
+
+    def paced(self, source: AsyncGenerator[P, None], size_of: Callable[[P], int]) -> Paced[P]:
+        """Let a leader's answer go on while its own client reads nothing and others wait.
+
+        `source` publishes what it yields.
+        """
+        paced = Paced(source, self, size_of)
+        self._hook(paced.stir)
+        return paced
+
+    def unhook(self) -> None:
+        """Leave the answer to its leader alone."""
+        self._hook(None)
+
+    def _hook(self, stir: Callable[[], None] | None) -> None:
+        self._seated().when_stirred(stir)
+        if self._lease is not None:
+            self._lease.stir = stir
 
     @property
     def is_stale(self) -> bool:
@@ -150,18 +182,18 @@ class Seat(Generic[T]):
         if self._lease is not None:
             self._lease.publish(item, size)
 
-    def follow(self, *, whole: bool = False) -> AsyncIterator[T]:
-        """Return the pieces of the leader's answer, from the first one on.
+    def follow(self, *, whole: bool = False) -> Member[T] | Paced[T]:
+        """Return the pieces of the leader's answer, from the first one on; to be closed after use.
 
         Ends with the answer; or, when the leader is gone before this request
         received anything, when it is its turn to lead (`was_promoted`). A request
         with no use for a part of an answer asks for it `whole`: it receives
-        nothing before the end. Raises LeaderFailed.
+        nothing before the end. Raises LeaderFailed or FellBehind.
         """
         member = self._seated()
         if self._follow is not None:
             self._follow.waits_for_all = whole
-            return self._passed_on(member, self._follow)
+            return self.paced(self._passed_on(member, self._follow), self._cache.size_of)
         member.waits_for_all = whole
         return member
 

@@ -10,14 +10,17 @@ leaves before that. Then a follower that has received something can only be told
 so; those that have received nothing start over, one of them leading. After
 `max_failures` leaders in a row have failed of an error (a client that leaves is
 none), the error goes to all, rather than keeping them waiting in line for more.
+
+Who reads so slowly that more than `MOST_BEHIND` bytes wait for it, is left behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from cache.types import LeaderFailed
+from cache.types import MOST_BEHIND, FellBehind, LeaderFailed
 
 T = TypeVar("T")
 
@@ -26,33 +29,39 @@ class _Link(Generic[T]):
     """One item and the way to the next; without `next` it is the empty end of the chain.
 
     A chain, so that what every reader has passed is freed without any bookkeeping.
+    `room` is what the flight had left before the item.
     """
 
-    __slots__ = ("item", "next")
+    __slots__ = ("item", "next", "room")
 
     item: T
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        self.room = room
         self.next: _Link[T] | None = None
 
 
 class _Flight(Generic[T]):
-    """An answer under way. `head` is None once newcomers can no longer be admitted."""
+    """An answer under way. `head` is None once newcomers can no longer be admitted.
+
+    `stir` is called when a follower begins to wait, or leaves.
+    """
 
     __slots__ = ("error", "failures", "followers", "has_begun", "has_landed", "head", "is_over",
-                 "key", "room", "tail")  # fmt: skip
+                 "key", "room", "stir", "tail")  # fmt: skip
 
     def __init__(self, key: bytes, room: int, failures: int = 0) -> None:
         self.key = key
         self.room = room
         self.failures = failures
-        self.tail: _Link[T] = _Link()
+        self.tail: _Link[T] = _Link(room)
         self.head: _Link[T] | None = self.tail
         self.followers: dict[Member[T], None] = {}
         self.has_begun = False
         self.is_over = False
         self.has_landed = False
         self.error: BaseException | None = None
+        self.stir: Callable[[], None] | None = None
 
     def wake(self) -> None:
         for follower in self.followers:
@@ -133,8 +142,8 @@ class Member(Generic[T]):
     can only use a whole answer then loses nothing when the leader fails amid it.
     """
 
-    __slots__ = ("_cursor", "_flight", "_flights", "_room", "_waiter", "has_received", "is_leader",
-                 "waits_for_all", "was_promoted")  # fmt: skip
+    __slots__ = ("_cursor", "_flight", "_flights", "_room", "_waiter", "has_received",
+                 "is_leader", "is_left_behind", "waits_for_all", "was_promoted")  # fmt: skip
 
     def __init__(
         self, flights: SingleFlight[T], flight: _Flight[T], room: int, *, is_leader: bool
@@ -148,11 +157,26 @@ class Member(Generic[T]):
         self.was_promoted = False
         self.has_received = False
         self.waits_for_all = False
+        self.is_left_behind = False
 
     @property
     def has_followers(self) -> bool:
         """Return whether others read what this one publishes."""
         return self.is_leader and bool(self._flight.followers)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether somebody waits for this one to publish."""
+        return self.is_leader and any(each.is_waiting for each in self._flight.followers)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether this one waits for something to read."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def when_stirred(self, act: Callable[[], None] | None) -> None:
+        """Have something done whenever a follower begins to wait, or leaves."""
+        self._flight.stir = act
 
     @property
     def is_open(self) -> bool:
@@ -166,13 +190,14 @@ class Member(Generic[T]):
             raise RuntimeError("only the leader of a flight under way publishes")
         end = flight.tail
         end.item = item
-        end.next = flight.tail = _Link()
-        flight.has_begun = True
         flight.room -= size
+        end.next = flight.tail = _Link(flight.room)
+        flight.has_begun = True
         if flight.room < 0:
             self._flights.close(flight)
         if flight.followers:
-            flight.wake()
+            for follower in flight.followers:
+                follower.be_told(end)
 
     def land(self) -> None:
         """Say that the answer is whole."""
@@ -185,6 +210,8 @@ class Member(Generic[T]):
         self._cursor = None
         if not self.is_leader:
             flight.followers.pop(self, None)
+            if flight.stir is not None:
+                flight.stir()
         elif not flight.is_over:
             if error is None and flight.has_begun:
                 self._flights.land(flight)
@@ -203,11 +230,24 @@ class Member(Generic[T]):
         self._flight = flight
         self._cursor = flight.head
 
+    def be_told(self, item: _Link[T]) -> None:
+        """Learn of an item; one for whom too much waits already gets no more of it."""
+        cursor = self._cursor
+        if cursor is not None and not self.waits_for_all:
+            self.is_left_behind = cursor.room - item.room > MOST_BEHIND
+            if self.is_left_behind:
+                self._cursor = None
+        self.wake()
+
     def wake(self) -> None:
         """Let a reader that waits look again."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    async def aclose(self) -> None:
+        """Read no further."""
+        self._cursor = None
 
     def __aiter__(self) -> Member[T]:
         return self
@@ -215,6 +255,8 @@ class Member(Generic[T]):
     async def __anext__(self) -> T:
         while (item := self._take()) is None:
             self._waiter = asyncio.get_running_loop().create_future()
+            if self._flight.stir is not None:
+                self._flight.stir()
             try:
                 await self._waiter
             finally:
@@ -224,6 +266,8 @@ class Member(Generic[T]):
     def _take(self) -> tuple[T] | None:
         """Return the next item, None while there is none; raise at the end of the flight."""
         link = self._cursor
+        if self.is_left_behind:
+            raise FellBehind(MOST_BEHIND)
         if self.is_leader or link is None:
             raise StopAsyncIteration
         flight = self._flight

@@ -2,7 +2,8 @@
 
 CacheError
 ├ StoreFailed    a store could not be read or written; the answer goes on without it
-└ LeaderFailed   the request that was followed ended without a whole answer
+├ LeaderFailed   the request that was followed ended without a whole answer
+└ FellBehind     too much of a shared answer waits for one who reads it too slowly
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from cache.scope import Scope, Tally
 # and once an entry the key, the reply, its usage and its place in the store.
 _PART_OVERHEAD = 41
 _ENTRY_OVERHEAD = 900
+
+MOST_BEHIND = 4 * 1024 * 1024
+"""Bytes of an answer under way that are held for one who reads it more slowly than others."""
 
 
 class CacheError(Exception):
@@ -37,6 +41,15 @@ class LeaderFailed(CacheError):
         reason = f"failed: {error}" if isinstance(error, Exception) else "was given up"
         super().__init__(f"an equal request, whose answer this one was to share, {reason}")
         self.error = error
+
+
+class FellBehind(CacheError):
+    """More than `most` bytes of an answer that others read, too, waited for one of its readers."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} bytes of the answer waited to be read, more than are held; read it faster"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ GatewayError                       status, type, code
 ├ RateLimited           429        ├ BudgetExceeded         429  `headers`
 ├ LimitsUnavailable     503        ├ NoModelAvailable       503
 ├ Overloaded            503
-├ KeyReused             422
+├ KeyReused             422        ├ ReadTooSlowly          408
 └ ProviderError         502        `upstream_status`, `retry_after`, `word` for the path
   ├ ProviderTimeout     504        ├ ProviderUnavailable    503
   ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
@@ -130,6 +130,14 @@ class KeyReused(GatewayError):
     is_refusal = True
     type = "invalid_request_error"
     default_code = "idempotency_key_reused"
+
+
+class ReadTooSlowly(GatewayError):
+    """Too much of an answer that others read, too, waited for this client to read it."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "read_too_slowly"
 
 
 class PayloadTooLarge(GatewayError):

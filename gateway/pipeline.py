@@ -18,6 +18,7 @@ import msgspec
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
 from cache.freshness import ANY_AGE, Bounds, Freshness
+from cache.types import FellBehind
 from gateway.access.accounts import priority_of
 from gateway.access.admission import Admission
 from gateway.access.ceiling import too_dear
@@ -30,6 +31,7 @@ from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import (
     GatewayError,
     LedgerUnavailable,
+    ReadTooSlowly,
     UnknownModel,
 )
 from gateway.features import Embedding
@@ -39,7 +41,7 @@ from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook, capabilities_of
 from gateway.money.records import Purpose
-from gateway.released import Released, cached, followed, replayed
+from gateway.released import Released, cached, followed, replayed, size_of
 from gateway.repeats import Repeats
 from gateway.reply import Reply
 from gateway.request import ChatRequest, parse_chat
@@ -242,6 +244,10 @@ class Pipeline:
         except GatewayError as exc:
             entry.fail(exc)
             raise
+        except FellBehind as exc:
+            slow = ReadTooSlowly(str(exc))
+            entry.fail(slow)
+            raise slow from exc
         except (asyncio.CancelledError, GeneratorExit):
             entry.abandon()
             raise
@@ -360,7 +366,7 @@ class Pipeline:
                             yield part
                     if not seat.was_promoted:
                         return
-            async with aclosing(lead(entry, seat)) as parts:
+            async with aclosing(seat.paced(lead(entry, seat), size_of)) as parts:
                 async for part in parts:
                     yield part
         if entry.refusal is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +47,13 @@ async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, N
     """
     held: list[Part] = []
     try:
-        async for released in seat.follow(whole=not entry.request.stream):
-            _credit(entry, released.leader)
-            if is_event(released.part) == entry.request.stream:
-                yield released.part
-            else:
-                held.append(released.part)
+        async with aclosing(seat.follow(whole=not entry.request.stream)) as pieces:
+            async for released in pieces:
+                _credit(entry, released.leader)
+                if is_event(released.part) == entry.request.stream:
+                    yield released.part
+                else:
+                    held.append(released.part)
     except LeaderFailed as exc:
         if isinstance(exc.error, GatewayError):
             raise exc.error.again() from exc
@@ -59,6 +61,11 @@ async def followed(seat: Seat[Released], entry: Entry) -> AsyncGenerator[Part, N
     if held:
         for part in in_mode(held, stream=entry.request.stream):
             yield part
+
+
+def size_of(part: Part) -> int:
+    """Return the bytes of a part."""
+    return len(part.data)
 
 
 def _credit(entry: Entry, leader: Entry | Told) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -166,8 +166,9 @@ async def _told(seat: Seat[Released]) -> bytes | None:
     """Return the body that another process, just now, used the key with."""
     body: bytes | None = None
     try:
-        async for piece in seat.follow(whole=True):
-            body = piece.part.data
+        async with aclosing(seat.follow(whole=True)) as pieces:
+            async for piece in pieces:
+                body = piece.part.data
     except LeaderFailed:
         return None
     return body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cache.far import Far
 from cache.fingerprint import fingerprint
 from cache.freshness import Freshness
 from cache.scope import Scope
-from cache.types import CachedReply, LeaderFailed, StoreFailed
+from cache.types import MOST_BEHIND, CachedReply, FellBehind, LeaderFailed, StoreFailed
 from tests.support.far import process
 from tests.support.redis_server import RedisServer
 
@@ -111,6 +111,46 @@ async def test_one_process_leads_and_the_others_stream_along(processes: Processe
         assert not seat.was_promoted
         leave(seat)
     assert [cache.stats().led for cache in processes] == [1, 0, 0]
+
+
+async def test_other_processes_have_it_all_while_the_leaders_client_reads_nothing(
+    processes: Processes,
+) -> None:
+    one, two, three = processes
+    leader = await seated(one)
+    led = leader.paced(_publishing(leader, b"a", b"b", b"c"), len)
+    assert await anext(led) == b"a"
+    followers = [await seated(two), await seated(three)]
+
+    assert [await read(seat) for seat in followers] == [[b"a", b"b", b"c"]] * 2
+    for seat in followers:
+        leave(seat)
+    assert [piece async for piece in led] == [b"b", b"c"]
+    await led.aclose()
+    leave(leader)
+
+
+async def test_a_follower_elsewhere_too_far_behind_is_let_go_of(processes: Processes) -> None:
+    one, two, _ = processes
+    leader, slow = await seated(one, room=100_000_000), await seated(two)
+    pieces = slow.follow()
+    await until(lambda: leader.has_followers)
+    for _ in range(12):
+        leader.publish(b"x" * (MOST_BEHIND // 4))
+    await until(lambda: not leader.has_followers)
+    leave(leader)
+
+    with pytest.raises(FellBehind):
+        await anext(pieces)
+    await pieces.aclose()
+    leave(slow)
+
+
+async def _publishing(seat: Seat[bytes], *pieces: bytes) -> AsyncGenerator[bytes, None]:
+    for piece in pieces:
+        seat.publish(piece)
+        yield piece
+    seat.keep(reply(*pieces))
 
 
 async def test_a_follower_gives_the_answer_to_those_who_follow_it_in_its_process(

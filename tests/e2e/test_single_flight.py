@@ -7,7 +7,8 @@ import asyncio
 import httpx
 import pytest
 
-from tests.support.clients import RawClient
+from cache.types import MOST_BEHIND
+from tests.support.clients import RawClient, StandstillClient
 from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import one_model
 from tests.support.replies import Says, refusal
@@ -217,3 +218,62 @@ async def test_unequal_requests_do_not_wait_for_each_other(tmp_path):
 
     assert free.json() == ANSWER.body()
     assert len(upstream.requests) == 2
+
+
+class Long:
+    """A model whose answer no socket holds; it waits before the second of its words."""
+
+    def __init__(self, size: int) -> None:
+        self.hold = Hold()
+        self.says = Says(" ".join(["x" * 250_000] * (size // 250_000)), tokens=(10, 4))
+
+    def __call__(self, received):
+        return [*self.says.until(1), self.hold, *self.says.since(1)]
+
+
+async def test_a_leader_whose_client_reads_nothing_holds_nobody_up(tmp_path):
+    model = Long(MOST_BEHIND - 500_000)
+    async with (
+        ScriptedUpstream(model) as upstream,
+        serving(one_model(upstream.url), tmp_path) as gateway,
+        StandstillClient(gateway.port) as leader,
+    ):
+        await leader.post(asking(stream=True))
+        await gateway.until_under_way(1)
+        followers = [asyncio.create_task(gateway.chat(stream=True)) for _ in range(2)]
+        await gateway.until_under_way(3)
+        model.hold.release()
+        followed = [text_of(events_of(await each)) for each in followers]
+        led = await leader.until(b"[DONE]")
+        rows = await gateway.books.until(3)
+
+    assert followed == [model.says.text] * 2
+    assert text_of(events_of(led.decode())) == model.says.text
+    assert len(upstream.requests) == 1
+    assert sorted(row["cost_nano_usd"] for row in rows) == [0, 0, 18_000]
+
+
+async def test_a_leader_too_far_behind_is_broken_off_with_an_error_event(tmp_path):
+    model = Long(3 * MOST_BEHIND)
+    async with (
+        ScriptedUpstream(model) as upstream,
+        serving(one_model(upstream.url), tmp_path) as gateway,
+        StandstillClient(gateway.port) as leader,
+    ):
+        await leader.post(asking(stream=True))
+        await gateway.until_under_way(1)
+        follower = asyncio.create_task(gateway.chat(stream=True))
+        await gateway.until_under_way(2)
+        model.hold.release()
+        followed = await follower
+        led = await leader.until(b"read_too_slowly")
+        rows = await gateway.books.until(2)
+
+    assert text_of(events_of(followed)) == model.says.text
+    assert b"[DONE]" not in led
+    assert b'"finish_reason":"stop"' not in led.replace(b" ", b"")
+    assert len(upstream.requests) == 1
+    assert sorted((row["state"], row["cost_nano_usd"]) for row in rows) == [
+        ("failed", 18_000),
+        ("settled", 0),
+    ]

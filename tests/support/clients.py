@@ -41,6 +41,38 @@ class RawClient:
         self.writer.transport.abort()
 
 
+class StandstillClient:
+    """A client that asks, and reads no byte before it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.setblocking(False)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.get_running_loop().sock_connect(self._socket, ("127.0.0.1", self._port))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    async def post(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> None:
+        """Send a request, and read nothing of its answer."""
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(data)}\r\n\r\n"
+        await asyncio.get_running_loop().sock_sendall(self._socket, head.encode() + data)
+
+    async def until(self, text: bytes) -> bytes:
+        """Begin to read, until the text has come."""
+        told = bytearray()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        async with asyncio.timeout(20):
+            while text not in told[-65_536 - len(text) :]:
+                told += await asyncio.get_running_loop().sock_recv(self._socket, 65_536)
+        return bytes(told)
+
+
 class Heard(NamedTuple):
     """One answer as it came over a socket."""
 
