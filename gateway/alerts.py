@@ -97,6 +97,12 @@ class Alerting:
             message = f"model {model}: its breaker is {state}"
             self._tell(f"breaker_{state}", f"{model}:{state}:{int(now)}", message, {"model": model})
 
+    def learning(self, route: str, kind: str, number: int, why: str) -> None:
+        """Tell that what a route has learnt holds no more; `number` is that of the step taken."""
+        if "learning" in self._rules.events:
+            message = f"route {route}: {kind}: {why}"
+            self._tell(f"learning_{kind}", f"{route}:{number}", message, {"route": route})
+
     async def aclose(self) -> None:
         """Post what waits, within a moment, and no more."""
         try:

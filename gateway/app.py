@@ -28,6 +28,7 @@ from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.learning.observing import observing
+from gateway.learning.steward import learning
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.location import is_postgres, locate, replies_beside, spool_of, turns_beside
 from gateway.money.prices import PriceBook, resolve_prices
@@ -212,6 +213,16 @@ class _Wiring:
         )
         alerting = await stack.enter_async_context(alerting_of(policy.alerts, clock.wall))
         self.resilience.tell(alerting.breaker if alerting else None)
+        await stack.enter_async_context(
+            learning(
+                policy,
+                routers,
+                running.ledger_url,
+                clock.wall,
+                acts=running.team.is_first,
+                tell=alerting.learning if alerting else None,
+            )
+        )
         pipeline = Pipeline(
             Parts(
                 policy=policy,

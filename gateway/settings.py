@@ -19,6 +19,11 @@ class Team:
     token: str = ""
     began: float = 0.0
 
+    @property
+    def is_first(self) -> bool:
+        """Return whether this worker does what one of them is to do for all."""
+        return self.workers == 1 or self.token.endswith("00")
+
 
 ALONE = Team()
 

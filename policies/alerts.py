@@ -28,11 +28,16 @@ class Alerts(Section):
     """A webhook, and what is posted to it.
 
     `budget`: a budget has passed one of the `thresholds` (shares of it), or
-    refuses; `breaker`: the breaker of a model has opened, or closed. With a
+    refuses; `breaker`: the breaker of a model has opened, or closed; `learning`:
+    what a learned route goes by holds no more, and it fell back a step. With a
     `secret`, each post is signed. The URL is a secret too: it often holds one.
     """
 
     url: Annotated[Secret, AfterValidator(_webhook)]
-    events: tuple[Literal["budget", "breaker"], ...] = ("budget", "breaker")
+    events: tuple[Literal["budget", "breaker", "learning"], ...] = (
+        "budget",
+        "breaker",
+        "learning",
+    )
     thresholds: tuple[Annotated[Probability, Field(gt=0)], ...] = Field((0.8, 1.0), max_length=16)
     secret: Secret | None = None

@@ -87,6 +87,21 @@ class Audit(Section):
     judge: Name | None = None
 
 
+class Learning(Section):
+    """When a learned cascade without a bundle takes its steps by itself, and how often it looks.
+
+    From so many labels drafts' confidence is calibrated, from so many audits a quality floor is
+    certified, and from so many a full learner is trained. With `automatic: false` nothing of it
+    is done, and nothing is given up.
+    """
+
+    automatic: bool = True
+    every: Duration = 30.0
+    calibrate_from: Whole = Field(50, ge=20)
+    certify_from: Whole = Field(200, ge=20)
+    train_from: Whole = Field(1_000, ge=100)
+
+
 def _confidence(value: object) -> object:
     return {"kind": value} if isinstance(value, str) else value
 
@@ -116,6 +131,7 @@ class Cascade(Section):
     target: Target | None = None
     bundle: BundlePath | None = None
     audit: Audit | None = None
+    learning: Learning | None = None
     control: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
     max_hold: Duration | None = None
     keepalive: Duration | None = None

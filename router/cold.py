@@ -1,10 +1,11 @@
-"""The cold start: what a learned cascade does before it has learnt anything.
+"""The course of a request before a cascade has learnt its whole decision.
 
-Tiers are asked in their order. A draft is served when its tokens leave hardly any doubt,
-or when it says the same as an earlier tier's draft; everything else goes on to the
-reference. Where a quality floor was asked for, nothing but a certificate lets a draft
-through, so that until there is one only a sample of the requests is drafted at all, to
-learn from; the reference answers.
+Tiers are asked in their order, and a draft is served when its own signs make it sure enough:
+its tokens, the checks that could be made of it, and whether an earlier tier's draft says the
+same. What is sure enough is at first a careful guess, later calibrated on some labels, and
+where a quality floor was asked for, certified. Without a certificate nothing lets a draft
+through under a floor: then only a sample of the requests is drafted at all, to learn from,
+and the reference answers.
 """
 
 from __future__ import annotations
@@ -13,29 +14,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.answers import same_answer
-from router.confidence import trust
 from router.course import Judged, Step
+from router.online.acceptance import CAREFUL, Acceptance, chance_of, odds_of
 from router.query import Query
+from router.signs import AGREES, Checked, Signs
 from router.stakes import NO_STAKES, Stakes, stay
 from router.types import Draft, TokenStats
-
-SURE = 0.9
-"""The least likely token must be at least this probable: on no data, better too careful."""
-
-_AGREED = "says the same as "
 
 
 @dataclass(frozen=True, slots=True)
 class ColdCourse:
-    """The course of one request by the rules of the cold start.
+    """The course of one request by its drafts' own signs.
 
-    `may_serve` is False where a floor is to be held and nothing is certified yet; then
+    `may_serve` is False where a floor is to be held and nothing is certified; then
     `drafts` says whether this request is one of those that are drafted to learn from.
-    `stays` says why the tiers are in another order than the route's, if they are.
+    `stage` is a word for the ledger, `stays` says why the tiers are in another order than the
+    route's, if they are.
     """
 
     tiers: tuple[str, ...]
     reference: str
+    checked: Checked
+    acceptance: Acceptance = CAREFUL
+    stage: str = "cold start"
     may_serve: bool = True
     drafts: bool = True
     stays: str = ""
@@ -52,35 +53,42 @@ class ColdCourse:
         return model != self.reference
 
     def judge(self, draft: Draft, earlier: Sequence[Judged]) -> Sequence[Judged]:
-        """Judge a draft by its least likely token, or by an earlier draft that agrees."""
+        """Judge a draft by its signs, and by an earlier draft that agrees."""
+        signs = self.checked.signs(draft)
         for other in earlier:
             if not other.useless and _agree(draft, other.draft):
-                return (*earlier, Judged(draft, 1.0, _AGREED + other.draft.model))
-        if draft.stats is None or not draft.stats.count:
-            return (*earlier, Judged(draft, None, "nothing says how sure it is"))
-        sure = trust(draft.stats.logprobs, 0.0)
-        return (*earlier, Judged(draft, sure, f"least likely token {sure:.2f}"))
+                signs = _agreed(signs, other.draft.model)
+                break
+        quality = self.acceptance.quality(draft.model, signs.raw)
+        return (*earlier, Judged(draft, quality, signs.why, raw=signs.raw))
 
     def step(self, drafts: Sequence[Judged], barred: frozenset[str]) -> Step | None:
-        """Serve the last draft where it is sure, else ask the next tier."""
-        last = len(drafts) - 1
-        if self.may_serve and drafts and (drafts[last].quality or 0.0) >= SURE:
-            return Step(None, last, "cold start")
+        """Serve the last draft where it is sure enough, else ask the next tier."""
+        enough = self.acceptance.threshold
+        judged = drafts[-1] if self.may_serve and drafts else None
+        if judged is not None and not judged.useless and (judged.quality or 0.0) >= enough:
+            return Step(None, len(drafts) - 1, f"{self.stage}, at least {enough:.2f}")
         for model in self.tiers if self.drafts else (self.reference,):
             if model not in barred:
-                reason = "cold start" if self.may_serve else "not certified yet"
-                return Step(
-                    model, reason=reason, stays=self.stays if model == self.tiers[0] else ""
-                )
+                reason = self.stage if self.may_serve else "not certified yet"
+                stays = self.stays if model == self.tiers[0] else ""
+                return Step(model, reason=reason, stays=stays)
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class ColdCourses:
-    """Begins courses by the rules of the cold start. `floor`: a quality floor is to be held."""
+    """Begins courses by drafts' own signs. `may_serve`: what they make sure may be served.
+
+    `is_certified`: a floor was certified of the tiers in their order, and only the reference
+    may be asked before its turn, which can only lower the loss.
+    """
 
     reference: str
-    floor: bool = False
+    may_serve: bool = True
+    acceptance: Acceptance = CAREFUL
+    stage: str = "cold start"
+    is_certified: bool = False
 
     wants_vector = False
     embedder = ""
@@ -94,13 +102,30 @@ class ColdCourses:
         drawn: bool = False,
         stakes: Stakes = NO_STAKES,
     ) -> ColdCourse:
-        """Begin the course of one request; under a floor, only those drawn are drafted."""
+        """Begin the course of one request; where no draft may be served, draft those drawn."""
         reference = self.reference if self.reference in able else able[-1]
-        if self.floor:
-            return ColdCourse(tuple(able), reference, may_serve=False, drafts=drawn)
         # What is drawn is to tell what the tiers do in their order.
-        order = stay(able, NO_STAKES if drawn else stakes)
-        return ColdCourse((*order.tiers, *order.left), reference, stays=order.reason)
+        order = stay(able, NO_STAKES if drawn or not self.may_serve else stakes)
+        tiers, stays = (*order.tiers, *order.left), order.reason
+        if self.is_certified and tiers[0] != reference:
+            tiers, stays = tuple(able), ""
+        return ColdCourse(
+            tiers,
+            reference,
+            Checked(query),
+            self.acceptance,
+            self.stage,
+            self.may_serve,
+            self.may_serve or drawn,
+            stays,
+        )
+
+
+def _agreed(signs: Signs, model: str) -> Signs:
+    """Return the signs of a draft that agrees with another's; a failed check stays one."""
+    odds = odds_of(signs.raw)
+    raw = chance_of((odds if signs.is_wrong else max(odds, 0.0)) + AGREES)
+    return Signs(raw, f"says the same as {model}; {signs.why}", signs.is_wrong)
 
 
 def _agree(draft: Draft, other: Draft) -> bool:

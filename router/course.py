@@ -32,13 +32,16 @@ NO_ONE: frozenset[str] = frozenset()
 class Judged:
     """A draft and how it was judged: `quality` is the probability that it is good enough.
 
-    `useless` says in one word why no confidence can save it; its quality is then 0.
+    `useless` says in one word why no confidence can save it; its quality is then 0. `raw` is
+    its confidence before calibration, `expected` what was expected of its model before it.
     """
 
     draft: Draft
     quality: float | None
     why: str = ""
     useless: str | None = None
+    raw: float | None = None
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class CoursePlan:
         accepted = step is not None and step.model is None and step.serve == last
         judged = self._drafts[last]
         reason = "; ".join(part for part in (judged.why, step.reason if step else "") if part)
-        return Verdict(accepted, judged.quality, reason)
+        return Verdict(accepted, judged.quality, reason, raw=judged.raw, expected=judged.expected)
 
     def next(self, tried: Sequence[Tried]) -> Call | Serve:
         """Return what to do next, given every attempt so far. Raises NoModelLeft."""

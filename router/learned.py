@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from policies.cascade import Confidence
+from policies.cascade import Cascade, Confidence
 from policies.rules import RequestFacts, first_match
 from policies.schema import Route
 from router.cascade import CascadePlan, lineup
@@ -67,7 +67,7 @@ class LearnedRouter:
     ) -> None:
         self._route = route
         self._able = Able(capabilities)
-        self.courses = courses
+        self.courses: Courses = courses
 
     @property
     def wants_vector(self) -> bool:
@@ -122,6 +122,10 @@ def build_learned(route: Route, capabilities: Mapping[str, Capabilities]) -> Lea
         from router.learnt_build import learnt_courses
 
         return LearnedRouter(route, capabilities, learnt_courses(cascade))
-    has_floor = cascade.target is not None and cascade.target.max_quality_loss is not None
-    courses = ColdCourses(cascade.reference_model, floor=has_floor)
+    courses = ColdCourses(cascade.reference_model, may_serve=not has_floor(cascade))
     return LearnedRouter(route, capabilities, courses)
+
+
+def has_floor(cascade: Cascade) -> bool:
+    """Return whether a quality floor is to be held, so that only what is certified may serve."""
+    return cascade.target is not None and cascade.target.max_quality_loss is not None

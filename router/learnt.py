@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from router.beliefs import Beliefs
-from router.correctness import AnswerScorer
+from router.correctness import AnswerScorer, Judgement
 from router.costs import CostModel, Price
 from router.course import Judged, Step
 from router.drafts import DraftRead, read_draft
@@ -249,11 +249,13 @@ class LearntCourse:
         )
         by_model = {each.model: judged for each, judged in zip(told, found, strict=True)}
         return [
-            Judged(each, by_model[each.model].quality, _told(by_model[each.model].why))
-            if each.model in by_model
-            else earlier[place]
+            self._judged(each, by_model[each.model]) if each.model in by_model else earlier[place]
             for place, each in enumerate(drafts)
         ]
+
+    def _judged(self, draft: Draft, found: Judgement) -> Judged:
+        expected = float(self._first[0, self._places[draft.model]])
+        return Judged(draft, found.quality, _told(found.why), expected=expected)
 
     def step(self, drafts: Sequence[Judged], barred: frozenset[str]) -> Step | None:
         """Stop, or call whom it pays most to call."""

@@ -68,13 +68,16 @@ class Verdict:
     """Whether a draft is good enough, how sure that is (0 to 1), and why.
 
     `servable` is False for a draft that nobody should get even when all else
-    has failed: one that is empty, or was cut short.
+    has failed: one that is empty, or was cut short. `raw` is the confidence before it was
+    calibrated, `expected` what was expected before the model was asked, where known.
     """
 
     accepted: bool
     confidence: float | None
     reason: str
     servable: bool = True
+    raw: float | None = None
+    expected: float | None = None
 
 
 def cut_short(reason: str, confidence: float | None = None) -> Verdict:

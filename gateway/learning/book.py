@@ -18,6 +18,9 @@ MOST_ROWS = 200_000
 """Outcomes kept of a route; older ones go."""
 
 
+_HEAVY = frozenset(("vector", "messages", "response"))
+
+
 class OutcomeRow(Struct, frozen=True):
     """One judged draft, or the reference's own answer (`quality` None, `score` 1).
 
@@ -87,15 +90,18 @@ class Book:
             with self._writing() as connection:
                 connection.execute(self._insert(outcome).on_conflict_do_nothing(), told)
 
-    def rows(self, route: str, *, most: int = MOST_ROWS) -> list[OutcomeRow]:
-        """Return the newest outcomes of a route, oldest first."""
+    def rows(
+        self, route: str, *, most: int = MOST_ROWS, since_us: int = 0, texts: bool = True
+    ) -> list[OutcomeRow]:
+        """Return the newest outcomes of a route, oldest first; without `texts`, the numbers."""
         from sqlalchemy import select
 
         from gateway.money.schema import outcome
 
+        columns = [each for each in outcome.c if texts or each.name not in _HEAVY]
         wanted = (
-            select(outcome)
-            .where(outcome.c.route == route)
+            select(*columns)
+            .where(outcome.c.route == route, outcome.c.at_us >= since_us)
             .order_by(outcome.c.at_us.desc(), outcome.c.request_id.desc(), outcome.c.seq.desc())
             .limit(most)
         )
@@ -119,6 +125,16 @@ class Book:
         with self._reading() as connection:
             scored, drawn = connection.execute(wanted).one()
         return int(scored), int(drawn)
+
+    def newest_us(self, route: str) -> int:
+        """Return when the newest outcome of a route came, 0 where there is none."""
+        from sqlalchemy import func, select
+
+        from gateway.money.schema import outcome
+
+        wanted = select(func.max(outcome.c.at_us)).where(outcome.c.route == route)
+        with self._reading() as connection:
+            return int(connection.scalar(wanted) or 0)
 
     def routes(self) -> list[str]:
         """Return the routes that have outcomes."""

@@ -25,7 +25,7 @@ from gateway.money.errors import LedgerError
 from policies.cascade import Audit
 from policies.kinds import LEARNED
 from policies.schema import Policy, Privacy
-from router.types import TokenStats
+from router.types import TokenStats, Verdict
 
 if TYPE_CHECKING:
     from gateway.entry import Attempt, Entry
@@ -241,7 +241,7 @@ class Observer:
             completion_tokens=usage.output if usage else 0,
             cost_nano_usd=line.cost_nano_usd if line else asked.nano_usd if asked else 0,
             latency_us=int(attempt.latency_s * 1e6),
-            stats=summary_of(attempt.stats),
+            stats=summary_of(attempt.stats, attempt.verdict),
             **_kept(self._privacy, entry, attempt),
         )
 
@@ -261,10 +261,22 @@ def watched(policy: Policy) -> dict[str, _Watched]:
     }
 
 
-def summary_of(stats: TokenStats | None) -> str:
-    """Return as JSON what the tokens of an answer came to, under the names of outcomes."""
+def summary_of(stats: TokenStats | None, verdict: Verdict | None = None) -> str:
+    """Return as JSON what the tokens of an answer came to, under the names of outcomes.
+
+    With it goes how sure its own signs made it (`raw`), and what was `expected` before it.
+    """
+    believed = {
+        name: value
+        for name in ("raw", "expected")
+        if verdict is not None and (value := getattr(verdict, name)) is not None
+    }
+    return msgspec.json.encode(believed | _of_tokens(stats)).decode()
+
+
+def _of_tokens(stats: TokenStats | None) -> dict[str, float]:
     if stats is None or not stats.count:
-        return "{}"
+        return {}
     ordered = sorted(stats.logprobs)
     last = len(ordered) - 1
     told: dict[str, float] = {
@@ -275,7 +287,7 @@ def summary_of(stats: TokenStats | None) -> str:
         known = [value for value in values if value is not None and value == value]
         if known:
             told[name] = sum(known) / len(known)
-    return msgspec.json.encode(told | {"count": stats.count}).decode()
+    return told | {"count": stats.count}
 
 
 def _kept(privacy: Privacy, entry: Entry, attempt: Attempt) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.telemetry.readings import Readings
+from gateway.telemetry.readings import Learnt, Readings
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -75,6 +75,7 @@ class _Once:
         )
         if scrape.ledger is not None:
             yield from _of_ledger(scrape.ledger)
+            yield from _of_learning(scrape.ledger.learnt)
         yield _counter(
             "process_exact_cache",
             "The exact cache of the process that answers.",
@@ -106,6 +107,27 @@ def _of_ledger(found: Readings) -> Iterator[Metric]:
         "Calls of models in the last five minutes, by outcome.",
         ("model", "outcome"),
         [(row[:2], row[2]) for row in found.called],
+    )
+
+
+def _of_learning(learnt: Sequence[Learnt]) -> Iterator[Metric]:
+    yield _gauge(
+        "learning_stage",
+        "Where a route's learning stands: rules, calibrated, certified or learned.",
+        ("route", "stage"),
+        [((each.route, each.stage), 1.0) for each in learnt],
+    )
+    yield _counter(
+        "learning_steps",
+        "Steps that a route's learning has taken.",
+        ("route", "kind"),
+        [((each.route, kind), n) for each in learnt for kind, n in each.steps],
+    )
+    yield _gauge(
+        "certified_loss_bound",
+        "At most this share of answers is worse than the reference's, as certified.",
+        ("route",),
+        [((each.route,), each.bound) for each in learnt if each.bound is not None],
     )
 
 

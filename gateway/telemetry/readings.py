@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import func, select
 
 from gateway.money.cells import sum_of
 from gateway.money.databases import reading
 from gateway.money.location import is_postgres
 from gateway.money.reports import span_from
-from gateway.money.schema import attempt, entry, rollup, rollup_call
+from gateway.money.schema import attempt, entry, learning_step, rollup, rollup_call
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,6 +41,19 @@ class RouteSums:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """Where the learning of one route stands, and how often it has taken each kind of step.
+
+    `bound` is the certified share of losses, None where nothing is certified.
+    """
+
+    route: str
+    stage: str
+    bound: float | None
+    steps: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Readings:
     """Sums since the ledger began, and counts of the last `RECENT_S` seconds.
 
@@ -51,6 +65,7 @@ class Readings:
     background: Sequence[tuple[str, int]]
     answered: Sequence[tuple[str, str, str, int]]
     called: Sequence[tuple[str, str, int]]
+    learnt: Sequence[Learnt] = ()
 
 
 def read_ledger(url: str, now_s: float) -> Readings:
@@ -63,6 +78,7 @@ def read_ledger(url: str, now_s: float) -> Readings:
             _background(connection, span),
             _answered(connection, since_us),
             _called(connection, since_us),
+            _learnt(connection),
         )
 
 
@@ -91,3 +107,23 @@ def _called(connection: Connection, since_us: int) -> list[tuple[str, str, int]]
     wanted = select(*keys, func.count()).select_from(joined)
     wanted = wanted.where(entry.c.started_at_us > since_us).group_by(*keys)
     return [(row[0], row[1], int(row[2])) for row in connection.execute(wanted)]
+
+
+def _learnt(connection: Connection) -> list[Learnt]:
+    own = learning_step.c
+    counted: dict[str, list[tuple[str, int]]] = {}
+    wanted = select(own.route, own.kind, func.count()).group_by(own.route, own.kind)
+    for route, kind, count in connection.execute(wanted):
+        counted.setdefault(route, []).append((kind, int(count)))
+    newest = select(own.route, func.max(own.step).label("step")).group_by(own.route).subquery()
+    last = select(own.route, own.detail).join(
+        newest, (own.route == newest.c.route) & (own.step == newest.c.step)
+    )
+    return [
+        _stood(route, msgspec.json.decode(detail), counted[route])
+        for route, detail in connection.execute(last)
+    ]
+
+
+def _stood(route: str, told: dict[str, Any], steps: Sequence[tuple[str, int]]) -> Learnt:
+    return Learnt(route, str(told["stage"]), told.get("bound"), sorted(steps))

@@ -1,1 +1,1 @@
-"""What a learned cascade learns while it serves: pure, the time and the labels passed in."""
+"""How a cascade learns from its own traffic: which step is due, and what it comes to. All pure."""

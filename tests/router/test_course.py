@@ -105,14 +105,14 @@ async def test_everything_failing_says_why():
 
 
 async def test_uncertified_floor_is_answered_by_the_reference():
-    cold = ColdCourses("large", floor=True)
+    cold = ColdCourses("large", may_serve=False)
     plan = start(route("small", "large"), cold)
 
     assert plan.next([]) == Call("large", judged=False)
 
 
 async def test_some_requests_under_an_uncertified_floor_are_drafted_but_never_served_so():
-    cold = ColdCourses("large", floor=True)
+    cold = ColdCourses("large", may_serve=False)
     plan = start(route("small", "large"), cold, drawn=True)
     tried = await judged(plan, draft("small", stats=SURE))
 

@@ -1,0 +1,62 @@
+"""The outcomes in the ledger, as the decision about learning sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from gateway.learning.book import OutcomeRow
+from router.online.traffic import Asked, Seen
+
+
+def traffic_of(rows: Iterable[OutcomeRow], reference: str) -> list[Asked]:
+    """Return the requests of these rows (a request's together), oldest first.
+
+    Left out are those measured against another reference, and those whose drafts nobody asked
+    for their own signs: they were judged in another way.
+    """
+    return [
+        asked
+        for _, own in groupby(rows, key=lambda row: (row.at_us, row.request_id))
+        if (asked := _asked(list(own), reference)) is not None
+    ]
+
+
+def _asked(rows: list[OutcomeRow], reference: str) -> Asked | None:
+    first = rows[0]
+    if first.reference != reference:
+        return None
+    truth = next((row for row in rows if row.model == reference), None)
+    drafts = tuple(_drafts(sorted(rows, key=lambda row: row.seq), reference))
+    if any(seen.raw is None and seen.quality is not None for seen in drafts):
+        return None
+    return Asked(
+        first.request_id,
+        first.at_us,
+        first.drawn,
+        drafts,
+        reference_usd=None if truth is None else truth.cost_nano_usd / 1e9,
+        reference_version="" if truth is None else truth.answered_by,
+        prompt_tokens=first.prompt_tokens,
+        propensity=first.propensity,
+    )
+
+
+def _drafts(rows: Iterable[OutcomeRow], reference: str) -> Iterator[Seen]:
+    for row in rows:
+        if row.model != reference:
+            told: dict[str, Any] = msgspec.json.decode(row.stats)
+            yield Seen(
+                row.model,
+                told.get("raw"),
+                row.score,
+                row.cost_nano_usd / 1e9,
+                row.served,
+                row.quality,
+                told.get("expected"),
+                row.answered_by,
+                row.completion_tokens,
+            )

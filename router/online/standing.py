@@ -1,0 +1,203 @@
+"""Where a route's learning stands: the sum of the steps it has taken, in their order.
+
+Steps are only ever added, so every process that reads them comes to the same, and one that
+starts anew comes up where the others are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from router.guarantee import Floor
+from router.online.acceptance import CAREFUL, Acceptance, Platt
+
+Stage = Literal["rules", "calibrated", "certified", "learned"]
+STAGES: tuple[Stage, ...] = ("rules", "calibrated", "certified", "learned")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a route is to learn, and from how many labels or audits on it takes each step.
+
+    `judged` are the tiers before the reference. What was learnt under other tiers, or for
+    another floor, is nothing here.
+    """
+
+    judged: tuple[str, ...]
+    reference: str
+    floor: Floor | None = None
+    calibrate_from: int = 50
+    certify_from: int = 200
+    train_from: int = 1_000
+    may_train: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return what steps are told by as being of these terms."""
+        floor = "" if self.floor is None else f"{self.floor.max_loss:g}@{self.floor.certainty:g}"
+        return "|".join((*self.judged, self.reference, floor))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: `kind` in a word, `why` for people, `detail` plain values."""
+
+    kind: str
+    why: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step that was taken, with its number and its time."""
+
+    number: int
+    at_us: int
+    step: Step
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a route stands. Only what came after `since_us` counts for what comes next.
+
+    `looks` are the certifications tried, whose error is spent; `looked_us` is when the last one
+    was and `looked_at` on how many audits. `versions` are those of the upstreams' models that the
+    estimates are of; drafts of a model before its `changed_us` are forgotten.
+    """
+
+    stage: Stage = "rules"
+    number: int = 0
+    acceptance: Acceptance = CAREFUL
+    certificate: Mapping[str, Any] | None = None
+    since_us: int = 0
+    stood_since_us: int = 0
+    fitted_on: int = 0
+    looks: int = 0
+    looked_us: int = 0
+    looked_at: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    changed_us: Mapping[str, int] = field(default_factory=dict)
+    bundle: Mapping[str, Any] | None = None
+    candidate: Mapping[str, Any] | None = None
+    training_us: int = 0
+    trained_on: int = 0
+    under_bundle: Standing | None = None
+
+
+def standing_of(steps: Iterable[Taken], terms: Terms, standing: Standing | None = None) -> Standing:
+    """Return where a route stands after these steps; those of other terms do not count."""
+    standing = standing or Standing()
+    for taken in steps:
+        if taken.key == terms.key:
+            standing = after(standing, taken)
+        standing = replace(standing, number=taken.number)
+    return standing
+
+
+def after(standing: Standing, taken: Taken) -> Standing:
+    """Return where a route stands after one more step; an unknown kind changes nothing."""
+    change = _CHANGES.get(taken.step.kind)
+    return standing if change is None else change(standing, taken)
+
+
+def acceptance_told(acceptance: Acceptance) -> dict[str, Any]:
+    """Return an acceptance as plain values."""
+    platt = {model: [each.weight, each.bias] for model, each in acceptance.platt.items()}
+    return {"threshold": acceptance.threshold, "platt": platt}
+
+
+def _acceptance(detail: Mapping[str, Any]) -> Acceptance:
+    told: Mapping[str, Sequence[float]] = detail["platt"]
+    return Acceptance(float(detail["threshold"]), {m: Platt(*own) for m, own in told.items()})
+
+
+def _calibrated(standing: Standing, taken: Taken) -> Standing:
+    detail = taken.step.detail
+    return replace(
+        standing,
+        stage="calibrated",
+        acceptance=_acceptance(detail),
+        stood_since_us=taken.at_us,
+        fitted_on=int(detail["labels"]),
+        versions={**standing.versions, **detail.get("versions", {})},
+    )
+
+
+def _looked(standing: Standing, taken: Taken) -> Standing:
+    return replace(
+        standing,
+        looks=standing.looks + 1,
+        looked_us=taken.at_us,
+        looked_at=int(taken.step.detail["audits"]),
+    )
+
+
+def _certified(standing: Standing, taken: Taken) -> Standing:
+    detail = taken.step.detail
+    return replace(
+        _looked(standing, taken),
+        stage="certified",
+        acceptance=_acceptance(detail),
+        certificate=detail["certificate"],
+        stood_since_us=taken.at_us,
+        fitted_on=int(detail["labels"]),
+        versions={**standing.versions, **detail.get("versions", {})},
+    )
+
+
+def _lost(standing: Standing, taken: Taken) -> Standing:
+    """Fall back one step, and let only what comes from now on count."""
+    return replace(
+        standing,
+        stage="calibrated" if standing.acceptance.platt else "rules",
+        certificate=None,
+        bundle=None,
+        candidate=None,
+        under_bundle=None,
+        since_us=int(taken.step.detail.get("since_us", taken.at_us)),
+        stood_since_us=taken.at_us,
+        looked_at=0,
+    )
+
+
+def _missed(standing: Standing, taken: Taken) -> Standing:
+    """A later look found nothing that holds: fall back one step, and keep the audits."""
+    standing = _looked(standing, taken)
+    if standing.stage != "certified":
+        return standing
+    return replace(standing, stage="calibrated", certificate=None, stood_since_us=taken.at_us)
+
+
+def _reset(standing: Standing, taken: Taken) -> Standing:
+    """A model is another one now: back to the prior for it; for all where it is the reference."""
+    detail = taken.step.detail
+    model, version = str(detail["model"]), str(detail["version"])
+    versions = {**standing.versions, model: version}
+    fresh = replace(
+        Standing(),
+        number=standing.number,
+        looks=standing.looks,
+        looked_us=standing.looked_us,
+        versions=versions,
+        stood_since_us=taken.at_us,
+        since_us=standing.since_us,
+        changed_us={**standing.changed_us, model: int(detail["since_us"])},
+    )
+    if detail["is_reference"]:
+        return replace(fresh, since_us=int(detail["since_us"]), changed_us={})
+    platt = {name: own for name, own in standing.acceptance.platt.items() if name != model}
+    stage: Stage = "calibrated" if platt else "rules"
+    return replace(fresh, stage=stage, acceptance=Acceptance(platt=platt))
+
+
+_CHANGES = {
+    "calibrated": _calibrated,
+    "certified": _certified,
+    "not_certified": _missed,
+    "lost": _lost,
+    "reset": _reset,
+}
+"""What each kind of step changes."""

@@ -1,0 +1,89 @@
+"""What a draft's own signs say before anything was learnt: tokens, checks of its content, form.
+
+Log odds are added up: what the least likely token says, plus a fixed weight for each check
+that could be made. The weights are careful guesses; a few labels later they are calibrated,
+and many labels later learnt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from router.arithmetic import equations
+from router.confidence import trust
+from router.online.acceptance import chance_of, odds_of
+from router.query import Query
+from router.reading import Question, read_question, read_reply
+from router.types import Draft, TokenStats
+
+AGREES = 3.0
+"""What an earlier draft that says the same adds."""
+
+_WRONG = -3.0
+_RIGHT = 3.0
+_SOUND = 0.5
+_UNTOLD = 0.5  # neither for nor against: log odds of zero
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """How sure a draft's own signs make it, 0 to 1, and in words; `is_wrong`: a check failed."""
+
+    raw: float
+    why: str
+    is_wrong: bool = False
+
+
+class Checked:
+    """Reads the question once, and every draft's signs."""
+
+    __slots__ = ("_query", "_question")
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._question: Question | None = None
+
+    def signs(self, draft: Draft) -> Signs:
+        """Return what a draft's signs come to."""
+        sure, told = _tokens(draft.stats)
+        found = list(self._checks(draft))
+        if not found:
+            return Signs(sure, told)
+        odds = odds_of(sure) + sum(weight for weight, _ in found)
+        why = "; ".join((told, *(each for _, each in found)))
+        return Signs(chance_of(odds), why, any(weight < 0 for weight, _ in found))
+
+    def _checks(self, draft: Draft) -> Iterator[tuple[float, str]]:
+        """Yield the weight of each check that could be made, and what it found."""
+        if draft.tool_calls:
+            return
+        if self._query.json_schema and not _is_json(draft.text):
+            yield _WRONG, "is no JSON"
+        self._question = self._question or read_question(self._query.text)
+        _, same, _, held = self._question.examples.features(draft.text)
+        for share in (same, held):
+            if share == share:  # a number: there was something to run
+                is_right = share == 1.0
+                yield (_RIGHT, "examples hold") if is_right else (_WRONG, "an example fails")
+        stated = equations(read_reply(draft.text).text)
+        if any(not each.is_right for each in stated):
+            yield _WRONG, "a calculation is wrong"
+        elif stated:
+            yield _SOUND, "calculations are right"
+
+
+def _tokens(stats: TokenStats | None) -> tuple[float, str]:
+    if stats is None or not stats.count:
+        return _UNTOLD, "its tokens say nothing"
+    sure = trust(stats.logprobs, 0.0)
+    return sure, f"least likely token {sure:.2f}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,128 @@
+"""A route that looks after its own learning, on a real ledger."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway.learning.book import Book
+from gateway.learning.steward import Steward, duties_of, learning
+from gateway.money.migrate import migrate_sqlite
+from gateway.routers import build_routers
+from policies.loader import parse_policy
+from tests.support.policies import policy, remote
+from tests.support.traffic import rows_of, traffic
+
+FLOOR = {"target": {"max_quality_loss": 0.05}}
+
+
+def parsed(**cascade):
+    told = {"tiers": ["small", "large"], "confidence": "learned", "audit": {}, **cascade}
+    models = {name: remote("http://127.0.0.1:1") for name in ("small", "large")}
+    text = policy(models, {"auto": {"cascade": told}})
+    return parse_policy(text, name="policy.yaml", env={})
+
+
+@pytest.fixture
+def url(tmp_path):
+    migrate_sqlite(tmp_path / "ledger.db")
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+def book(url):
+    book = Book(url)
+    yield book
+    book.close()
+
+
+def steward(book, cascade=None, *, acts=True, told=None):
+    checked = parsed(**(FLOOR if cascade is None else cascade))
+    (duty,) = duties_of(checked)
+    router = build_routers(checked)["auto"]
+    tell = None if told is None else lambda *what: told.append(what)
+    return Steward(duty, router, book, lambda: 1.0, acts=acts, tell=tell), router
+
+
+async def settled(one):
+    kinds = []
+    while (step := await one.look()) is not None:
+        kinds.append(step.kind)
+    return kinds
+
+
+async def test_route_walks_its_stages_writes_them_down_and_follows_them(book, caplog):
+    caplog.set_level(logging.INFO)
+    one, router = steward(book)
+    other, others = steward(book, acts=False)
+    assert not router.courses.may_serve
+    book.add(list(rows_of(traffic(400))))
+
+    assert await settled(one) == ["calibrated", "certified"]
+    assert await settled(one) == []
+    assert (router.courses.may_serve, router.courses.stage) == (True, "certified")
+    assert [step.kind for step in book.steps("auto")] == ["calibrated", "certified"]
+    assert "route auto is certified" in caplog.text
+    assert not others.courses.may_serve
+    assert await settled(other) == []
+    assert others.courses == router.courses
+
+
+async def test_two_that_come_to_a_step_at_once_take_it_once(book):
+    book.add(list(rows_of(traffic(120))))
+    one, _ = steward(book)
+    two, router = steward(book)
+    await two.follow()
+    step = two._due()
+    assert await settled(one) == ["calibrated"]
+
+    assert await two._take(step)
+    assert await settled(two) == []
+    assert len(book.steps("auto")) == 1
+    assert router.courses.stage == "calibrated"
+
+
+async def test_started_anew_it_comes_up_where_it_stood(book, url):
+    book.add(list(rows_of(traffic(400))))
+    await settled(steward(book)[0])
+    checked = parsed(**FLOOR)
+    routers = build_routers(checked)
+    async with learning(checked, routers, url, lambda: 1.0, acts=False) as (again,):
+        assert routers["auto"].courses.may_serve
+        assert again.standing.stage == "certified"
+
+
+async def test_another_floor_begins_anew(book):
+    book.add(list(rows_of(traffic(400))))
+    await settled(steward(book)[0])
+    strict, router = steward(book, {"target": {"max_quality_loss": 0.001}})
+    await strict.follow()
+
+    assert not router.courses.may_serve
+    assert await settled(strict) == ["calibrated"]
+
+
+@pytest.mark.parametrize(
+    "cascade",
+    [{"learning": {"automatic": False}}, {"confidence": "logprob"}, {"bundle": "bundles/auto"}],
+)
+def test_who_does_not_learn_by_itself_is_left_alone(cascade):
+    assert duties_of(parsed(**cascade)) == []
+
+
+async def test_outcomes_measured_against_another_reference_do_not_count(book):
+    book.add(list(rows_of(traffic(400), reference="larger")))
+
+    assert await settled(steward(book)[0]) == []
+
+
+async def test_drafts_judged_without_their_own_signs_do_not_count(book):
+    plain = [row for row in rows_of(traffic(400)) if row.model == "small"]
+    book.add([type(row)(**{**_fields(row), "stats": "{}"}) for row in plain])
+
+    assert await settled(steward(book)[0]) == []
+
+
+def _fields(row):
+    return {name: getattr(row, name) for name in row.__struct_fields__}
