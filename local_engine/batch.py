@@ -1,22 +1,32 @@
-"""One step's tokens, laid end to end, and how each part attends to the cache."""
+"""One step's tokens, laid end to end, and which keys each of them sees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from local_engine.kv import PagedKv
+
+# Sequences shorter than this are gathered into one product; a longer one is worth a
+# product of its own, which reads its pages where they lie (measured on CPU).
+_SHORT = 256
+_FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens of one sequence: its cache row, first position, token ids."""
+    """Consecutive tokens of one sequence: its pages, first position, token ids.
 
-    row: int
+    Pages from `unbroken` on lie one after another; page 0 stands for one given back.
+    """
+
+    pages: Sequence[int]
     start: int
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
+    unbroken: int = 0
 
     @property
     def end(self) -> int:
@@ -25,115 +35,115 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Segments as tensors. `last` indexes the final token of each segment."""
+class Part:
+    """Query tokens attended together: as many `queries` of each of `sequences`.
 
-    ids: Tensor
-    positions: Tensor
-    rows: Tensor
-    last: Tensor
-    parts: tuple[DecodePart | ChunkPart, ...]
-    longest: int
-
-    @classmethod
-    def of(cls, segments: Sequence[Segment], device: torch.device) -> Batch:
-        """Lay out segments in their order; those of one token must come first."""
-        singles = sum(len(s.tokens) == 1 for s in segments)
-        sizes = [len(s.tokens) for s in segments]
-        ids = [t for s in segments for t in s.tokens]
-        positions = [p for s in segments for p in range(s.start, s.end)]
-        rows = [s.row for s in segments for _ in s.tokens]
-        ends = torch.tensor(sizes).cumsum(0)
-        offsets = [0, *ends.tolist()]
-        parts: list[DecodePart | ChunkPart] = []
-        if singles:
-            parts.append(DecodePart.of(segments[:singles], device))
-        for index in range(singles, len(segments)):
-            parts.append(ChunkPart.of(offsets[index], segments[index], device))
-        return cls(
-            ids=torch.tensor(ids, device=device),
-            positions=torch.tensor(positions, device=device),
-            rows=torch.tensor(rows, device=device),
-            last=(ends - 1).to(device),
-            parts=tuple(parts),
-            longest=max(s.end for s in segments),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class DecodePart:
-    """One query token for each of several sequences, attended in one padded product.
-
-    Rows of the cache in use by nobody in this part, but below the highest one used, ride
-    along and are dropped: cheaper than copying the others together.
+    `slots` is where their keys lie: a slice for one sequence in one piece, else
+    `[sequences, length]`. `mask` is added to the scores, `[sequences, queries, length]`.
     """
 
     begin: int
-    count: int
-    height: int
-    length: int
-    rows: Tensor | None
-    mask: Tensor
+    sequences: int
+    queries: int
+    slots: slice | Tensor
+    mask: Tensor | None
+    _grouped: dict[int, Tensor] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, segments: Sequence[Segment], device: torch.device) -> DecodePart:
-        """Plan the attention of segments of one token, sorted by row."""
-        rows = [s.row for s in segments]
-        height, length = max(rows) + 1, max(s.end for s in segments)
-        lengths = torch.ones(height, dtype=torch.int64)
-        lengths[rows] = torch.tensor([s.end for s in segments])
-        visible = torch.arange(length)[None, :] < lengths[:, None]
-        mask = torch.zeros(height, length).masked_fill_(~visible, -torch.inf)
-        is_dense = rows == list(range(height))
-        return cls(
-            begin=0,
-            count=len(rows),
-            height=height,
-            length=length,
-            rows=None if is_dense else torch.tensor(rows, device=device),
-            mask=mask[:, None, None, :].to(device),
-        )
-
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend `[count, heads, d]` to the cache of a layer; return the same shape."""
-        k = keys[: self.height, :, : self.length]
-        v = values[: self.height, :, : self.length]
-        grouped = q.view(len(q), k.shape[1], -1, q.shape[-1]) * q.shape[-1] ** -0.5
-        if self.rows is not None:
-            padded = grouped.new_zeros(self.height, *grouped.shape[1:])
-            grouped = padded.index_copy_(0, self.rows, grouped)
-        scores = torch.matmul(grouped, k.transpose(-1, -2)).float() + self.mask
-        out = torch.matmul(scores.softmax(-1).to(v.dtype), v).flatten(1, 2)
-        return out if self.rows is None else out.index_select(0, self.rows)
+    def mask_for(self, group: int) -> Tensor | None:
+        """Return the mask with each query repeated for the heads of its group."""
+        if self.mask is None or self.queries == 1:
+            return None if self.mask is None else self.mask[:, None]
+        if group not in self._grouped:
+            self._grouped[group] = self.mask.repeat_interleave(group, 1)[:, None]
+        return self._grouped[group]
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPart:
-    """Consecutive query tokens of one sequence, seeing all before them."""
+class Batch:
+    """Segments as tensors; `slots` are where their own keys go, `last` their final tokens."""
 
-    begin: int
-    count: int
-    row: int
-    end: int
-    visible: Tensor
+    def __init__(self, segments: Sequence[Segment], cache: PagedKv) -> None:
+        """Lay out segments in their order; those of one token must come first."""
+        self.segments = tuple(segments)
+        self._cache = cache
+        self._parts: dict[int | None, tuple[Part, ...]] = {}
+        device, size = cache.device, cache.page_size
+        spans = [(s, range(s.start, s.end)) for s in segments]
+        slots = [s.pages[p // size] * size + p % size for s, span in spans for p in span]
+        sizes = torch.tensor([len(s.tokens) for s in segments])
+        self.ids = torch.tensor([t for s in segments for t in s.tokens], device=device)
+        self.positions = torch.tensor([p for _, span in spans for p in span], device=device)
+        self.slots = torch.tensor(slots, device=device)
+        self.last = (sizes.cumsum(0) - 1).to(device)
 
-    @classmethod
-    def of(cls, begin: int, segment: Segment, device: torch.device) -> ChunkPart:
-        """Plan the attention of a segment whose tokens begin at `begin` of the batch."""
-        query = torch.arange(segment.start, segment.end, device=device)
-        visible = torch.arange(segment.end, device=device)[None, :] <= query[:, None]
-        return cls(begin, len(segment.tokens), segment.row, segment.end, visible)
+    def parts(self, window: int | None) -> tuple[Part, ...]:
+        """Return the parts for layers that see `window` tokens back; planned once a step."""
+        if window not in self._parts:
+            self._parts[window] = tuple(self._plan(window))
+        return self._parts[window]
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend `[count, heads, d]` to the cache of a layer; return the same shape."""
-        k = keys[self.row, :, : self.end]
-        v = values[self.row, :, : self.end]
-        # The query heads that share a key head stand as further queries beside it,
-        # so keys are never repeated in memory.
-        heads, size, kv_heads = q.shape[1], q.shape[2], k.shape[0]
-        group = heads // kv_heads
-        folded = q.view(-1, kv_heads, group, size).permute(1, 2, 0, 3).flatten(1, 2)
-        mask = self.visible.repeat(group, 1)
-        out = F.scaled_dot_product_attention(folded[None], k[None], v[None], attn_mask=mask)
-        spread = out.view(kv_heads, group, -1, size)
-        return spread.permute(2, 0, 1, 3).reshape(-1, heads, size)
+    def _plan(self, window: int | None) -> Iterator[Part]:
+        """Cover the segments in order: short decoding ones in groups, others one by one."""
+        begin = index = 0
+        while index < len(self.segments):
+            group = self._short_from(index)
+            if len(group) > _FEW:
+                yield self._gathered(begin, group, window)
+                begin += len(group)
+                index += len(group)
+            else:
+                segment = self.segments[index]
+                yield self._single(begin, segment, window)
+                begin += len(segment.tokens)
+                index += 1
+
+    def _short_from(self, index: int) -> tuple[Segment, ...]:
+        """Return the run of short decoding segments that begins at an index."""
+        end = index
+        while end < len(self.segments):
+            segment = self.segments[end]
+            if len(segment.tokens) != 1 or segment.end > _SHORT:
+                break
+            end += 1
+        return self.segments[index:end]
+
+    def _gathered(self, begin: int, group: Sequence[Segment], window: int | None) -> Part:
+        size = self._cache.page_size
+        longest = max(s.end for s in group)
+        pages = [_padded(s.pages, -(-longest // size)) for s in group]
+        positions = torch.arange(longest)
+        slots = (torch.tensor(pages)[:, :, None] * size + torch.arange(size)).flatten(1)
+        ends = torch.tensor([s.end for s in group])[:, None]
+        visible = positions < ends
+        if window is not None:
+            visible &= positions >= ends - window
+        slots = slots[:, :longest].contiguous().to(self._cache.device)
+        return Part(begin, len(group), 1, slots, self._mask(visible[:, None]))
+
+    def _single(self, begin: int, segment: Segment, window: int | None) -> Part:
+        size, count = self._cache.page_size, len(segment.tokens)
+        first = 0 if window is None else max(0, segment.start + 1 - window)
+        mask = None
+        if count > 1:
+            query = torch.arange(segment.start, segment.end)[:, None]
+            position = torch.arange(first, segment.end)[None, :]
+            visible = position <= query
+            if window is not None:
+                visible &= position > query - window
+            mask = self._mask(visible[None])
+        if first // size >= segment.unbroken:
+            at = segment.pages[first // size] * size + first % size
+            return Part(begin, 1, count, slice(at, at + segment.end - first), mask)
+        pages = torch.tensor(segment.pages[first // size : -(-segment.end // size)])
+        slots = (pages[:, None] * size + torch.arange(size)).flatten()
+        skipped = first - first % size
+        slots = slots[first - skipped : segment.end - skipped]
+        return Part(begin, 1, count, slots[None].to(self._cache.device), mask)
+
+    def _mask(self, visible: Tensor) -> Tensor:
+        mask = torch.zeros(visible.shape, dtype=self._cache.dtype)
+        return mask.masked_fill_(~visible, -torch.inf).to(self._cache.device)
+
+
+def _padded(pages: Sequence[int], count: int) -> list[int]:
+    """Return the first `count` pages, padded with the null page, whose values are finite."""
+    return [*pages[:count], *(0 for _ in range(count - len(pages)))]

@@ -5,18 +5,21 @@ Runs in one thread and knows no clock but the one handed in, no event loop, no s
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import torch
 
 from local_engine.batch import Batch, Segment
-from local_engine.errors import GenerationFailed
-from local_engine.kv import KvCache, bytes_per_token
+from local_engine.errors import DeadlineExceeded, EngineError, EngineOutOfMemory, GenerationFailed
+from local_engine.kv import PAGE_SIZE, KvShape, PagedKv, bytes_per_token
+from local_engine.lanes import Lane, Lanes
 from local_engine.loader import LoadedModel
 from local_engine.sampler import Draw, Drawn, sample
-from local_engine.scheduler import plan_step
+from local_engine.scheduler import Rules
 from local_engine.tokenizer import TextStream, Tokenizer
 from local_engine.types import (
     EngineLimits,
@@ -27,9 +30,12 @@ from local_engine.types import (
     Token,
 )
 
+# Room for the prefixes of requests that have ended, in times of what those running may need.
+_KEEP = 2
+
 
 class Sequence:
-    """One request on its way: its tokens, how far they are computed, its text."""
+    """One request on its way: its tokens, its lane through the cache, its text."""
 
     def __init__(self, request: GenerationRequest, tokenizer: Tokenizer, submitted: float) -> None:
         self.request = request
@@ -38,25 +44,14 @@ class Sequence:
         self.counts: Counter[int] = Counter()
         self.seen = set(request.prompt) if request.sampling.reads_history else set[int]()
         self.submitted = submitted
-        self.queue_s = 0.0
+        self.expires = math.inf if request.deadline_s is None else submitted + request.deadline_s
+        self.queue_s: float | None = None
         self.compute_s = 0.0
-        self.computed = 0
-        self.row = -1
-
-    @property
-    def needs(self) -> int:
-        """Return how many of its tokens are not yet in the cache."""
-        return len(self.tokens) - self.computed
 
     @property
     def generated(self) -> int:
         """Return how many tokens were added to the prompt."""
         return len(self.tokens) - len(self.request.prompt)
-
-    def segment(self, count: int) -> Segment:
-        """Return the next `count` tokens to compute."""
-        end = self.computed + count
-        return Segment(self.row, self.computed, tuple(self.tokens[self.computed : end]))
 
     def draw(self) -> Draw:
         """Return what the sampler must know for the next token."""
@@ -79,7 +74,7 @@ class Sequence:
             prompt_tokens=len(self.request.prompt),
             completion_tokens=self.generated,
             compute_s=self.compute_s,
-            queue_s=self.queue_s,
+            queue_s=self.queue_s or 0.0,
             error=error,
         )
 
@@ -99,11 +94,13 @@ class _Counters:
     busy_s: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    preempted: int = 0
+    reused_tokens: int = 0
     ended: Counter[FinishReason] = field(default_factory=Counter)
 
 
 class EngineCore:
-    """Continuous batching over one decoder and its cache."""
+    """Continuous batching over one decoder and its paged cache."""
 
     def __init__(
         self, model: LoadedModel, limits: EngineLimits, clock: Callable[[], float]
@@ -111,26 +108,30 @@ class EngineCore:
         self._model = model
         self._limits = limits
         self._clock = clock
-        self.context = _context(model, limits)
         decoder = model.decoder
-        self._cache = KvCache(
-            decoder.config, limits.max_batch, self.context, decoder.dtype, decoder.device
-        )
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
+        shape = KvShape.of(decoder.config)
+        pages = _pages(shape, decoder.dtype, decoder.config.context, limits)
+        self.context = _context(pages, decoder.config.context, limits)
+        self._cache = PagedKv(shape, pages, decoder.dtype, decoder.device)
+        rules = Rules(limits.max_batch, limits.prefill_chunk, PAGE_SIZE)
+        reach = _reach(model)
+        self._lanes = Lanes(pages, rules, head_start_s=limits.head_start_s, reach=reach)
+        self._sequences: dict[Lane, Sequence] = {}
+        self._lane_of: dict[str, Lane] = {}
+        self._leaders: dict[str, Lane] = {}
         self._counters = _Counters()
 
     @property
     def is_idle(self) -> bool:
         """Tell whether there is nothing to compute."""
-        return not self._running and not self._waiting
+        return not self._sequences
 
     def stats(self, refused: int = 0) -> EngineStats:
         """Return the counters; `refused` is counted by whoever admits."""
-        counters, ended = self._counters, self._counters.ended
+        counters, ended, pool = self._counters, self._counters.ended, self._lanes.pool
         return EngineStats(
-            running=len(self._running),
-            waiting=len(self._waiting),
+            running=len(self._lanes.running),
+            waiting=len(self._lanes.waiting),
             steps=counters.steps,
             busy_s=counters.busy_s,
             prompt_tokens=counters.prompt_tokens,
@@ -139,74 +140,101 @@ class EngineCore:
             cancelled=ended["cancelled"],
             failed=ended["error"],
             refused=refused,
+            preempted=counters.preempted,
+            reused_tokens=counters.reused_tokens,
+            pages=pool.size,
+            pages_used=pool.size - pool.available,
+            pages_kept=pool.kept,
         )
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence; it joins the batch at the next step with a free row."""
-        self._waiting.append(sequence)
+        """Queue a sequence; it joins the batch at a step with room for it."""
+        request = sequence.request
+        lane = self._lanes.lane(
+            sequence.tokens,
+            len(request.prompt) + request.max_tokens,
+            sequence.submitted,
+            priority=request.priority,
+            tenant=request.tenant,
+            adapter=request.adapter,
+            leader=self._leaders.get(request.group),
+        )
+        if request.group:
+            self._leaders.setdefault(request.group, lane)
+        self._sequences[lane] = sequence
+        self._lane_of[request.id] = lane
+        self._lanes.add(lane)
 
     def cancel(self, ids: Iterable[str]) -> list[Event]:
-        """End the named sequences now, freeing their rows; unknown ids are ignored."""
-        named = set(ids)
-        leaving = [s for s in (*self._running, *self._waiting) if s.request.id in named]
-        return [self._end(s, "cancelled") for s in leaving]
+        """End the named sequences now, freeing their pages; unknown ids are ignored."""
+        lanes = (self._lane_of.get(id) for id in dict.fromkeys(ids))
+        return [self._end(lane, "cancelled") for lane in lanes if lane is not None]
 
-    def cancel_all(self) -> list[Event]:
-        """End every sequence now."""
-        return self.cancel([s.request.id for s in (*self._running, *self._waiting)])
+    def cancel_all(self, error: EngineError | None = None) -> list[Event]:
+        """End every sequence now, with an error where there is one to tell."""
+        reason: FinishReason = "cancelled" if error is None else "error"
+        return [self._end(lane, reason, error=error) for lane in list(self._sequences)]
 
     def step(self) -> list[Event]:
         """Advance the batch once; return what happened to each sequence that yielded."""
         started = self._clock()
-        self._admit(started)
-        takes = plan_step([s.needs for s in self._running], self._limits.prefill_chunk)
-        work = [(s, n) for s, n in zip(self._running, takes, strict=True) if n]
-        # Single tokens first and by row: they are attended together, densely if possible.
-        if not work:
-            return []
-        work.sort(key=lambda item: (item[1] > 1, item[0].row))
+        events = self._expire(started)
+        plan = self._lanes.plan()
+        self._counters.preempted += len(plan.preempted)
+        for lane in plan.admitted:
+            self._note_join(lane, started)
+        if not plan.work:
+            return events
+        # Single tokens first and the short ones together: they are attended in groups.
+        work = sorted(plan.work, key=lambda item: (item[1] > 1, item[0].computed))
         try:
+            for source, target in plan.copies:
+                self._cache.copy(source, target)
             ready, drawn = self._compute(work)
-        except RuntimeError as exc:
-            return [self._fail(s, exc) for s, _ in work]
+        except (RuntimeError, MemoryError) as exc:
+            return events + [self._fail(lane, exc) for lane, _ in work]
         self._charge(work, self._clock() - started)
-        return [self._advance(s, d) for s, d in zip(ready, drawn, strict=True)]
+        return events + [self._advance(lane, d) for lane, d in zip(ready, drawn, strict=True)]
 
-    def _admit(self, now: float) -> None:
-        while self._waiting and self._cache.has_free_row:
-            sequence = self._waiting.popleft()
-            sequence.row = self._cache.take()
+    def _expire(self, now: float) -> list[Event]:
+        """End the sequences whose deadline has passed."""
+        late = [lane for lane, s in self._sequences.items() if s.expires <= now]
+        return [self._end(lane, "error", error=DeadlineExceeded()) for lane in late]
+
+    def _note_join(self, lane: Lane, now: float) -> None:
+        sequence = self._sequences[lane]
+        if sequence.queue_s is None:
             sequence.queue_s = now - sequence.submitted
-            self._running.append(sequence)
+        self._counters.reused_tokens += lane.reused
 
-    def _compute(
-        self, work: list[tuple[Sequence, int]]
-    ) -> tuple[list[Sequence], list[Drawn | None]]:
+    def _compute(self, work: Items[tuple[Lane, int]]) -> tuple[list[Lane], list[Drawn | None]]:
         """Run the forward pass, and draw for each sequence whose tokens are all computed."""
         decoder = self._model.decoder
-        batch = Batch.of([s.segment(n) for s, n in work], decoder.device)
-        final = [i for i, (s, n) in enumerate(work) if s.needs == n]
+        batch = Batch([_segment(lane, n) for lane, n in work], self._cache)
+        final = [i for i, (lane, n) in enumerate(work) if lane.needs == n]
         ready = [work[i][0] for i in final]
         logits = decoder.forward(batch, self._cache, batch.last[final])
-        for sequence, count in work:
-            sequence.computed += count
+        self._lanes.advance(work)
+        draws = [self._sequences[lane].draw() for lane in ready]
         with torch.inference_mode():
-            return ready, sample(logits, [s.draw() for s in ready]) if ready else []
+            return ready, sample(logits, draws) if ready else []
 
-    def _charge(self, work: list[tuple[Sequence, int]], elapsed: float) -> None:
+    def _charge(self, work: Items[tuple[Lane, int]], elapsed: float) -> None:
         """Share a step's time over its sequences by the tokens they processed."""
         per_token = elapsed / max(1, sum(n for _, n in work))
-        for sequence, count in work:
+        for lane, count in work:
+            sequence = self._sequences[lane]
             sequence.compute_s += per_token * count
             if not sequence.generated:
                 self._counters.prompt_tokens += count
         self._counters.steps += 1
         self._counters.busy_s += elapsed
 
-    def _advance(self, sequence: Sequence, drawn: Drawn | None) -> Event:
+    def _advance(self, lane: Lane, drawn: Drawn | None) -> Event:
         """Append the drawn token and see whether the sequence ends with it."""
         if drawn is None:
-            return self._fail(sequence, ArithmeticError("the logits are not finite"))
+            return self._fail(lane, ArithmeticError("the logits are not finite"))
+        sequence = self._sequences[lane]
         request = sequence.request
         is_end = drawn.token in self._model.end_ids and not request.ignore_end
         sequence.accept(drawn.token)
@@ -228,34 +256,63 @@ class EngineCore:
             is_end=is_end,
         )
         if is_end or is_stopped:
-            return self._end(sequence, "stop", token)
-        return self._end(sequence, "length", token) if is_full else Event(sequence, token)
+            return self._end(lane, "stop", token)
+        return self._end(lane, "length", token) if is_full else Event(sequence, token)
 
-    def _fail(self, sequence: Sequence, cause: Exception) -> Event:
-        error = GenerationFailed(f"The request failed while it was running: {cause}")
+    def _fail(self, lane: Lane, cause: Exception) -> Event:
+        """End a sequence that broke; what it wrote is cleared and found by nobody."""
+        self._cache.clear(self._lanes.spoil(lane))
+        error = (
+            EngineOutOfMemory()
+            if _is_out_of_memory(cause)
+            else GenerationFailed(f"The request failed while it was running: {cause}")
+        )
         error.__cause__ = cause
-        return self._end(sequence, "error", error=error)
+        return self._end(lane, "error", error=error)
 
     def _end(
         self,
-        sequence: Sequence,
+        lane: Lane,
         reason: FinishReason,
         token: Token | None = None,
         error: Exception | None = None,
     ) -> Event:
-        """Take a sequence out, free its row, and make its one final event."""
-        if sequence.row >= 0:
-            self._running.remove(sequence)
-            self._cache.release(sequence.row, clear=error is not None)
-        else:
-            self._waiting.remove(sequence)
+        """Take a sequence out, free its pages, and make its one final event."""
+        sequence = self._sequences.pop(lane)
+        request = sequence.request
+        del self._lane_of[request.id]
+        if self._leaders.get(request.group) is lane:
+            del self._leaders[request.group]
+        self._lanes.remove(lane)
         self._counters.ended[reason] += 1
         return Event(sequence, token, sequence.finish(reason, error))
 
 
-def _context(model: LoadedModel, limits: EngineLimits) -> int:
+def _segment(lane: Lane, count: int) -> Segment:
+    tokens = lane.tokens[lane.computed : lane.computed + count]
+    return Segment(lane.table.pages, lane.computed, tokens, lane.table.unbroken)
+
+
+def _pages(shape: KvShape, dtype: torch.dtype, context: int, limits: EngineLimits) -> int:
+    """Return how many pages the memory given holds, or as many as can be of use."""
+    fits = limits.kv_bytes // (PAGE_SIZE * bytes_per_token(shape, dtype))
+    context = min(context, limits.max_context or context)
+    return max(1, min(fits, _KEEP * limits.max_batch * -(-context // PAGE_SIZE)))
+
+
+def _context(pages: int, context: int, limits: EngineLimits) -> int:
     """Return the context that the model allows and the cache has room for."""
-    decoder = model.decoder
-    per_row = limits.kv_bytes // max(1, limits.max_batch)
-    fits = per_row // bytes_per_token(decoder.config, decoder.dtype)
-    return max(1, min(decoder.config.context, fits, limits.max_context or decoder.config.context))
+    return max(1, min(context, pages * PAGE_SIZE, limits.max_context or context))
+
+
+def _reach(model: LoadedModel) -> int | None:
+    """Return how far back the layers look, None where one looks at everything."""
+    windows = [spec.window for spec in model.decoder.attention]
+    bounded = [w for w in windows if w is not None]
+    return max(bounded) if bounded and len(bounded) == len(windows) else None
+
+
+def _is_out_of_memory(cause: Exception) -> bool:
+    """Tell whether memory ran out; on a CPU torch says so in words only."""
+    is_typed = isinstance(cause, torch.OutOfMemoryError | MemoryError)
+    return is_typed or "DefaultCPUAllocator: can't allocate memory" in str(cause)

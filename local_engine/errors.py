@@ -6,10 +6,12 @@ EngineError                       status  code
 │ ├ Unsupported                   400     unsupported                valid, but not built here
 │ └ ContextLengthExceeded         400     context_length_exceeded
 ├ UnknownModel                    404     model_not_found
-├ EngineBusy                      503     engine_overloaded          retry_after_s
+├ EngineBusy                      429     engine_overloaded          retry_after_s
 ├ EngineStopped                   503     engine_stopping
 ├ EngineUnavailable               503     engine_unavailable         the process is down
+├ DeadlineExceeded                504     deadline_exceeded          it took longer than asked
 └ GenerationFailed                500     generation_failed          this request broke
+  └ EngineOutOfMemory             503     engine_out_of_memory
 """
 
 from __future__ import annotations
@@ -80,8 +82,9 @@ class UnknownModel(EngineError):
 class EngineBusy(EngineError):
     """Refuse work while the waiting line is full."""
 
-    status = 503
+    status = 429
     code = "engine_overloaded"
+    type = "rate_limit_error"
 
     def __init__(self, waiting: int, retry_after_s: int = 1) -> None:
         self.retry_after_s = retry_after_s
@@ -106,3 +109,25 @@ class GenerationFailed(EngineError):
     """Tell that one running request broke, with the cause chained."""
 
     code = "generation_failed"
+
+
+class EngineOutOfMemory(GenerationFailed):
+    """Tell that a step did not fit this machine's memory, and took its requests with it."""
+
+    status = 503
+    code = "engine_out_of_memory"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The engine ran out of memory on this step. Lower its batch, chunk or cache size."
+        )
+
+
+class DeadlineExceeded(EngineError):
+    """Tell that a request was not done by its deadline; its work has been cancelled."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+    def __init__(self) -> None:
+        super().__init__("The request was not done by its deadline.")

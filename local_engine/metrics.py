@@ -15,6 +15,11 @@ _METRICS = (
     ("cancelled", "counter", "requests_cancelled_total", "Requests cancelled."),
     ("failed", "counter", "requests_failed_total", "Requests that broke while running."),
     ("refused", "counter", "requests_refused_total", "Requests refused at a full line."),
+    ("preempted", "counter", "preemptions_total", "Requests put back for want of pages."),
+    ("reused_tokens", "counter", "prefix_tokens_total", "Prompt tokens found computed."),
+    ("pages", "gauge", "kv_pages", "Pages of the cache."),
+    ("pages_used", "gauge", "kv_pages_used", "Pages in use by requests."),
+    ("pages_kept", "gauge", "kv_pages_kept", "Unused pages whose prefix can be found."),
 )
 
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from local_engine.attention import AttentionSpec, write_and_attend
 from local_engine.batch import Batch
 from local_engine.config import ModelConfig
-from local_engine.kv import KvCache
+from local_engine.kv import PagedKv
 from local_engine.quant import Linear, PlainLinear, Quantization, make_head, make_linear
 from local_engine.rope import angles, frequencies, rotate
 
@@ -48,6 +49,7 @@ class Decoder:
         self.norm = norm
         self.head = head
         self._freqs = frequencies(config).to(embedding.device)
+        self.attention = [AttentionSpec(config.head_dim**-0.5) for _ in layers]
 
     @property
     def device(self) -> torch.device:
@@ -68,9 +70,8 @@ class Decoder:
         return embedding + self.head.nbytes + sum(f.nbytes for f in linears)
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KvCache, wanted: Tensor) -> Tensor:
+    def forward(self, batch: Batch, cache: PagedKv, wanted: Tensor) -> Tensor:
         """Run a step; return fp32 logits `[len(wanted), vocab]` of the tokens at `wanted`."""
-        cache.reserve(batch.longest)
         x = self.embedding[batch.ids]
         cos, sin = angles(batch.positions, self._freqs)
         turn = (cos.to(x.dtype), sin.to(x.dtype))
@@ -91,7 +92,7 @@ class Decoder:
         x: Tensor,
         turn: tuple[Tensor, Tensor],
         batch: Batch,
-        cache: KvCache,
+        cache: PagedKv,
     ) -> Tensor:
         c = self.config
         qkv = layer.qkv(x).view(len(x), -1, c.head_dim)
@@ -100,10 +101,7 @@ class Decoder:
             qk = F.rms_norm(qk, (c.head_dim,), None, c.norm_eps) * layer.qk_norm
         turned = rotate(qk, *turn)
         q, k = turned[:, : c.heads], turned[:, c.heads :]
-        cache.write(index, batch.rows, batch.positions, k, v)
-        keys, values = cache.keys[index], cache.values[index]
-        parts = [p.attend(q[p.begin : p.begin + p.count], keys, values) for p in batch.parts]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1)
+        return write_and_attend(index, q, k, v, batch, cache, self.attention[index])
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -44,7 +44,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One prompt and how to continue it; `id` is what `cancel` takes."""
+    """One prompt and how to continue it; `id` is what `cancel` takes.
+
+    `tenant` and `adapter` bound whose computed prefixes it may share. Requests of one
+    `group` have the same prompt, which is computed once. A level of `priority` is worth
+    a head start in the line, and `deadline_s` is counted from the submission.
+    """
 
     id: str
     prompt: tuple[int, ...]
@@ -53,6 +58,11 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     top_logprobs: int = 0
     ignore_end: bool = False
+    tenant: str = ""
+    adapter: str = ""
+    group: str = ""
+    priority: int = 0
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +106,9 @@ class EngineLimits:
     """What one engine takes on at once.
 
     `prefill_chunk` bounds the prompt tokens of a step, and so how long a long prompt
-    can hold up the others. `kv_bytes` bounds the cache: a context that does not fit
-    `max_batch` times is shortened.
+    can hold up the others. `kv_bytes` bounds the cache, whose pages all requests share:
+    a context that does not fit is shortened, and where pages run out the last to come is
+    put back and computed again. `head_start_s` is what a level of priority is worth.
     """
 
     max_batch: int = 8
@@ -105,6 +116,7 @@ class EngineLimits:
     max_context: int | None = None
     prefill_chunk: int = 128
     kv_bytes: int = 4 << 30
+    head_start_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +133,8 @@ class EngineStats:
     cancelled: int = 0
     failed: int = 0
     refused: int = 0
+    preempted: int = 0
+    reused_tokens: int = 0
+    pages: int = 0
+    pages_used: int = 0
+    pages_kept: int = 0

@@ -1,59 +1,76 @@
-"""Tokens laid end to end, and attention against the sum written out."""
+"""Tokens laid end to end, and which keys each of them is given."""
 
 from __future__ import annotations
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from local_engine.batch import Batch, ChunkPart, DecodePart, Segment
+from local_engine.batch import Batch, Segment
+from local_engine.kv import KvShape, PagedKv
 
-CPU = torch.device("cpu")
+SHAPE = KvShape(layers=1, kv_heads=1, head_dim=2)
+CACHE = PagedKv(SHAPE, 90, torch.float32, torch.device("cpu"), page_size=4)
 
 
-def test_single_tokens_form_one_part_and_chunks_one_each() -> None:
-    segments = [Segment(0, 9, (4,)), Segment(2, 3, (5,)), Segment(1, 0, (6, 7, 8))]
-    batch = Batch.of(segments, CPU)
+def test_tokens_positions_and_slots_follow_the_segments() -> None:
+    segments = [
+        Segment([1, 2, 9], 9, (4,), unbroken=2),
+        Segment([5], 3, (5,)),
+        Segment([7, 3], 2, (6, 7, 8), unbroken=1),
+    ]
+    batch = Batch(segments, CACHE)
 
     assert batch.ids.tolist() == [4, 5, 6, 7, 8]
-    assert batch.positions.tolist() == [9, 3, 0, 1, 2]
-    assert batch.rows.tolist() == [0, 2, 1, 1, 1]
+    assert batch.positions.tolist() == [9, 3, 2, 3, 4]
+    assert batch.slots.tolist() == [37, 23, 30, 31, 12]
     assert batch.last.tolist() == [0, 1, 4]
-    assert batch.longest == 10
-    decode, chunk = batch.parts
-    assert isinstance(decode, DecodePart)
-    assert isinstance(chunk, ChunkPart)
-    assert (decode.count, decode.height, decode.length) == (2, 3, 10)
-    assert (chunk.begin, chunk.count, chunk.row, chunk.end) == (2, 3, 1, 3)
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attend one query `[heads, d]` to `[kv_heads, length, d]`, written out."""
-    group = q.shape[0] // k.shape[0]
-    k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
-    weights = (torch.einsum("hd,hld->hl", q, k) * q.shape[-1] ** -0.5).softmax(-1)
-    return torch.einsum("hl,hld->hd", weights, v)
+def test_a_sequence_in_one_piece_is_read_where_it_is_and_a_scattered_one_gathered() -> None:
+    whole, scattered = Batch(
+        [Segment([3, 4], 5, (1,)), Segment([8, 2], 4, (1, 2), unbroken=1)], CACHE
+    ).parts(None)
+
+    assert (whole.slots, whole.mask) == (slice(12, 18), None)
+    assert isinstance(scattered.slots, torch.Tensor)
+    assert scattered.slots.tolist() == [[32, 33, 34, 35, 8, 9]]
+    assert scattered.mask is not None
+    assert (scattered.mask == 0).tolist() == [[[True] * 5 + [False], [True] * 6]]
 
 
-@given(seed=st.integers(0, 10**6), data=st.data())
-def test_attention_of_both_parts_equals_the_written_out_sum(seed: int, data: st.DataObject) -> None:
-    torch.manual_seed(seed)
-    rows = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True))
-    rows.sort()
-    ends = [data.draw(st.integers(1, 20)) for _ in rows]
-    keys, values = torch.randn(5, 2, 24, 8), torch.randn(5, 2, 24, 8)
-    q = torch.randn(len(rows), 4, 8)
-    segments = [Segment(r, e - 1, (0,)) for r, e in zip(rows, ends, strict=True)]
-    found = DecodePart.of(segments, CPU).attend(q, keys, values)
-    for n, (row, end) in enumerate(zip(rows, ends, strict=True)):
-        wanted = attention(q[n], keys[row, :, :end], values[row, :, :end])
-        assert torch.allclose(found[n], wanted, atol=1e-5)
+def test_short_decoding_sequences_are_gathered_together_padded_with_the_null_page() -> None:
+    segments = [Segment([n + 1], n % 4, (1,)) for n in range(3)] + [Segment([8, 9], 4, (1,))]
+    (part,) = Batch(segments, CACHE).parts(None)
 
-    start, count = data.draw(st.integers(0, 10)), data.draw(st.integers(2, 8))
-    chunk = ChunkPart.of(0, Segment(rows[0], start, (0,) * count), CPU)
-    q = torch.randn(count, 4, 8)
-    found = chunk.attend(q, keys, values)
-    for n in range(count):
-        end = start + n + 1
-        wanted = attention(q[n], keys[rows[0], :, :end], values[rows[0], :, :end])
-        assert torch.allclose(found[n], wanted, atol=1e-5)
+    assert (part.begin, part.sequences, part.queries) == (0, 4, 1)
+    assert isinstance(part.slots, torch.Tensor)
+    assert part.slots[:, [0, 3, 4]].tolist() == [[4, 7, 0], [8, 11, 0], [12, 15, 0], [32, 35, 36]]
+    assert part.mask is not None
+    assert (part.mask == 0).sum(-1)[:, 0].tolist() == [1, 2, 3, 5]
+
+
+def test_long_decoding_sequences_stand_alone() -> None:
+    segments = [Segment(range(1, 80), 300, (1,)) for _ in range(5)]
+
+    assert [p.sequences for p in Batch(segments, CACHE).parts(None)] == [1] * 5
+
+
+def test_a_window_leaves_out_what_lies_before_it() -> None:
+    one, chunk = Batch(
+        [Segment([0, 4, 5], 9, (1,), unbroken=1), Segment([1, 2], 5, (1, 2, 3))], CACHE
+    ).parts(6)
+
+    assert one.slots == slice(16, 22)
+    assert chunk.slots == slice(4, 12)
+    assert chunk.mask is not None
+    assert (chunk.mask == 0).tolist()[0] == [
+        [True] * 6 + [False] * 2,
+        [False] + [True] * 6 + [False],
+        [False] * 2 + [True] * 6,
+    ]
+
+
+def test_parts_are_planned_once_for_each_window() -> None:
+    batch = Batch([Segment([1], 2, (1,))], CACHE)
+
+    assert batch.parts(None) is batch.parts(None)
+    assert batch.parts(2)[0].slots == slice(5, 7)

@@ -181,7 +181,7 @@ async def test_stop_string_ends_across_tokens_and_never_shows(loaded: Load) -> N
     assert finish.completion_tokens < 40
 
 
-async def test_cancel_ends_at_the_next_step_and_frees_the_row(loaded: Load) -> None:
+async def test_cancel_ends_at_the_next_step_and_frees_the_pages(loaded: Load) -> None:
     async with Engine(loaded("llama"), EngineLimits(max_batch=1)) as engine:
         async with engine.submit(ask("long", prompt_of(8, 6), LONG)) as long:
             waiting = engine.submit(ask("next", prompt_of(9, 6), 4))
@@ -284,7 +284,7 @@ async def test_context_shrinks_to_the_memory_given(loaded: Load) -> None:
     async with Engine(
         loaded("llama"), EngineLimits(max_batch=2, kv_bytes=per_token * 200)
     ) as engine:
-        assert engine.context == 100
+        assert engine.context == 192
 
 
 async def test_one_id_runs_once_at_a_time(loaded: Load) -> None:
@@ -353,7 +353,7 @@ async def test_when_the_engine_itself_breaks_every_request_hears_of_it(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_comes_and_goes_each_request_ends_once_and_every_row_is_free(
+async def test_whatever_comes_and_goes_each_request_ends_once_and_every_page_is_free(
     loaded: Load, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -381,7 +381,7 @@ async def test_whatever_comes_and_goes_each_request_ends_once_and_every_row_is_f
     assert (stats.running, stats.waiting, stats.failed) == (0, 0, 0)
     assert stats.finished + stats.cancelled == 40
     assert stats.completion_tokens == sum(f.completion_tokens for f in finishes)
-    assert engine._core._cache._free == {0, 1, 2}
+    assert stats.pages_used == 0
     assert not engine._open
 
 

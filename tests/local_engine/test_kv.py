@@ -1,59 +1,66 @@
-"""Rows of the cache: taken, grown, cleared, given back."""
+"""Pages of keys and values: written, read in one piece or many, copied, cleared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from local_engine.kv import KvCache, bytes_per_token
-from local_engine.loader import LoadedModel
+from local_engine.kv import KvShape, PagedKv, bytes_per_token
 
 CPU = torch.device("cpu")
-Load = Callable[[str], LoadedModel]
+SHAPE = KvShape(layers=3, kv_heads=2, head_dim=8)
 
 
-def cache_of(model: LoadedModel, rows: int = 3, context: int = 512) -> KvCache:
-    return KvCache(model.config, rows, context, torch.float32, CPU)
+def cache_of(pages: int = 4, dtype: torch.dtype = torch.float32) -> PagedKv:
+    return PagedKv(SHAPE, pages, dtype, CPU, page_size=4)
 
 
-def test_lowest_free_row_is_taken_first(loaded: Load) -> None:
-    cache = cache_of(loaded("llama"))
-    assert [cache.take() for _ in range(3)] == [0, 1, 2]
-    assert not cache.has_free_row
-    cache.release(2)
-    cache.release(0)
+def test_what_is_written_is_read_in_one_piece_or_by_slots() -> None:
+    cache = cache_of()
+    k = torch.randn(3, 2, 8)
+    cache.write(1, torch.tensor([5, 6, 13]), k, -k)
 
-    assert [cache.take(), cache.take()] == [0, 2]
-
-
-def test_growing_keeps_what_was_written_and_stays_within_the_context(loaded: Load) -> None:
-    cache = cache_of(loaded("llama"), context=400)
-    k = torch.randn(2, 2, 16)
-    cache.write(1, torch.tensor([0, 2]), torch.tensor([5, 255]), k, -k)
-    cache.reserve(256)
-    assert cache.capacity == 256
-    cache.reserve(257)
-
-    assert cache.capacity == 400
-    assert torch.equal(cache.keys[1][2, :, 255], k[1])
-    assert torch.equal(cache.values[1][0, :, 5], -k[0])
-    assert not cache.keys[1][2, :, 256:].any()
+    keys, values = cache.read(1, slice(5, 7))
+    assert torch.equal(keys, k[None, :2].transpose(1, 2))
+    assert torch.equal(values, -keys)
+    keys, values = cache.read(1, torch.tensor([[13, 5], [0, 6]]))
+    assert keys.shape == (2, 2, 2, 8)
+    assert torch.equal(keys[0].transpose(0, 1), k[[2, 0]])
+    assert not values[1, :, 0].any()
+    assert not cache.keys[0].any()
 
 
-def test_a_cleared_row_holds_nothing_of_the_one_before(loaded: Load) -> None:
-    cache = cache_of(loaded("llama"))
-    row = cache.take()
-    nan = torch.full((1, 2, 16), float("nan"))
-    cache.write(0, torch.tensor([row]), torch.tensor([3]), nan, nan)
-    cache.release(row, clear=True)
+def test_reading_in_one_piece_copies_nothing() -> None:
+    cache = cache_of()
+
+    assert cache.read(2, slice(4, 9))[0].data_ptr() == cache.keys[2][4].data_ptr()
+
+
+def test_a_copied_page_is_equal_in_every_layer_and_its_own() -> None:
+    cache = cache_of()
+    for layer in range(3):
+        k = torch.randn(4, 2, 8)
+        cache.write(layer, torch.arange(4, 8), k, k + 1)
+    cache.copy(1, 3)
+    for layer in range(3):
+        assert torch.equal(cache.keys[layer][4:8], cache.keys[layer][12:16])
+        assert torch.equal(cache.values[layer][4:8], cache.values[layer][12:16])
+    cache.write(0, torch.tensor([12]), torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
+
+    assert cache.keys[0][4].any()
+
+
+def test_a_cleared_page_holds_nothing_of_the_one_before() -> None:
+    cache = cache_of()
+    nan = torch.full((1, 2, 8), float("nan"))
+    cache.write(0, torch.tensor([9]), nan, nan)
+    cache.clear([2])
 
     assert not cache.keys[0].any()
     assert not cache.values[0].any()
 
 
-def test_cache_size_counts_keys_and_values_of_every_layer(loaded: Load) -> None:
-    cache = cache_of(loaded("llama"))
+def test_cache_size_counts_keys_and_values_of_every_layer() -> None:
+    cache = cache_of(pages=4)
     size = sum(t.nbytes for t in (*cache.keys, *cache.values))
 
-    assert size == bytes_per_token(loaded("llama").config, torch.float32) * 3 * cache.capacity
+    assert size == bytes_per_token(SHAPE, torch.float32) * (4 + 1) * 4

@@ -302,7 +302,7 @@ async def test_client_that_leaves_cancels_a_whole_answer_too(server: EngineServe
     await eventually(lambda: engine.stats().cancelled == 2)
 
 
-async def test_full_line_answers_503_with_retry_after(
+async def test_full_line_answers_429_with_retry_after(
     server: EngineServer, http: httpx.AsyncClient
 ) -> None:
     _, writer = await open_socket(server)
@@ -313,7 +313,7 @@ async def test_full_line_answers_503_with_retry_after(
     refused = await http.post("/v1/chat/completions", json=HELLO)
     writer.close()
 
-    assert refused.status_code == 503
+    assert refused.status_code == 429
     assert refused.headers["retry-after"] == "1"
     assert refused.json()["error"]["code"] == "engine_overloaded"
 

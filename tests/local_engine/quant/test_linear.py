@@ -30,12 +30,13 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def logprobs_of(model: LoadedModel, prompts: list[tuple[int, ...]]) -> torch.Tensor:
     """Return the log-probabilities after each prompt."""
     from local_engine.batch import Batch, Segment
-    from local_engine.kv import KvCache
+    from local_engine.kv import KvShape, PagedKv
 
     rows = []
     for prompt in prompts:
-        cache = KvCache(model.config, 1, 64, model.decoder.dtype, model.decoder.device)
-        batch = Batch.of([Segment(0, 0, prompt)], model.decoder.device)
+        shape = KvShape.of(model.config)
+        cache = PagedKv(shape, 4, model.decoder.dtype, model.decoder.device)
+        batch = Batch([Segment(range(1, 5), 0, prompt)], cache)
         rows.append(model.decoder.forward(batch, cache, batch.last)[0].log_softmax(-1))
     return torch.stack(rows)
 
