@@ -326,7 +326,7 @@ async def test_refusal_of_a_later_choice_cancels_the_earlier_ones(
     assert ready is not None
     await eventually(lambda: ready.engine.stats().running == ready.engine.stats().waiting == 0)
 
-    assert refused.status_code == 503
+    assert refused.status_code == 429
 
 
 @pytest.mark.parametrize(
