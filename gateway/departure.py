@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 WHEN_GONE = "frugal.when_gone"
 """The scope extension by which our own server tells at once, without a task that waits."""
 
 _LOOK_AGAIN_S = 0.25
+Tell = Callable[[Callable[[], None] | None], None]
+"""Says what to do when the client leaves; None takes that back."""
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class ClientGone(Exception):
@@ -28,20 +31,16 @@ class Shared(Protocol):
 class Watch:
     """Cancel the request's task when its client leaves, once nobody else waits for its answer.
 
-    Leaving the block translates that cancellation to `ClientGone`. On a server
-    without our extension a task waits for `http.disconnect`.
+    Leaving the block translates that cancellation to `ClientGone`. Our own
+    server tells (`tell`); on another a task waits for `http.disconnect`.
     """
 
     def __init__(
-        self,
-        scope: Mapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        answer: Shared,
+        self, answer: Shared, *, tell: Tell | None = None, receive: Receive | None = None
     ) -> None:
-        extensions: Mapping[str, Any] = scope.get("extensions") or {}
-        self._tell: Callable[[Callable[[], None] | None], None] | None = extensions.get(WHEN_GONE)
-        self._receive = receive
         self._answer = answer
+        self._tell = tell
+        self._receive = receive
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._waiter: asyncio.Task[None] | None = None
         self._has_cancelled = False
@@ -49,8 +48,8 @@ class Watch:
     def __enter__(self) -> None:
         if self._tell is not None:
             self._tell(self._gone)
-        else:
-            self._waiter = asyncio.create_task(self._wait())
+        elif self._receive is not None:
+            self._waiter = asyncio.create_task(self._wait(self._receive))
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         if self._tell is not None:
@@ -68,8 +67,8 @@ class Watch:
         else:
             self._cancel()
 
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
         await self._wait_alone()
 

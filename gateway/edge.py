@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from gateway.access.keys import Caller
-from gateway.departure import ClientGone, Watch
+from gateway.departure import WHEN_GONE, ClientGone, Tell, Watch
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
 from gateway.pipeline import Pipeline
 from gateway.reply import Reply
@@ -60,6 +60,11 @@ class Opened:
         """Return whether `answer` waits for nothing but the ledger."""
         return self.reply is not None and self.reply.is_immediate
 
+    @property
+    def is_stream(self) -> bool:
+        """Return whether the answer leaves in pieces."""
+        return self.request is not None and self.request.stream
+
     def get(self) -> tuple[ChatRequest, Reply]:
         """Return the request and its reply. Raises why there are none."""
         if self.error is not None:
@@ -72,11 +77,32 @@ class Opened:
         """Return an instant answer, or the error in its place, once its entry is durable."""
         try:
             return await _instant(*self.get())
-        except GatewayError as exc:
-            return _error(exc, self.request_id)
-        except Exception:
-            _log.exception("request %s failed", self.request_id)
-            return _error(GatewayError("the gateway failed; see its log"), self.request_id)
+        except Exception as exc:
+            return self.failed(exc)
+
+    async def whole(self, tell: Tell) -> Answer | None:
+        """Return an answer that is not streamed, or the error in its place.
+
+        The entry is durable by then. None where the client has left (`tell` says that it has).
+        """
+        try:
+            request, reply = self.get()
+            if reply.is_instant:
+                return await _instant(request, reply)
+            with Watch(reply, tell=tell):
+                return await _whole(reply)
+        except ClientGone:
+            _log.debug("client of %s left", self.request_id)
+            return None
+        except Exception as exc:
+            return self.failed(exc)
+
+    def failed(self, exc: Exception) -> Answer:
+        """Return what the client is told of a failure."""
+        if not isinstance(exc, GatewayError):
+            _log.error("request %s failed", self.request_id, exc_info=exc)
+            exc = GatewayError("the gateway failed; see its log")
+        return _error(exc, self.request_id)
 
 
 class Edge:
@@ -110,12 +136,12 @@ class Edge:
         else:
             await self._rest(scope, receive, _with_request_id(send, self._new_id()))
 
-    def open_now(self, scope: Scope, raw: bytes) -> Opened:
-        """Open a chat completion whose body has been read already."""
+    def open_now(self, fields: Headers, client: str | None, raw: bytes) -> Opened:
+        """Open a chat completion of `client`, posted with these headers, that is all read."""
         opened = Opened(self._new_id())
         pipeline = self._pipeline()
         try:
-            headers, caller = _known(pipeline, scope)
+            headers, caller = _known(pipeline, fields, client)
             _admit(opened, pipeline, headers, caller, raw)
         except Exception as exc:
             _close(opened, pipeline, exc)
@@ -124,8 +150,11 @@ class Edge:
     async def _open(self, scope: Scope, receive: Receive) -> Opened:
         opened = Opened(self._new_id())
         pipeline = self._pipeline()
+        client = scope["client"]
         try:
-            headers, caller = _known(pipeline, scope)
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(f"expected POST, found {scope['method']}")
+            headers, caller = _known(pipeline, scope["headers"], client[0] if client else None)
             raw = await _read_body(receive, pipeline.policy.server.max_body)
             _admit(opened, pipeline, headers, caller, raw)
         except Exception as exc:
@@ -133,32 +162,28 @@ class Edge:
         return opened
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, opened: Opened) -> None:
-        request_id = opened.request_id
         try:
             request, reply = opened.get()
             if reply.is_instant:
                 await _send(send, *await opened.answer())
                 return
-            answer = _stream if request.stream else _whole
-            with Watch(scope, receive, reply):
-                await answer(request, reply, send)
+            tell = (scope.get("extensions") or {}).get(WHEN_GONE)
+            with Watch(reply, tell=tell, receive=receive):
+                if request.stream:
+                    await _stream(request, reply, send)
+                else:
+                    await _send(send, *await _whole(reply))
         except ClientGone:
-            _log.debug("client of %s left", request_id)
-        except GatewayError as exc:
-            await send_error(send, exc, request_id)
-        except Exception:
-            _log.exception("request %s failed", request_id)
-            await send_error(send, GatewayError("the gateway failed; see its log"), request_id)
+            _log.debug("client of %s left", opened.request_id)
+        except Exception as exc:
+            await _send(send, *opened.failed(exc))
 
 
-def _known(pipeline: Pipeline, scope: Scope) -> tuple[RawHeaders, Caller]:
+def _known(pipeline: Pipeline, fields: Headers, client: str | None) -> tuple[RawHeaders, Caller]:
     """Return a request's headers and who is asking, before its body is looked at."""
-    if scope["method"] != "POST":
-        raise MethodNotAllowed(f"expected POST, found {scope['method']}")
-    headers: RawHeaders = dict(scope["headers"])
-    client = scope["client"]
+    headers: RawHeaders = dict(fields)
     caller = pipeline.keys.identify(
-        headers.get(b"authorization"), client[0] if client else None, headers.get(b"host", b"")
+        headers.get(b"authorization"), client, headers.get(b"host", b"")
     )
     limit = pipeline.policy.server.max_body
     if int(headers.get(b"content-length", b"0")) > limit:
@@ -217,10 +242,10 @@ def _json(body: bytes, reply: Reply) -> Answer:
     return 200, headers, body
 
 
-async def _whole(request: ChatRequest, reply: Reply, send: Send) -> None:
+async def _whole(reply: Reply) -> Answer:
     body = b"".join([part.data async for part in reply.parts()])
     # The parts have ended, so the entry is durable: now the answer may leave.
-    await _send(send, *_json(body, reply))
+    return _json(body, reply)
 
 
 async def _stream(request: ChatRequest, reply: Reply, send: Send) -> None:
@@ -269,11 +294,6 @@ async def _kept_alive(
                 await asyncio.wait((first,))
     async for part in parts:
         yield part
-
-
-async def send_error(send: Send, exc: GatewayError, request_id: str) -> None:
-    """Send one OpenAI-shaped error."""
-    await _send(send, *_error(exc, request_id))
 
 
 def _error(exc: GatewayError, request_id: str) -> Answer:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.departure import WHEN_GONE
+from gateway.departure import WHEN_GONE, Tell
 from gateway.edge import CHAT_PATHS, OPENED, Opened
 from gateway.errors import GatewayError, InvalidRequest
-from gateway.instant import Instant
+from gateway.instant import DateLines, Driver, WholeAnswer, write_when_made
 from policies.schema import Server
 
 _CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
@@ -55,8 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
     connection, and a body `body_within_s` after its head. One timer a
     connection looks at that from time to time, so that a request costs none.
 
-    A chat completion that arrives whole is opened here, and answered here where
-    the answer is instant; all else is the application's. That is told what was
+    A chat completion that arrives whole is opened here, and answered here unless
+    it is to be streamed; all else is the application's. That is told what was
     opened, so that nothing is done twice.
     """
 
@@ -66,7 +66,10 @@ class HttpProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = False
-    _open_now: Callable[[Any, bytes], Opened] | None = None
+    _open_now: Callable[[list[tuple[bytes, bytes]], str | None, bytes], Opened] | None = None
+    _tell: Tell
+    _lines = DateLines()
+    _idle_until = math.inf
     _held: list[bytes] | None = None
     _gone: Callable[[], None] | None = None
 
@@ -74,11 +77,13 @@ class HttpProtocol(HttpToolsProtocol):
         """Expect a request."""
         super().connection_made(transport)
         self._open_now = getattr(self.app, "open_now", None)
+        self._tell = getattr(self.app, "telling", _as_it_is)(self._when_gone)
         self._due = self.loop.time() + self.head_within_s
         self._look_in(self.head_within_s)
 
     def data_received(self, data: bytes) -> None:
         """Take what a client sends; a head without end is refused."""
+        self._idle_until = math.inf
         if self._is_in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD:
@@ -89,13 +94,23 @@ class HttpProtocol(HttpToolsProtocol):
             self._let_go()
 
     def on_message_begin(self) -> None:
-        """Begin to count the bytes of a head."""
+        """Begin to count the bytes of a head; what the application is told is made when it asks."""
         self._head_bytes = 0
         self._is_in_head = True
         self._due = self.loop.time() + self.head_within_s
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def _begin(self, opened: Opened | None = None) -> None:
+        """Let the application have the request, and what was opened of it."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
-        told: dict[str, Any] = {WHEN_GONE: self._when_gone}
+        self.url, self.expect_100_continue = url, expects
+        self.headers = self.scope["headers"] = headers
+        told: dict[str, Any] = {WHEN_GONE: self._when_gone, OPENED: opened}
         self.scope["extensions"] = told
+        super().on_headers_complete()
 
     def _when_gone(self, act: Callable[[], None] | None) -> None:
         self._gone = act
@@ -113,10 +128,10 @@ class HttpProtocol(HttpToolsProtocol):
         """Stop counting, and start the application, unless the answer may be instant."""
         self._is_in_head = False
         self._due = self.loop.time() + self.body_within_s
-        if self._may_be_instant():
+        if self._may_be_held():
             self._held = []
         else:
-            super().on_headers_complete()
+            self._begin()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
@@ -132,17 +147,15 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         raw, self._held = b"".join(self._held), None
-        scope: Any = self.scope
-        scope["method"] = "POST"
-        opened = self._open_now(scope, raw)
-        if opened.is_immediate:
-            self._answer(opened)
-        else:
-            scope["extensions"][OPENED] = opened
-            super().on_headers_complete()
+        client = self.client[0] if self.client else None
+        opened = self._open_now(self.headers, client, raw)
+        if opened.is_stream and not opened.is_immediate:
+            self._begin(opened)
             super().on_message_complete()
+        else:
+            self._answer(opened)
 
-    def _may_be_instant(self) -> bool:
+    def _may_be_held(self) -> bool:
         cycle = self.cycle
         return (
             self._open_now is not None
@@ -160,36 +173,52 @@ class HttpProtocol(HttpToolsProtocol):
         pieces, self._held = self._held or [], None
         if self.parser is None or self.transport.is_closing():
             return
-        super().on_headers_complete()
+        self._begin()
         for piece in pieces:
             super().on_body(piece)
 
     def _answer(self, opened: Opened) -> None:
-        instant = Instant(
-            opened.answer(),
+        answer = WholeAnswer(
             self.transport,
-            self.loop,
-            date=self._default_headers,
+            lines=self._lines_of_all,
             keep_alive=self.parser.should_keep_alive(),
             on_done=self.on_response_complete,
         )
-        cycle: Any = instant  # it stands in for uvicorn's
+        cycle: Any = answer  # it stands in for uvicorn's
         self.cycle = cycle
-        instant.step()
+        if opened.is_immediate:
+            Driver(opened.answer(), answer, self.loop).step()
+        else:
+            task = self.loop.create_task(write_when_made(opened.whole(self._tell), answer))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
 
-    def _default_headers(self) -> list[tuple[bytes, bytes]]:
-        return self.server_state.default_headers
+    def on_response_complete(self) -> None:
+        """Expect another request for a while: a deadline, where uvicorn sets a timer each time."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._idle_until = self.loop.time() + self.timeout_keep_alive
+
+    def _lines_of_all(self) -> bytes:
+        return self._lines.of(self.server_state.default_headers)
 
     def _look_in(self, seconds: float) -> None:
         self._timer = self.loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Refuse a request that is overdue, else come again when one could be."""
-        left_s = self._due - self.loop.time()
-        if left_s > 0 or self._is_behind_another():
-            shortest = min(self.head_within_s, self.body_within_s)
+        now = self.loop.time()
+        left_s = min(self._due, self._idle_until) - now
+        if left_s > 0 or (now < self._idle_until and self._is_behind_another()):
+            shortest = min(self.head_within_s, self.body_within_s, self.timeout_keep_alive)
             self._look_in(left_s if 0 < left_s < shortest else shortest)
-        elif self.cycle is None and not self._is_in_head:
+        elif now >= self._idle_until or (self.cycle is None and not self._is_in_head):
             self.transport.close()  # nothing was asked
         else:
             self._refuse(RequestTooSlow(self._overdue()))
@@ -224,3 +253,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         # Else an answer is under way, and more bytes would be taken for its own.
         self.transport.close()
+
+
+def _as_it_is(tell: Tell) -> Tell:
+    return tell

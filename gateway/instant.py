@@ -1,11 +1,12 @@
-"""An instant answer on its connection: no task, no events, one write.
+"""Whole answers on their connection: no events between server and application, one write.
 
-It takes the place of uvicorn's cycle: the same attributes tell whoever looks
+They take the place of uvicorn's cycle: the same attributes tell whoever looks
 at a connection (pipelining, shutting down, losing the client) how far it is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from asyncio import AbstractEventLoop, Future, Transport
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE
 
-from gateway.edge import Answer
+from gateway.edge import Answer, Headers
 
 _LAST = b"\r\n0\r\n\r\n"
 _log = logging.getLogger(__name__)
@@ -29,50 +30,102 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class Instant:
-    """Drives a coroutine that waits for little, and writes the answer that it returns.
+class DateLines:
+    """The headers that every answer has, as bytes; uvicorn makes new ones each second."""
 
-    A task would cost more than the answer. The coroutine may wait for futures; it
-    has no task, so it can use neither timeouts nor cancellation. `on_done` is
-    called once the answer was written.
-    """
+    __slots__ = ("_fields", "_lines")
+
+    def __init__(self) -> None:
+        self._fields: Headers | None = None
+        self._lines = b""
+
+    def of(self, fields: Headers) -> bytes:
+        """Return headers as lines; the same list is joined once."""
+        if fields is not self._fields:
+            self._fields = fields
+            self._lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+        return self._lines
+
+
+class WholeAnswer:
+    """One answer that is written at once. `on_done` is called after that."""
 
     __slots__ = (
-        "_coroutine", "_date", "_loop", "_on_done", "_transport", "disconnected", "keep_alive",
-        "response_complete", "response_started",
+        "_lines", "_on_done", "_transport", "disconnected", "keep_alive", "response_complete",
+        "response_started",
     )  # fmt: skip
     message_event = _NOBODY
     more_body = False
 
     def __init__(
         self,
-        coroutine: Coroutine[Any, Any, Answer],
         transport: Transport,
-        loop: AbstractEventLoop,
         *,
-        date: Callable[[], list[tuple[bytes, bytes]]],
+        lines: Callable[[], bytes],
         keep_alive: bool,
         on_done: Callable[[], None],
     ) -> None:
-        self._coroutine = coroutine
         self._transport = transport
-        self._loop = loop
-        self._date = date
+        self._lines = lines
         self._on_done = on_done
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
 
+    def write(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write an answer, unless nobody is there to read it."""
+        if self.disconnected:
+            return
+        if HEADER_VALUE_RE.search(b"".join([value for _, value in headers])):
+            raise RuntimeError("a header holds characters that would end it")
+        pieces = [STATUS_LINE[status], self._lines()]
+        pieces += [b"%b: %b\r\n" % field for field in headers]
+        if not self.keep_alive:
+            pieces.append(b"connection: close\r\n")
+        if any(name == b"content-length" for name, _ in headers):
+            pieces += (b"\r\n", body)
+        else:
+            pieces += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(body), body, _LAST)
+        self.response_started = self.response_complete = True
+        self._transport.write(b"".join(pieces))
+        if not self.keep_alive:
+            self._transport.close()
+        self._on_done()
+
+    def give_up(self) -> None:
+        """End the connection of an answer that there is none of."""
+        self._transport.close()
+
+
+class Driver:
+    """Drives a coroutine that waits for little, and writes the answer that it returns.
+
+    A task would cost more than the answer. The coroutine may wait for futures; it
+    has no task, so it can use neither timeouts nor cancellation.
+    """
+
+    __slots__ = ("_answer", "_coroutine", "_loop")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Answer],
+        answer: WholeAnswer,
+        loop: AbstractEventLoop,
+    ) -> None:
+        self._coroutine = coroutine
+        self._answer = answer
+        self._loop = loop
+
     def step(self, _: object = None) -> None:
         """Go on until the coroutine waits for something, or has returned its answer."""
         try:
             waited_for: Future[Any] | None = self._coroutine.send(None)
         except StopIteration as ended:
-            self._write(*ended.value)
+            self._answer.write(*ended.value)
         except Exception:
             _log.exception("an instant answer failed")
-            self._transport.close()
+            self._answer.give_up()
         else:
             if waited_for is None:
                 self._loop.call_soon(self.step)
@@ -81,24 +134,16 @@ class Instant:
                 waited_for._asyncio_future_blocking = False
                 waited_for.add_done_callback(self.step)
 
-    def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        if self.disconnected:
-            return
-        if HEADER_VALUE_RE.search(b"".join([value for _, value in headers])):
-            raise RuntimeError("a header holds characters that would end it")
-        lines = [STATUS_LINE[status]]
-        for name, value in self._date():
-            lines += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if any(name == b"content-length" for name, _ in headers):
-            lines += (b"\r\n", body)
-        else:
-            lines += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(body), body, _LAST)
-        self.response_started = self.response_complete = True
-        self._transport.write(b"".join(lines))
-        if not self.keep_alive:
-            self._transport.close()
-        self._on_done()
+
+async def write_when_made(making: Coroutine[Any, Any, Answer | None], answer: WholeAnswer) -> None:
+    """Write the answer that a coroutine returns, if it returns one; to be run as a task."""
+    try:
+        made = await making
+        if made is not None:
+            answer.write(*made)
+    except asyncio.CancelledError:
+        answer.give_up()
+        raise
+    except Exception:
+        _log.exception("a whole answer failed")
+        answer.give_up()

@@ -83,6 +83,7 @@ class Watched:
         self.calls = 0
         self._app = app
         self.open_now = getattr(app, "open_now", None)
+        self.telling = self._watching
         self._news = asyncio.Condition()
         self._notes: set[asyncio.Task[None]] = set()
 
