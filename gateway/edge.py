@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 
 from gateway.access.keys import Caller
+from gateway.bodies import Recent
 from gateway.departure import WHEN_GONE, ClientGone, Tell, Watch
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, PayloadTooLarge
 from gateway.pipeline import Pipeline
 from gateway.reply import Reply
-from gateway.request import ChatRequest, RawHeaders, parse_chat
+from gateway.request import ChatRequest, RawHeaders, read_body, request_of
 from gateway.wire import Part
 
 Scope = MutableMapping[str, Any]
@@ -117,6 +118,7 @@ class Edge:
         self._rest = rest
         self._process = token or secrets.token_hex(4)
         self._count = 0
+        self._recent = Recent()
 
     def _new_id(self) -> str:
         """Return an id that grows with time, which keeps the ledger's index small to update."""
@@ -142,7 +144,7 @@ class Edge:
         pipeline = self._pipeline()
         try:
             headers, caller = _known(pipeline, fields, client)
-            _admit(opened, pipeline, headers, caller, raw)
+            self._admit(opened, pipeline, headers, caller, raw)
         except Exception as exc:
             _close(opened, pipeline, exc)
         return opened
@@ -156,10 +158,21 @@ class Edge:
                 raise MethodNotAllowed(f"expected POST, found {scope['method']}")
             headers, caller = _known(pipeline, scope["headers"], client[0] if client else None)
             raw = await _read_body(receive, pipeline.policy.server.max_body)
-            _admit(opened, pipeline, headers, caller, raw)
+            self._admit(opened, pipeline, headers, caller, raw)
         except Exception as exc:
             _close(opened, pipeline, exc)
         return opened
+
+    def _admit(
+        self, opened: Opened, pipeline: Pipeline, headers: RawHeaders, caller: Caller, raw: bytes
+    ) -> None:
+        if len(raw) > pipeline.policy.server.max_body:
+            raise _too_large(pipeline.policy.server.max_body)
+        asked = self._recent.find(raw) or read_body(raw)
+        opened.request = request_of(asked, headers, opened.request_id)
+        opened.reply = pipeline.open(opened.request, caller)
+        if opened.reply.is_instant:
+            self._recent.add(raw, asked)
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, opened: Opened) -> None:
         try:
@@ -191,15 +204,6 @@ def _known(pipeline: Pipeline, fields: Headers, client: str | None) -> tuple[Raw
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise InvalidRequest("expected an uncompressed body; leave out content-encoding")
     return headers, caller
-
-
-def _admit(
-    opened: Opened, pipeline: Pipeline, headers: RawHeaders, caller: Caller, raw: bytes
-) -> None:
-    if len(raw) > pipeline.policy.server.max_body:
-        raise _too_large(pipeline.policy.server.max_body)
-    opened.request = parse_chat(raw, headers, opened.request_id)
-    opened.reply = pipeline.open(opened.request, caller)
 
 
 def _close(opened: Opened, pipeline: Pipeline, exc: Exception) -> None:

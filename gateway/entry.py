@@ -297,6 +297,7 @@ class Entry:
         self.left_out: frozenset[str] = frozenset()
         self._asked: dict[str, set[str]] = {}
         self._facts: RequestFacts | None = None
+        self._settled_path: str | None = None
         self._clock = clock
         self._started_at = clock.wall()
         self._started = clock.tick()
@@ -388,6 +389,8 @@ class Entry:
     @property
     def path(self) -> str:
         """Return the models met on the way and what became of each."""
+        if self._settled_path is not None:
+            return self._settled_path
         if self.is_replay or self.cache in ("exact", "semantic"):
             return self.cached_path
         skipped = [f"{skip.model}:{skip.reason}:skipped" for skip in self.skipped]
@@ -433,6 +436,7 @@ class Entry:
 
     def _record(self, spent: Sequence[Spent]) -> EntryRecord:
         usage = total_usage([s.usage for s in spent])
+        self._settled_path = self.path
         exact, is_own = self.cost_nano, usage.estimated
         return EntryRecord(
             request_id=self.request.id,
@@ -445,7 +449,7 @@ class Entry:
             model=self.model,
             requested_model=self.request.model,
             cache=self.cache,
-            path=self.path,
+            path=self._settled_path,
             stream=self.request.stream,
             status=self.status,
             usage=usage,

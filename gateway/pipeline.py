@@ -57,6 +57,7 @@ from router.types import Router
 
 _LEAST_WORTH = 1e-6  # dollars: even a free answer takes a call and its time
 _MAX_RENEWALS = 64
+_MAX_NAMES = 64  # of one body, under as many tenants
 Lead = Callable[[Entry, Seat[Released]], AsyncGenerator[Part, None]]
 """Makes the answer that others may share."""
 _log = logging.getLogger(__name__)
@@ -207,8 +208,14 @@ class Pipeline:
         return known
 
     def _key(self, entry: Entry) -> bytes:
+        asked, tenant = entry.request.asked, entry.caller.tenant
         revision = self._revisions[entry.route_name]
-        return fingerprint(entry.caller.tenant, entry.route_name, revision, entry.request.body)
+        known = asked.fingerprints.get((tenant, revision))
+        if known is None:
+            known = fingerprint(tenant, entry.route_name, revision, asked.body)
+            if len(asked.fingerprints) < _MAX_NAMES:
+                asked.fingerprints[tenant, revision] = known
+        return known
 
     @property
     def admits_at_once(self) -> bool:

@@ -26,6 +26,11 @@ _FORBIDDEN = frozenset(
 _LATER_HEADERS = (b"x-frugal-deadline",)
 _MAX_USD = "x-frugal-max-usd"
 _NANO = 10**9
+_NO_TAGS: frozenset[str] = frozenset()
+
+_OWN_HEADERS = frozenset(
+    (b"cache-control", b"idempotency-key", b"x-frugal-cache", _MAX_USD.encode(), *_LATER_HEADERS)
+)
 
 RawHeaders = Mapping[bytes, bytes]
 """Headers by lower-case name, as ASGI hands them over; the last of a name wins."""
@@ -89,11 +94,25 @@ class _Text(Mapping[str, str]):
         return len(self._raw)
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A body that was read and checked.
+
+    `body` is the client's JSON object without our own members; `fields` are the
+    typed ones among them; `size` is the length of the raw body in bytes.
+    `fingerprints` are those it had before, by tenant and revision of its route.
+    """
+
+    body: dict[str, Any]
+    fields: _ChatFields
+    controls: _Controls | None
+    size: int
+    fingerprints: dict[tuple[str, str], bytes]
+
+
 class ChatRequest(msgspec.Struct, frozen=True):
     """One chat completion as the client asked for it.
 
-    `body` is the client's JSON object without our own members; `fields` are the
-    typed ones among them; `size` is the length of the raw body in bytes;
+    `body`, `fields` and `size` are those of `asked`;
     `repeat_key` is the `idempotency-key` of a request that may be sent again;
     `max_nano_usd` the most that it may come to cost.
     """
@@ -108,6 +127,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     tags: frozenset[str]
     headers: RawHeaders
     size: int
+    asked: Asked
     bounds: Bounds = ANY_AGE
     repeat_key: str | None = None
     max_nano_usd: int | None = None
@@ -157,6 +177,11 @@ def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
     Raises InvalidRequest, saying what was
     expected and where.
     """
+    return request_of(read_body(raw), headers, request_id)
+
+
+def read_body(raw: bytes) -> Asked:
+    """Read and check a body. Raises InvalidRequest."""
     body = _decode(raw)
     fields = _typed(body)
     controls = body.pop("frugal", None) and fields.frugal
@@ -165,20 +190,35 @@ def parse_chat(raw: bytes, headers: RawHeaders, request_id: str) -> ChatRequest:
         body["stream_options"] = {
             k: v for k, v in body["stream_options"].items() if k != "include_cost"
         }
-    return ChatRequest(
+    return Asked(body, fields, controls or None, len(raw), {})
+
+
+def request_of(asked: Asked, headers: RawHeaders, request_id: str) -> ChatRequest:
+    """Return the request that a body and its headers make. Raises InvalidRequest."""
+    fields, controls = asked.fields, asked.controls
+    options = fields.stream_options
+    plain = ChatRequest(
         id=request_id,
-        body=body,
+        body=asked.body,
         fields=fields,
         stream=bool(fields.stream),
         include_usage=bool(options and options.include_usage),
         include_cost=bool(options and options.include_cost),
-        cache=_cache_mode(headers, controls or None),
-        tags=frozenset(controls.tags) if controls else frozenset(),
+        cache="use",
+        tags=_NO_TAGS,
         headers=headers,
-        size=len(raw),
-        bounds=_bounds(headers, controls or None),
+        size=asked.size,
+        asked=asked,
+    )
+    if controls is None and _OWN_HEADERS.isdisjoint(headers):
+        return plain
+    return msgspec.structs.replace(
+        plain,
+        cache=_cache_mode(headers, controls),
+        tags=frozenset(controls.tags) if controls else _NO_TAGS,
+        bounds=_bounds(headers, controls),
         repeat_key=_repeat_key(headers),
-        max_nano_usd=_max_nano_usd(headers, controls or None),
+        max_nano_usd=_max_nano_usd(headers, controls),
     )
 
 

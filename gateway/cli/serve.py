@@ -138,6 +138,9 @@ class _Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
+        # Every generator of the request's way is closed by whoever opened it, so the loop need
+        # not keep a list of them; one that is dropped is still closed.
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=sys.get_asyncgen_hooks().finalizer)
         if self._greeting:
             print(self._greeting, file=sys.stderr, flush=True)
 
