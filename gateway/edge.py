@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +77,8 @@ class Opened:
     async def answer(self) -> Answer:
         """Return an instant answer, or the error in its place, once its entry is durable."""
         try:
-            return await _instant(*self.get())
+            request, reply = self.get()
+            return _at_once(request, reply, await reply.replay())
         except Exception as exc:
             return self.failed(exc)
 
@@ -89,7 +90,7 @@ class Opened:
         try:
             request, reply = self.get()
             if reply.is_instant:
-                return await _instant(request, reply)
+                return _at_once(request, reply, await reply.replay())
             with Watch(reply, tell=tell):
                 return await _whole(reply)
         except ClientGone:
@@ -231,9 +232,8 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body may hold {limit} bytes; send less")
 
 
-async def _instant(request: ChatRequest, reply: Reply) -> Answer:
+def _at_once(request: ChatRequest, reply: Reply, parts: Sequence[Part]) -> Answer:
     """Return an answer that is all there."""
-    parts = await reply.replay()
     if not request.stream:
         return _json(parts[0].data, reply)
     last = reply.cost_event() + _DONE if request.include_cost else _DONE

@@ -414,51 +414,59 @@ class Entry:
 
     def settle(self, tariff: Tariff) -> tuple[EntryRecord, list[AttemptRecord]]:
         """Add up what the request cost and return its ledger lines."""
+        if not self.attempts:
+            if self.state == "settled":
+                self.saved_nano = to_nano(self._list_price(tariff.prices, _ZERO))
+            return self._record(NOTHING, 0, 0), []
         spent = [attempt.spent(tariff, self.request) for attempt in self.attempts]
         cost = sum((s.cost for s in spent), _ZERO)
-        self.cost_nano = to_nano(cost) if spent else 0
+        self.cost_nano = to_nano(cost)
         if self.state == "settled":
             self.saved_nano = to_nano(self._list_price(tariff.prices, cost) - cost)
         lines = [
             _line(self, attempt, money, tariff)
             for attempt, money in zip(self.attempts, spent, strict=True)
         ]
-        return self._record(spent), lines
+        usage = total_usage([s.usage for s in spent])
+        if not usage.estimated:
+            return self._record(usage, self.cost_nano, self.cost_nano), lines
+        lower = to_nano(sum((s.lower for s in spent), _ZERO))
+        upper = to_nano(sum((s.upper for s in spent), _ZERO))
+        return self._record(usage, lower, upper), lines
 
     def _list_price(self, prices: PriceBook, paid: Decimal) -> Decimal:
         """Return what the reference model would have charged for the answer; `paid` if unknown."""
         usage = self.served.usage if self.served else self.cached_usage
         if usage is None or self.is_replay:
             return paid
-        reference = self.route.cascade.reference_model if self.route.cascade else self.model
-        price = prices.for_model(reference)
+        price = prices.for_model(self.reference_model)
         return paid if price.is_hourly else cost(usage, price)
 
-    def _record(self, spent: Sequence[Spent]) -> EntryRecord:
-        usage = total_usage([s.usage for s in spent])
+    def _record(self, usage: Usage, lower: int, upper: int) -> EntryRecord:
+        request, caller, model = self.request, self.caller, self.model
+        tags = caller.tags | request.tags
         self._settled_path = self.path
-        exact, is_own = self.cost_nano, usage.estimated
         return EntryRecord(
-            request_id=self.request.id,
+            request_id=request.id,
             started_at_us=int(self._started_at * 1_000_000),
             state=self.state,
-            tenant=self.caller.tenant,
-            key=self.caller.key,
-            tags=tuple(sorted(self.caller.tags | self.request.tags)),
+            tenant=caller.tenant,
+            key=caller.key,
+            tags=tuple(sorted(tags)) if tags else (),
             route=self.route_name,
-            model=self.model,
-            requested_model=self.request.model,
+            model=model,
+            requested_model=request.model,
             cache=self.cache,
             path=self._settled_path,
-            stream=self.request.stream,
+            stream=request.stream,
             status=self.status,
             usage=usage,
             cost_nano_usd=self.cost_nano,
             saved_nano_usd=self.saved_nano,
-            reference_model=self.reference_model,
-            estimated=is_own,
-            lower_nano_usd=to_nano(sum((s.lower for s in spent), _ZERO)) if is_own else exact,
-            upper_nano_usd=to_nano(sum((s.upper for s in spent), _ZERO)) if is_own else exact,
+            reference_model=self.route.cascade.reference_model if self.route.cascade else model,
+            estimated=usage.estimated,
+            lower_nano_usd=lower,
+            upper_nano_usd=upper,
             latency_us=int((self._clock.tick() - self._started) * 1_000_000),
             ttft_us=None if self._first is None else int((self._first - self._started) * 1e6),
             error=self.error,

@@ -224,12 +224,14 @@ class Pipeline:
 
     async def replay(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part]:
         """Serve a hit: account for it, and return its parts."""
-        assert seat.hit is not None, "only a hit is replayed"
-        await self._let_in(entry)
-        self._renew_if_stale(entry, seat)
-        parts = replayed(seat.hit, entry, self._clock)
-        entry.mark_first()
-        await self._settle(entry)
+        with seat:
+            assert seat.hit is not None, "only a hit is replayed"
+            if self._admission is not None:
+                await self._let_in(entry, self._admission)
+            self._renew_if_stale(entry, seat)
+            parts = replayed(seat.hit, entry, self._clock)
+            entry.mark_first()
+            await self._settle(entry)
         wants_usage = entry.request.include_usage
         return [part for part in parts if wants_usage or not part.is_usage_only]
 
@@ -270,12 +272,10 @@ class Pipeline:
             return self._once(entry)
         return self._shared(entry, seat, self._lead) if seat else self._made(entry)
 
-    async def _let_in(self, entry: Entry) -> None:
+    async def _let_in(self, entry: Entry, admission: Admission) -> None:
         """Take what a hit takes of its caller's limits; a refusal is counted."""
-        if self._admission is None:
-            return
         try:
-            await self._admission.admit(entry, is_free=True)
+            await admission.admit(entry, is_free=True)
         except GatewayError as exc:
             entry.fail(exc)
             await self._settle(entry)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,11 +39,10 @@ class Reply:
         """Return whether it is instant, and limits are looked at without waiting for others."""
         return self.is_instant and self._pipeline.admits_at_once
 
-    async def replay(self) -> Sequence[Part]:
+    def replay(self) -> Coroutine[Any, Any, Sequence[Part]]:
         """Return the parts of an instant answer, whose entry is durable by then."""
         assert self._seat is not None, "only a hit is instant"
-        with self._seat as seat:
-            return await self._pipeline.replay(self._entry, seat)
+        return self._pipeline.replay(self._entry, self._seat)
 
     @property
     def is_shared(self) -> bool:
