@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,12 +18,15 @@ from gateway.access.key_watch import KnownKeys, followed_keys
 from gateway.access.keys import KeyRing
 from gateway.access.meters import LimitStore
 from gateway.access.refused import Refusals
+from gateway.access.sessions import Sessions, Tries
 from gateway.alerts import alerting_of
 from gateway.api.admin import admin_routes
+from gateway.api.guests import session_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
+from gateway.api.reports import reports_routes
 from gateway.bookkeeping import bookkeeping
 from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
@@ -67,6 +71,12 @@ class Running:
     made_keys: KnownKeys | None = None
     site: Site | None = None
     refusals: Refusals = field(default_factory=Refusals)
+    wall: Callable[[], float] = time.time
+    sessions: Sessions = field(init=False)
+    tries: Tries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sessions, self.tries = Sessions(self.wall), Tries(self.wall)
 
     def use(self, policy: Policy, pipeline: Pipeline) -> None:
         """Follow another policy from the next request on."""
@@ -127,6 +137,7 @@ def create_app(
         spool_url,
         team=settings.team,
         made_keys=made,
+        wall=clock.wall,
     )
     _prices(policy, clock)
     check_extra(policy)
@@ -172,6 +183,8 @@ def create_app(
     public_routes(public, running)
     admin = _fastapi(running)
     admin_routes(admin, running)
+    session_routes(admin, running)
+    reports_routes(admin, running)
     keys_routes(admin)
     metrics_routes(admin, running, clock.wall)
     return Apps(Edge(current, public, token=settings.team.token), admin, reload, lifespan, loaded)

@@ -500,6 +500,7 @@ def _line(entry: Entry, attempt: Attempt, money: Spent, tariff: Tariff) -> Attem
         ttft_us=None if attempt.first_s is None else int(attempt.first_s * 1_000_000),
         price_source=price.source,
         price_dated=price.dated.isoformat() if price.dated else None,
+        began_us=int((attempt._started - entry._started) * 1_000_000),
     )
 
 

@@ -44,6 +44,11 @@ class Caller:
         """Return whether the admin port is open to this caller."""
         return "admin" in self.scopes
 
+    @property
+    def may_read(self) -> bool:
+        """Return whether this caller may look at the reports of the admin port."""
+        return self.is_admin or "read" in self.scopes
+
 
 ANONYMOUS = Caller(key="anonymous", tenant="default")
 
@@ -82,7 +87,7 @@ class KeyRing:
         is taken as none, since OpenAI's clients cannot send none. Raises
         Unauthenticated or InvalidRequest (a Host that a rebound name would carry).
         """
-        if authorization is not None and (caller := self._known(authorization)):
+        if authorization is not None and (caller := self.known(authorization)):
             return caller
         is_open = self._open_on_loopback and is_loopback(client)
         if is_open and (authorization is None or not (self._callers or self._made)):
@@ -95,7 +100,8 @@ class KeyRing:
             raise Unauthenticated("no API key given; send it as 'Authorization: Bearer KEY'")
         raise Unauthenticated("this API key is not known here")
 
-    def _known(self, authorization: bytes) -> Caller | None:
+    def known(self, authorization: bytes) -> Caller | None:
+        """Return whom a raw header's key stands for; None where nobody has it."""
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or len(key) > _MAX_KEY_BYTES:
             return None

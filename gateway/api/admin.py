@@ -1,73 +1,31 @@
-"""The admin port: health, the running policy, and the ledger row by row."""
+"""The admin port: health, the running policy, and what it came to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query
 
-from gateway.access.keys import ANONYMOUS, Caller, is_loopback_host
 from gateway.api.caches import cache_routes
-from gateway.api.public import calling, health_routes
-from gateway.errors import Forbidden, InvalidRequest, LedgerUnavailable, UnknownModel
-from gateway.money.errors import LedgerError, ReportError
+from gateway.api.guests import guest
+from gateway.api.public import health_routes
+from gateway.api.reports import reporting
+from gateway.errors import UnknownModel
 from policies.show import masked
 
 if TYPE_CHECKING:
     from gateway.app import Running
 
 
-def admin(request: Request) -> Caller:
-    """Let an admin in, or loopback where the policy opens it. Raises Forbidden, InvalidRequest."""
-    check_host(request)
-    caller = calling(request)
-    if caller is not ANONYMOUS and not caller.is_admin:
-        raise Forbidden("the admin port needs a key with the scope 'admin'")
-    return caller
-
-
-def check_host(request: Request) -> None:
-    """Turn a name away that was rebound to this machine. Raises InvalidRequest."""
-    server = request.app.state.running.policy.server
-    allowed = {server.admin_host, *server.allowed_hosts}
-    host = request.headers.get("host", "")
-    if not is_loopback_host(host.encode("latin-1")) and host.partition(":")[0] not in allowed:
-        raise InvalidRequest(f"the Host header {host!r} is not one of server.allowed_hosts")
-
-
-@contextmanager
-def _reporting() -> Iterator[None]:
-    """Raise InvalidRequest for what cannot be asked, LedgerUnavailable where nobody answers."""
-    try:
-        yield
-    except ReportError as exc:
-        raise InvalidRequest(str(exc), param="since") from exc
-    except LedgerError as exc:
-        raise LedgerUnavailable(str(exc)) from exc
-
-
 def admin_routes(app: FastAPI, running: Running) -> None:
-    """Add the admin endpoints to `app`; each but health asks for an admin."""
-    routes = APIRouter(prefix="/admin", dependencies=[Depends(admin)])
+    """Add the admin endpoints to `app`; each but health asks for a reader or an admin."""
+    routes = APIRouter(prefix="/admin", dependencies=[Depends(guest)])
 
     @routes.get("/policy")
     def policy() -> dict[str, Any]:
         """Return the running policy with its secrets masked."""
         return masked(running.policy)
-
-    @routes.get("/reports/requests")
-    def requests(
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
-        since: Annotated[str, Query(description="24h, 7d or a date")] = "24h",
-    ) -> dict[str, Any]:
-        """Return one row a request, newest first."""
-        from gateway.money.reports import request_rows
-
-        with _reporting():
-            return {"data": request_rows(running.ledger_url, since=since, limit=limit)}
 
     @routes.get("/reports")
     def report(
@@ -77,7 +35,7 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         """Return sums, and what was saved in each of the three ways it is told."""
         from gateway.money.reports import cost_report
 
-        with _reporting():
+        with reporting():
             return asdict(cost_report(running.ledger_url, by=by, since=since))
 
     @routes.get("/routes/{route}/quality")
@@ -88,7 +46,7 @@ def admin_routes(app: FastAPI, running: Running) -> None:
 
         if route not in running.policy.routes:
             raise UnknownModel(f"no route is called {route!r}", param="route")
-        with _reporting():
+        with reporting():
             book = Book(running.ledger_url)
             try:
                 return asdict(quality_of(route, book.rows(route)))

@@ -10,9 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import Field
 
 from gateway.access.key_store import Holder, KeyStore, KeyStoreError, keys_path, shown
-from gateway.access.keys import ANONYMOUS, Caller
-from gateway.api.admin import admin
-from gateway.errors import Forbidden, InvalidRequest
+from gateway.api.guests import named_admin
+from gateway.errors import InvalidRequest
 from policies.limits import Limits
 from policies.scalars import Duration, DurationOrZero, Name
 from policies.section import Section
@@ -38,15 +37,6 @@ class Rotation(Section):
     grace: DurationOrZero = 0.0
 
 
-def with_a_key(caller: Annotated[Caller, Depends(admin)]) -> None:
-    """Let only a named admin in: whatever runs on this machine must not make keys.
-
-    Raises Forbidden.
-    """
-    if caller is ANONYMOUS:
-        raise Forbidden("keys are managed with an admin key, or by 'frugal keys'")
-
-
 def _store(request: Request) -> KeyStore:
     running: Running = request.app.state.running
     return KeyStore(keys_path(running.spool_url), os.environ)
@@ -57,7 +47,7 @@ Store = Annotated[KeyStore, Depends(_store)]
 
 def keys_routes(app: FastAPI) -> None:
     """Add `/admin/keys`; each endpoint asks for an admin by name."""
-    routes = APIRouter(prefix="/admin/keys", dependencies=[Depends(with_a_key)])
+    routes = APIRouter(prefix="/admin/keys", dependencies=[Depends(named_admin)])
 
     @routes.get("")
     def keys(store: Store) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response
 
 from gateway.access.keys import is_loopback
-from gateway.api.admin import admin, check_host
+from gateway.api.guests import check_host, reader
 from gateway.money.errors import LedgerError, ReportError
 from gateway.telemetry.metrics import Scrape, exposition
 from gateway.telemetry.readings import Readings, read_ledger
@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -> None:
-    """Add `/metrics`. Loopback needs no key; from elsewhere an admin's is asked for."""
+    """Add `/metrics`. Loopback needs no key; from elsewhere a reader's is asked for."""
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         check_host(request)
         if not is_loopback(request.client.host if request.client else None):
-            admin(request)
+            reader(request)
         near, caches = running.near, running.caches
         scrape = Scrape(
             await asyncio.to_thread(_readings, running.ledger_url, now_s()),

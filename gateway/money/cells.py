@@ -46,7 +46,7 @@ def entry_cells(where: ColumnElement[bool]) -> Select[Any]:
     unsure = entry.c.upper_nano_usd - entry.c.cost_nano_usd
     was_rejected = (
         select(attempt.c.seq)
-        .where(attempt.c.request_id == entry.c.request_id, _is_rejected())
+        .where(attempt.c.request_id == entry.c.request_id, is_rejected())
         .correlate(entry)
         .exists()
     )
@@ -77,7 +77,7 @@ def call_cells(where: ColumnElement[bool]) -> Select[Any]:
     sums = (
         func.count().label("calls"),
         *(sum_of(attempt.c[name]).label(name) for name in added),
-        _count(_is_rejected()).label("escalations"),
+        _count(is_rejected()).label("escalations"),
     )
     joined = attempt.join(entry, entry.c.request_id == attempt.c.request_id)
     return select(*keys, *sums).select_from(joined).where(where).group_by(*keys)
@@ -177,5 +177,6 @@ def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return sum_of(case((condition, 1), else_=0))
 
 
-def _is_rejected() -> ColumnElement[bool]:
+def is_rejected() -> ColumnElement[bool]:
+    """Return whether an attempt was a draft that was not good enough."""
     return and_(attempt.c.outcome.in_(_REJECTED), attempt.c.purpose == "serve")

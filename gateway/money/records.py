@@ -63,7 +63,8 @@ class AttemptRecord(Struct, frozen=True, gc=False):
     """One call to one model. `usage.compute_s` and `usage.estimated` are kept as columns.
 
     `outcome` is `accepted`, `rejected`, `rejected_early`, `abandoned` or an
-    error's word. `payer` is a tenant (or tenant/key), or `gateway`.
+    error's word. `payer` is a tenant (or tenant/key), or `gateway`. `began_us` is how long
+    after the request's arrival it began, None where nobody knows.
     """
 
     request_id: str
@@ -83,6 +84,7 @@ class AttemptRecord(Struct, frozen=True, gc=False):
     provider: str = ""
     price_source: str = ""
     price_dated: str | None = None
+    began_us: int | None = None
 
 
 class UptimeRecord(Struct, frozen=True, gc=False):

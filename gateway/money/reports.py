@@ -16,15 +16,16 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import FromClause, Select, literal, select
+from sqlalchemy import select
 
-from gateway.money.cells import HOUR_US, Span, sum_of, tokens
+from gateway.money.cells import HOUR_US, Span, sum_of
 from gateway.money.databases import reading
 from gateway.money.errors import ReportError
-from gateway.money.location import is_postgres
+from gateway.money.periods import Period, period, sums
 from gateway.money.rollup import OWN, kept_since_us, position
 from gateway.money.savings import Arm, Measured, measured
-from gateway.money.schema import ENTRY_SUMS, entry, rollup, rollup_arm, rollup_call, uptime
+from gateway.money.schema import entry, uptime
+from gateway.money.views import ALL, BUSY, CALL, OWN_ACCOUNT
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
@@ -101,7 +102,7 @@ def request_rows(
     wanted = select(entry).where(started_since(since, now))
     wanted = wanted.order_by(entry.c.started_at_us.desc(), entry.c.request_id.desc())
     with reading(url) as connection:
-        return [_request_row(row._asdict()) for row in connection.execute(wanted.limit(limit))]
+        return [request_row(row._asdict()) for row in connection.execute(wanted.limit(limit))]
 
 
 def cost_report(
@@ -114,16 +115,16 @@ def cost_report(
     moment = now or datetime.now(UTC)
     since_us = _since_us(since, moment)
     with reading(url) as connection:
-        span = span_from(connection, since_us, is_file=not is_postgres(url))
-        groups = tuple(_by_model(connection, span) if by == "model" else _by(connection, by, span))
+        asked = period(connection, url, since_us)
+        found = tuple(groups(connection, by, asked))
         return Report(
             by,
-            groups,
-            tuple(_background(connection, span)),
-            tuple(_idle(connection, span, since_us, _micros(moment))),
-            tuple(_measured(connection, span)),
+            found,
+            tuple(background(connection, asked)),
+            tuple(idle(connection, asked, micros(moment))),
+            tuple(measured_savings(connection, asked)),
             # A request may have several tags, and one other thing of each kind.
-            _total(connection, span) if by == "tag" else sum(groups, Group("total")),
+            total(connection, asked) if by == "tag" else sum(found, Group("total")),
         )
 
 
@@ -139,7 +140,8 @@ def span_from(connection: Connection, since_us: int, *, is_file: bool) -> Span:
     return Span(hour + 1, since_us, upto)
 
 
-def _request_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def request_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line of the ledger as the row that is documented."""
     return {
         "request_id": row["request_id"],
         "state": row["state"],
@@ -153,85 +155,69 @@ def _request_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by(connection: Connection, by: By, span: Span) -> Iterable[Group]:
-    cells = span.cells(rollup)
-    name = {"day": cells.c.hour // 24, "tag": cells.c.tags}.get(by)
-    rows = connection.execute(_grouped(cells, cells.c[by] if name is None else name))
-    if by == "tag":
-        return _by_tag(rows)
-    return [_group(_day(row.name) if by == "day" else row.name, row) for row in rows]
+def groups(connection: Connection, by: By, asked: Period) -> list[Group]:
+    """Return the sums of a period by one thing."""
+    if by == "model":
+        return list(_by_model(connection, asked))
+    if by == "day":
+        cells = asked.cells(ALL)
+        days = sums(connection, cells, (cells.c.hour // 24).label("name"))
+        return [_group(_day(row.name), row) for row in days]
+    cells = asked.cells("tags" if by == "tag" else by)
+    rows = sums(connection, cells, cells.c.name)
+    return _by_tag(rows) if by == "tag" else [_group(row.name, row) for row in rows]
+
+
+def total(connection: Connection, asked: Period) -> Group:
+    """Return the sums of all requests of a period."""
+    (row,) = sums(connection, asked.cells(ALL))
+    return _group("total", row)
+
+
+def background(connection: Connection, asked: Period) -> Iterator[Background]:
+    """Yield what the gateway spent on its own account, by purpose."""
+    cells = asked.cells(OWN_ACCOUNT)
+    for row in sums(connection, cells, cells.c.name):
+        told = int(row.requests), int(row.tokens), int(row.cost_nano_usd)
+        yield Background(row.name, *told)
 
 
 def _by_tag(rows: Iterable[Row[Any]]) -> list[Group]:
     """Count a request in the group of each of its tags, and without any in one of no name."""
     found: dict[str, Group] = {}
     for row in rows:
-        for tag in json.loads(row.name) or [""]:
+        for tag in tags_of(row.name):
             found[tag] = found.get(tag, Group(tag)) + _group(tag, row)
     return [found[tag] for tag in sorted(found)]
 
 
-def _by_model(connection: Connection, span: Span) -> Iterator[Group]:
+def tags_of(name: str) -> list[str]:
+    """Return the tags of a set as it is written down; of an empty one, the empty tag."""
+    return json.loads(name) or [""]
+
+
+def _by_model(connection: Connection, asked: Period) -> Iterator[Group]:
     """Count requests by who answered, money and tokens by who was called."""
-    cells = span.cells(rollup)
-    rows = connection.execute(_grouped(cells, cells.c.model))
+    cells, calls = asked.cells("model"), asked.cells(CALL)
     answered = {
         row.name: replace(
             _group(row.name, row), tokens=0, cost_nano_usd=0, escalations=0, estimated=0
         )
-        for row in rows
+        for row in sums(connection, cells, cells.c.name)
     }
     called = {
-        name: Group(name, 0, int(used), int(cost), 0, 0, int(escalations), int(estimated))
-        for name, used, cost, escalations, estimated in connection.execute(_called(span))
+        row.name: replace(_group(row.name, row), requests=0)
+        for row in sums(connection, calls, calls.c.name)
     }
     for name in sorted(answered.keys() | called.keys()):
         yield answered.get(name, Group(name)) + called.get(name, Group(name))
 
 
-def _total(connection: Connection, span: Span) -> Group:
-    return _group(
-        "total", connection.execute(_grouped(span.cells(rollup), literal("total"))).first()
-    )
-
-
-def _grouped(cells: FromClause, name: ColumnElement[Any]) -> Select[Any]:
-    labelled = name.label("name")
-    sums = (sum_of(cells.c[column]).label(column) for column in ENTRY_SUMS)
-    return select(labelled, *sums).group_by(labelled).order_by(labelled)
-
-
-def _called(span: Span) -> Select[Any]:
-    """Sum up what tenants paid for, by the model that was called."""
-    cells = span.cells(rollup_call)
-    sums = (
-        sum_of(tokens(cells)).label("tokens"),
-        sum_of(cells.c.cost_nano_usd).label("cost"),
-        sum_of(cells.c.escalations).label("escalations"),
-        sum_of(cells.c.estimated).label("estimated"),
-    )
-    name = cells.c.model.label("name")
-    return select(name, *sums).where(cells.c.is_own == 0).group_by(name)
-
-
-def _background(connection: Connection, span: Span) -> Iterator[Background]:
-    cells = span.cells(rollup_call)
-    sums = (
-        sum_of(cells.c.calls).label("attempts"),
-        sum_of(tokens(cells)).label("tokens"),
-        sum_of(cells.c.cost_nano_usd).label("cost"),
-    )
-    wanted = select(cells.c.purpose, *sums).where(cells.c.is_own == 1)
-    wanted = wanted.group_by(cells.c.purpose).order_by(cells.c.purpose)
-    for row in connection.execute(wanted):
-        yield Background(row.purpose, int(row.attempts), int(row.tokens), int(row.cost))
-
-
-def _measured(connection: Connection, span: Span) -> Iterator[Measured]:
+def measured_savings(connection: Connection, asked: Period) -> Iterator[Measured]:
     """Compare the arms of every route that has requests in its control arm."""
-    cells = span.cells(rollup_arm)
-    sums = (sum_of(cells.c[name]) for name in ("requests", "cost_nano_usd", "cost_squared"))
-    wanted = select(cells.c.route, cells.c.arm, *sums).group_by(cells.c.route, cells.c.arm)
+    cells = asked.arms()
+    told = (sum_of(cells.c[name]) for name in ("requests", "cost_nano_usd", "cost_squared"))
+    wanted = select(cells.c.route, cells.c.arm, *told).group_by(cells.c.route, cells.c.arm)
     arms: dict[str, dict[str, Arm]] = {}
     for route, arm, requests, cost, squared in connection.execute(wanted):
         arms.setdefault(route, {})[arm] = Arm(int(requests), int(cost), float(squared))
@@ -240,37 +226,35 @@ def _measured(connection: Connection, span: Span) -> Iterator[Measured]:
             yield measured(route, arms[route]["control"], arms[route].get("policy", Arm()))
 
 
-def _idle(connection: Connection, span: Span, since_us: int, now_us: int) -> Iterator[Idle]:
+def idle(connection: Connection, asked: Period, now_us: int) -> Iterator[Idle]:
     """Compare how long each model's machine was up with how long its calls kept it busy."""
+    since_us, until_us = asked.since_us, min(now_us, asked.until_us)
     up: dict[str, int] = {}
     worth: dict[str, int] = {}
     for row in connection.execute(select(uptime).where(uptime.c.seen_at_us > since_us)):
-        time_us = max(0, min(row.seen_at_us, now_us) - max(row.started_at_us, since_us))
+        time_us = max(0, min(row.seen_at_us, until_us) - max(row.started_at_us, since_us))
         up[row.model] = up.get(row.model, 0) + time_us
         worth[row.model] = worth.get(row.model, 0) + time_us * row.machine_hour_nano_usd
-    busy = _busy(connection, span) if up else {}
+    busy = _busy(connection, asked) if up else {}
     for model, time_us in sorted(up.items()):
         used = min(busy.get(model, 0), time_us)
         rate = worth[model] // time_us if time_us else 0
         yield Idle(model, time_us, used, (time_us - used) * rate // HOUR_US)
 
 
-def _busy(connection: Connection, span: Span) -> dict[str, int]:
-    cells = span.cells(rollup_call)
-    wanted = select(cells.c.model, sum_of(cells.c.compute_us)).group_by(cells.c.model)
-    return {model: int(busy) for model, busy in connection.execute(wanted)}
+def _busy(connection: Connection, asked: Period) -> dict[str, int]:
+    cells = asked.cells(BUSY)
+    return {row.name: int(row.compute_us) for row in sums(connection, cells, cells.c.name)}
 
 
-def _group(name: str, row: Row[Any] | None) -> Group:
-    if row is None:
-        return Group(name)
+def _group(name: str, row: Row[Any]) -> Group:
     return Group(
         name,
         int(row.requests),
         int(row.tokens),
         int(row.cost_nano_usd),
         int(row.saved_nano_usd),
-        int(row.cache_hits),
+        int(row.hits_exact + row.hits_semantic),
         int(row.escalations),
         int(row.estimated),
         int(row.cache_saved_nano_usd),
@@ -287,7 +271,7 @@ def started_since(since: str | None, now: datetime | None) -> ColumnElement[bool
 
 
 def _since_us(since: str | None, now: datetime) -> int:
-    return 0 if since is None else _micros(parse_since(since, now))
+    return 0 if since is None else micros(parse_since(since, now))
 
 
 def parse_since(text: str, now: datetime) -> datetime:
@@ -310,5 +294,6 @@ def parse_since(text: str, now: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _micros(moment: datetime) -> int:
+def micros(moment: datetime) -> int:
+    """Return a moment as microseconds since the epoch."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -20,10 +20,11 @@ from sqlalchemy.exc import DBAPIError
 from gateway.money.cells import HOUR_US, ROLLUPS, rowid
 from gateway.money.databases import sqlite_engine
 from gateway.money.errors import LedgerError
-from gateway.money.schema import attempt, entry, spool
+from gateway.money.schema import attempt, entry, rollup_by, rollup_latency, spool
+from gateway.money.views import Cell, latency_cells, view_cells, with_days
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 OWN = "own"
 """The spool of a SQLite ledger's own sums."""
@@ -71,13 +72,13 @@ class Rollup:
         last, last_id = rows[-1]
         # What takes long is done before the lock is taken: writers are not held up.
         batch = (rowid > upto) & (rowid <= last)
-        cells = [(table, connection.execute(make(batch)).all()) for table, make in ROLLUPS]
+        found = cells_of(connection, batch)
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         if position(connection, OWN) != (upto, upto_id):
             connection.exec_driver_sql("ROLLBACK")  # another process was quicker
             return True
-        for table, found in cells:
-            add(connection, table, found)
+        for table, cells in found:
+            add(connection, table, cells)
         move(connection, OWN, last, last_id)
         connection.exec_driver_sql("COMMIT")
         return len(rows) == self._at_once
@@ -116,11 +117,22 @@ def arrived(connection: Connection, upto: int, most: int) -> list[tuple[int, str
 
 def add_up(connection: Connection, where: ColumnElement[bool]) -> None:
     """Add the chosen entries to the sums of the database that they are in."""
-    for table, make in ROLLUPS:
-        add(connection, table, connection.execute(make(where)).all())
+    for table, cells in cells_of(connection, where):
+        add(connection, table, cells)
 
 
-def add(connection: Connection, table: Table, cells: Sequence[Row[Any]]) -> None:
+def cells_of(connection: Connection, where: ColumnElement[bool]) -> list[tuple[Table, list[Cell]]]:
+    """Sum up the chosen entries as rows of each table of sums."""
+    found = [(table, _rows(connection, make(where))) for table, make in ROLLUPS]
+    for table, wanted in (
+        (rollup_by, view_cells(where)),
+        (rollup_latency, latency_cells(where)),
+    ):
+        found.append((table, with_days(_rows(connection, wanted))))
+    return found
+
+
+def add(connection: Connection, table: Table, cells: Sequence[Cell]) -> None:
     """Add cells to those of one table."""
     if not cells:
         return
@@ -132,7 +144,7 @@ def add(connection: Connection, table: Table, cells: Sequence[Row[Any]]) -> None
         if column.name not in keys
     }
     statement = insert.on_conflict_do_update(index_elements=keys, set_=sums)
-    connection.execute(statement, [_plain(cell._asdict()) for cell in cells])
+    connection.execute(statement, list(cells))
 
 
 def prune(connection: Connection, before_us: int, added: ColumnElement[bool]) -> bool:
@@ -177,6 +189,10 @@ def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def _rows(connection: Connection, wanted: Any) -> list[Cell]:
+    return [_plain(row._asdict()) for row in connection.execute(wanted)]
 
 
 def _plain(cell: dict[str, Any]) -> dict[str, Any]:

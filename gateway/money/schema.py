@@ -70,6 +70,21 @@ CALL_SUMS = (
     "estimated",
     "escalations",
 )
+VIEW_SUMS = (
+    "requests",
+    "errors",
+    "abandoned",
+    "tokens",
+    "cost_nano_usd",
+    "saved_nano_usd",
+    "cache_saved_nano_usd",
+    "hits_exact",
+    "hits_semantic",
+    "escalations",
+    "estimated",
+    "unsure_nano_usd",
+    "compute_us",
+)
 
 entry = Table(
     "entry",
@@ -127,6 +142,8 @@ attempt = Table(
     # Of `cache_write`, what is kept for an hour; and the service tier, empty for the standard one.
     Column("cache_write_1h", _INT, nullable=False, server_default="0"),
     Column("tier", Text, nullable=False, server_default=""),
+    # How long after its request's arrival; NULL of calls that were written down before it was.
+    _maybe_int("began_us"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
@@ -179,6 +196,33 @@ rollup_arm = Table(
     _int("requests"),
     _int("cost_nano_usd"),
     Column("cost_squared", _REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# Sums of hours (`step` 1) and of days (24, by their first hour) by one thing at a time: `by` what,
+# and its name. For calls, `requests` are calls.
+rollup_by = Table(
+    "rollup_by",
+    metadata,
+    _text("by", key=True),
+    _int("step", key=True),
+    _int("hour", key=True),
+    _text("name", key=True),
+    *(_int(name) for name in VIEW_SUMS),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# How many settled requests took how long: latencies (`kind` latency, ttft) by class.
+rollup_latency = Table(
+    "rollup_latency",
+    metadata,
+    _text("kind", key=True),
+    _int("step", key=True),
+    _int("hour", key=True),
+    _int("class", key=True),
+    _int("count"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

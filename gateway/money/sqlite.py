@@ -40,6 +40,7 @@ _ATTEMPT = (
     "request_id", "seq", "model", "provider", "purpose", "payer", "outcome", "confidence",
     "reason", *_USAGE, "cost_nano_usd", "estimated", "lower_nano_usd", "upper_nano_usd",
     "latency_us", "ttft_us", "price_source", "price_dated", "cache_write_1h", "tier",
+    "began_us",
 )  # fmt: skip
 _UPTIME = ("run_id", "model", "started_at_us", "seen_at_us", "machine_hour_nano_usd")
 
@@ -297,6 +298,7 @@ def _attempt_row(attempt: AttemptRecord) -> Row:
         attempt.price_dated,
         used.cache_write_1h,
         used.tier,
+        attempt.began_us,
     )
 
 

@@ -70,7 +70,8 @@ async def test_requests_are_reported_newest_first_and_no_more_than_asked(gateway
     answer = await gateway.admin.get("/admin/reports/requests?limit=2", headers=_as(ADMIN))
 
     rows = answer.json()["data"]
-    assert rows == gateway.books.entries()[::-1][:2]
+    known = gateway.books.entries()[::-1][:2]
+    assert [{name: row[name] for name in known[0]} for row in rows] == known
     assert set(rows[0]) >= {
         "request_id", "state", "usage", "cost_nano_usd", "saved_nano_usd", "estimated",
         "lower_nano_usd", "upper_nano_usd", "cache", "path", "tenant", "key", "route", "model",
