@@ -16,7 +16,11 @@ from sqlalchemy import URL, create_engine
 from gateway.money import migrate
 from gateway.money.errors import LedgerError, LedgerRefused
 from gateway.money.migrate import HEAD, KNOWN, migrate_sqlite
+from gateway.money.rollup import Rollup
 from gateway.money.schema import metadata
+from gateway.money.sqlite import SqliteStore
+from gateway.money.usage import Usage
+from tests.support.money import attempt, entry
 
 
 @pytest.fixture
@@ -137,3 +141,36 @@ def test_sums_of_calls_outlive_being_split_by_service_tier_and_put_together_agai
     assert after[:10] == (*row[:8], "", 0)
     assert (after[10:19], after[19], after[20:]) == (row[9:18], 0, row[18:])
     assert before == (*row[:9], *(2 * value for value in row[9:]))
+
+
+def test_sums_by_one_thing_are_filled_from_what_a_ledger_of_before_knows(path):
+    store = SqliteStore(path)
+    store.open()
+    for number in range(40):
+        line = entry(
+            f"r{number:02}",
+            started_at_us=1_795_000_000_000_000 + number * 2_000_000_000,
+            state=("settled", "failed", "abandoned")[number % 3],
+            cache=("miss", "exact", "semantic")[number % 5 % 3],
+            model=("mini", "large")[number % 2],
+            tags=((), ("batch",))[number % 2],
+            latency_us=7 ** (number % 11),
+            ttft_us=None if number % 4 else number,
+        )
+        store.commit([line], [attempt(line.request_id, usage=Usage(input=number, compute_s=1.5))])
+    store.close()
+    Rollup(path, at_once=30).step()
+    before = _summed(path)
+    _moved(path, command.downgrade, "0006")
+    migrate_sqlite(path)
+
+    assert _summed(path) == before
+    assert [len(rows) > 30 for rows in before] == [True, True]
+
+
+def _summed(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return [
+            connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4").fetchall()
+            for table in ("rollup_by", "rollup_latency")
+        ]
