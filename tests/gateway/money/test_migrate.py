@@ -165,7 +165,7 @@ def test_sums_by_one_thing_are_filled_from_what_a_ledger_of_before_knows(path):
     migrate_sqlite(path)
 
     assert _summed(path) == before
-    assert [len(rows) > 30 for rows in before] == [True, True]
+    assert [len(rows) > 10 for rows in before] == [True, True]
 
 
 def _summed(path):
