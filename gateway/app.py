@@ -226,6 +226,9 @@ class _Wiring:
         )
         alerting = await stack.enter_async_context(alerting_of(policy.alerts, clock.wall))
         self.resilience.tell(alerting.breaker if alerting else None)
+        observer = await stack.enter_async_context(
+            observing(policy, running.ledger_url, clock.wall)
+        )
         await stack.enter_async_context(
             learning(
                 policy,
@@ -234,6 +237,7 @@ class _Wiring:
                 clock.wall,
                 acts=running.team.is_first,
                 tell=alerting.learning if alerting else None,
+                latest=observer.versions if observer else None,
             )
         )
         pipeline = Pipeline(
@@ -268,9 +272,7 @@ class _Wiring:
                     Turns(turns_beside(spool)),
                 ),
                 embedding=meaning.embedding,
-                observer=await stack.enter_async_context(
-                    observing(policy, running.ledger_url, clock.wall)
-                ),
+                observer=observer,
             )
         )
         stack.push_async_callback(pipeline.aclose)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.semantic import OwnAnswer
 
 _MOST_WAITING = 256
+_VERSIONS = 5
 _AT_ONCE = 4
 _PRUNE_EVERY = 500
 _DAY_S = 86_400
@@ -89,6 +91,7 @@ class Observer:
         self._routes = watched(policy)
         self._spent_up: dict[str, int] = {}
         self._queue: asyncio.Queue[_Pair] = asyncio.Queue(_MOST_WAITING)
+        self._versions: dict[str, dict[str, deque[str]]] = {}
         self.dropped = 0
         self._learnt = 0
 
@@ -105,7 +108,10 @@ class Observer:
     def note(self, entry: Entry, lines: Sequence[AttemptRecord], own: OwnCalls) -> None:
         """Take note of a request that has been answered; whatever follows is done elsewhere."""
         route = self._routes.get(entry.route_name)
-        if route is None or not entry.attempts or not self._may_learn(entry):
+        if route is None or not entry.attempts:
+            return
+        self._note_versions(entry)
+        if not self._may_learn(entry):
             return
         if entry.state != "settled" or not _drafts(entry, route.reference):
             return
@@ -117,6 +123,16 @@ class Observer:
             self._queue.put_nowait(pair)
         except asyncio.QueueFull:
             self.dropped += 1
+
+    def versions(self, route: str) -> Mapping[str, Sequence[str]]:
+        """Return the versions that upstreams of a route have named lately, the newest last."""
+        return {model: tuple(own) for model, own in self._versions.get(route, {}).items()}
+
+    def _note_versions(self, entry: Entry) -> None:
+        own = self._versions.setdefault(entry.route_name, {})
+        for attempt in entry.attempts:
+            if attempt.answered_by:
+                own.setdefault(attempt.model, deque(maxlen=_VERSIONS)).append(attempt.answered_by)
 
     def _may_learn(self, entry: Entry) -> bool:
         return entry.caller.may_learn and entry.own_account is None

@@ -25,7 +25,7 @@ from policies.schema import Policy
 from router.cold import ColdCourses
 from router.guarantee import Floor
 from router.learned import LearnedRouter
-from router.online.stages import counting, next_step
+from router.online.stages import NO_NEWS, counting, next_step
 from router.online.standing import Standing, Step, Taken, Terms, standing_of
 from router.types import Router
 
@@ -37,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 Tell = Callable[[str, str, int, str], None]
 """Tells of a route's step that is an alarm: the route, its kind, its number, and why."""
+
+Latest = Callable[[str], Mapping[str, Sequence[str]]]
+"""Returns the versions that the upstreams of a route have named lately, by model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Steward:
         *,
         acts: bool,
         tell: Tell | None = None,
+        latest: Latest | None = None,
     ) -> None:
         self.standing = Standing()
         self._duty = duty
@@ -98,7 +102,8 @@ class Steward:
         self._wall = wall
         self._acts = acts
         self._tell = tell
-        self._looked_us = -1
+        self._latest = latest or (lambda route: NO_NEWS)
+        self._looked_at: tuple[int, Mapping[str, Sequence[str]]] | None = None
 
     async def follow(self) -> None:
         """Route by the steps that were taken. Raises LedgerError."""
@@ -131,15 +136,15 @@ class Steward:
 
     def _due(self) -> Step | None:
         route, terms = self._duty.route, self._duty.terms
-        newest_us = self._book.newest_us(route)
-        if newest_us == self._looked_us:
+        newest_us, latest = self._book.newest_us(route), self._latest(route)
+        if (newest_us, latest) == self._looked_at:
             return None
         since_us = self.standing.since_us
         rows = self._book.rows(route, most=_MOST_ROWS, since_us=since_us, texts=False)
         requests = counting(traffic_of(rows, terms.reference), self.standing, terms)
-        step = next_step(requests, self.standing, terms)
+        step = next_step(requests, self.standing, terms, latest)
         # What was seen need not be seen again, unless a step changes what it comes to.
-        self._looked_us = newest_us if step is None else -1
+        self._looked_at = (newest_us, latest) if step is None else None
         return step
 
     async def _take(self, step: Step) -> bool:
@@ -199,6 +204,7 @@ async def learning(
     *,
     acts: bool,
     tell: Tell | None = None,
+    latest: Latest | None = None,
 ) -> AsyncIterator[Sequence[Steward]]:
     """Look after the routes of a policy that learn by themselves.
 
@@ -213,7 +219,7 @@ async def learning(
     for duty in duties:
         router = routers[duty.route]
         assert isinstance(router, LearnedRouter), "its confidence is learned"
-        stewards.append(Steward(duty, router, book, wall, acts=acts, tell=tell))
+        stewards.append(Steward(duty, router, book, wall, acts=acts, tell=tell, latest=latest))
     tasks: list[asyncio.Task[None]] = []
     try:
         for steward in stewards:

@@ -12,8 +12,7 @@ again as the last one had.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from router.guarantee import Floor, draws_needed, share_of_look
@@ -21,7 +20,9 @@ from router.online.acceptance import SURE, Acceptance
 from router.online.standing import Standing, Step, Terms, acceptance_told
 from router.online.thresholds import Look, fit_platt, look
 from router.online.traffic import Asked, drawn, held_out, labels
+from router.online.watching import step_of_drift, step_of_versions, versions_of
 
+NO_NEWS: Mapping[str, Sequence[str]] = {}
 MOST_AUDITS = 4_000
 """The newest audits that a look is at."""
 
@@ -44,8 +45,20 @@ def counting(requests: Sequence[Asked], standing: Standing, terms: Terms) -> lis
     return kept
 
 
-def next_step(requests: Sequence[Asked], standing: Standing, terms: Terms) -> Step | None:
-    """Return the step that is due, None where none is. `requests` are those that count."""
+def next_step(
+    requests: Sequence[Asked],
+    standing: Standing,
+    terms: Terms,
+    latest: Mapping[str, Sequence[str]] = NO_NEWS,
+) -> Step | None:
+    """Return the step that is due, None where none is. `requests` are those that count.
+
+    `latest` are the versions that upstreams have named lately, by model.
+    """
+    if found := step_of_versions(requests, standing, terms, latest):
+        return found
+    if found := step_of_drift(requests, standing, terms):
+        return found
     if terms.floor is not None and (found := _certifying(requests, standing, terms, terms.floor)):
         return found
     return _calibrating(requests, standing, terms)
@@ -66,7 +79,11 @@ def _calibrating(requests: Sequence[Asked], standing: Standing, terms: Terms) ->
         return None
     detail = acceptance_told(Acceptance(SURE, platt))
     why = f"{count} labels: drafts' own confidence is calibrated ({', '.join(platt)})"
-    return Step("calibrated", why, detail | {"labels": count, "versions": versions_of(requests)})
+    return Step(
+        "calibrated",
+        why,
+        detail | {"labels": count, "versions": versions_of(requests, terms.reference)},
+    )
 
 
 def _certifying(
@@ -80,7 +97,7 @@ def _certifying(
         return None
     others = [each for each in requests if not each.drawn][-MOST_AUDITS:]
     found = look([*others, *audits], floor, terms.judged, error=error)
-    return _told(found, standing, audits, floor)
+    return _told(found, standing, audits, terms, floor)
 
 
 def _is_worth_a_look(
@@ -93,13 +110,15 @@ def _is_worth_a_look(
     return fresh >= _MORE * min(standing.looked_at, MOST_AUDITS)
 
 
-def _told(found: Look, standing: Standing, audits: Sequence[Asked], floor: Floor) -> Step:
+def _told(
+    found: Look, standing: Standing, audits: Sequence[Asked], terms: Terms, floor: Floor
+) -> Step:
     number = standing.looks + 1
     detail = acceptance_told(found.acceptance) | {
         "look": number,
         "audits": len(audits),
         "labels": labels(audits),
-        "versions": versions_of(audits),
+        "versions": versions_of(audits, terms.reference),
         "usd": found.usd,
         "reference_usd": found.reference_usd,
     }
@@ -118,13 +137,3 @@ def _told(found: Look, standing: Standing, audits: Sequence[Asked], floor: Floor
     }
     why = f"look {number}: {seen}, at {found.acceptance.threshold:.3f} and above"
     return Step("certified", why, detail | {"certificate": certificate})
-
-
-def versions_of(requests: Sequence[Asked]) -> dict[str, str]:
-    """Return the version that each upstream named last, of those that name one."""
-    found: dict[str, Counter[str]] = {}
-    for each in requests[-MOST_AUDITS:]:
-        for seen in each.drafts:
-            if seen.version:
-                found.setdefault(seen.model, Counter())[seen.version] += 1
-    return {model: counts.most_common(1)[0][0] for model, counts in found.items()}

@@ -63,9 +63,10 @@ class Taken:
 class Standing:
     """Where a route stands. Only what came after `since_us` counts for what comes next.
 
-    `looks` are the certifications tried, whose error is spent; `looked_us` is when the last one
-    was and `looked_at` on how many audits. `versions` are those of the upstreams' models that the
-    estimates are of; drafts of a model before its `changed_us` are forgotten.
+    `has_shifted`: it was told that features have moved. `looks` are the certifications tried,
+    whose error is spent; `looked_us` is when the last one was and `looked_at` on how many audits.
+    `versions` are those of the upstreams' models that the estimates are of; drafts of a model
+    before its `changed_us` are forgotten.
     """
 
     stage: Stage = "rules"
@@ -75,10 +76,11 @@ class Standing:
     since_us: int = 0
     stood_since_us: int = 0
     fitted_on: int = 0
+    has_shifted: bool = False
     looks: int = 0
     looked_us: int = 0
     looked_at: int = 0
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     changed_us: Mapping[str, int] = field(default_factory=dict)
     bundle: Mapping[str, Any] | None = None
     candidate: Mapping[str, Any] | None = None
@@ -121,6 +123,7 @@ def _calibrated(standing: Standing, taken: Taken) -> Standing:
         stage="calibrated",
         acceptance=_acceptance(detail),
         stood_since_us=taken.at_us,
+        has_shifted=False,
         fitted_on=int(detail["labels"]),
         versions={**standing.versions, **detail.get("versions", {})},
     )
@@ -143,24 +146,30 @@ def _certified(standing: Standing, taken: Taken) -> Standing:
         acceptance=_acceptance(detail),
         certificate=detail["certificate"],
         stood_since_us=taken.at_us,
+        has_shifted=False,
         fitted_on=int(detail["labels"]),
         versions={**standing.versions, **detail.get("versions", {})},
     )
 
 
 def _lost(standing: Standing, taken: Taken) -> Standing:
-    """Fall back one step, and let only what comes from now on count."""
+    """Fall back one step, and let only what came since the change count."""
+    certified = standing.stage == "certified"
     return replace(
         standing,
-        stage="calibrated" if standing.acceptance.platt else "rules",
+        stage="calibrated" if certified else "rules",
+        acceptance=standing.acceptance if certified else CAREFUL,
         certificate=None,
-        bundle=None,
-        candidate=None,
-        under_bundle=None,
-        since_us=int(taken.step.detail.get("since_us", taken.at_us)),
+        since_us=int(taken.step.detail["since_us"]),
         stood_since_us=taken.at_us,
+        fitted_on=0,
+        has_shifted=False,
         looked_at=0,
     )
+
+
+def _drifted(standing: Standing, taken: Taken) -> Standing:
+    return replace(standing, has_shifted=True)
 
 
 def _missed(standing: Standing, taken: Taken) -> Standing:
@@ -174,14 +183,13 @@ def _missed(standing: Standing, taken: Taken) -> Standing:
 def _reset(standing: Standing, taken: Taken) -> Standing:
     """A model is another one now: back to the prior for it; for all where it is the reference."""
     detail = taken.step.detail
-    model, version = str(detail["model"]), str(detail["version"])
-    versions = {**standing.versions, model: version}
+    model = str(detail["model"])
     fresh = replace(
         Standing(),
         number=standing.number,
         looks=standing.looks,
         looked_us=standing.looked_us,
-        versions=versions,
+        versions={**standing.versions, model: detail["versions"]},
         stood_since_us=taken.at_us,
         since_us=standing.since_us,
         changed_us={**standing.changed_us, model: int(detail["since_us"])},
@@ -198,6 +206,7 @@ _CHANGES = {
     "certified": _certified,
     "not_certified": _missed,
     "lost": _lost,
+    "drift": _drifted,
     "reset": _reset,
 }
 """What each kind of step changes."""

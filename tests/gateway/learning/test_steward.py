@@ -126,3 +126,33 @@ async def test_drafts_judged_without_their_own_signs_do_not_count(book):
 
 def _fields(row):
     return {name: getattr(row, name) for name in row.__struct_fields__}
+
+
+async def test_drafts_that_get_worse_end_their_serving_and_somebody_is_told(book):
+    told = []
+    one, router = steward(book, told=told)
+    start = 2_000_000  # the clock of these tests stands at the first second
+    book.add(list(rows_of(traffic(400))))
+    await settled(one)
+    assert router.courses.may_serve
+    book.add(list(rows_of(traffic(190, seed=5, start=start, fall=0.6))))
+
+    assert (await settled(one))[0] == "lost"
+    assert not router.courses.may_serve
+    ((route, kind, number, why),) = told
+    assert (route, kind, number) == ("auto", "lost", 3)
+    assert "losses" in why
+
+
+async def test_version_heard_of_in_any_traffic_resets_a_model(book):
+    checked = parsed(**FLOOR)
+    (duty,) = duties_of(checked)
+    router = build_routers(checked)["auto"]
+    latest = {}
+    one = Steward(duty, router, book, lambda: 1.0, acts=True, latest=lambda route: latest)
+    book.add(list(rows_of(traffic(400, version="v1"))))
+    assert (await settled(one))[-1] == "certified"
+    latest["small"] = ("v2",) * 3
+
+    assert (await settled(one))[0] == "reset"
+    assert one.standing.stage == "rules"

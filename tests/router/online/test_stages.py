@@ -80,7 +80,7 @@ def test_later_look_that_finds_nothing_falls_back_a_step():
 
 def test_lost_certificate_lets_only_what_comes_afterwards_count():
     certified, _ = walk(traffic(400))
-    step = Step("lost", "drift")
+    step = Step("lost", "drift", {"since_us": 1_000})
     lost = after(certified, Taken(9, 1_000, step, TERMS.key))
 
     assert (lost.stage, lost.certificate, lost.looks) == ("calibrated", None, 1)
@@ -92,7 +92,7 @@ def test_lost_certificate_lets_only_what_comes_afterwards_count():
 def test_reset_forgets_what_was_known_of_a_model(is_reference):
     certified, _ = walk(traffic(400))
     model = "large" if is_reference else "small"
-    detail = {"model": model, "version": "2", "since_us": 300, "is_reference": is_reference}
+    detail = {"model": model, "versions": ["2"], "since_us": 300, "is_reference": is_reference}
     reset = after(certified, Taken(9, 1_000, Step("reset", "", detail), TERMS.key))
 
     assert (reset.stage, reset.acceptance.platt) == ("rules", {})
