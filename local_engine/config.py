@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,30 +9,116 @@ from pathlib import Path
 from typing import Any, Literal
 
 from local_engine.errors import CheckpointError
+from local_engine.fields import Fields, read_json
+from local_engine.rope_config import Rope, Span, read_rope, rope_span, served_context
 
-ARCHITECTURES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
 }
-_JSON_BYTES = 64 << 20
+# Settings that change what is computed, with the values that leave it as it is here.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "use_bidirectional_attention": (None, False),
+    "attention_multiplier": (None,),
+    "attn_temperature_tuning": (None, False),
+    "attention_chunk_size": (None,),
+    "clip_qkv": (None,),
+    "embedding_multiplier": (None, 1, 1.0),
+    "layer_norm_type": (None,),
+    "logit_scale": (None, 1, 1.0),
+    "logits_scaling": (None, 1, 1.0),
+    "no_rope_layers": (None,),
+    "parallel_attn": (None, False),
+    "qk_layernorm": (None, False),
+    "residual_multiplier": (None, 1, 1.0),
+    "rope_interleaved": (None, False),
+    "scale_emb": (None, 1, 1.0),
+    "use_mrope": (None, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """How rotary frequencies are stretched for contexts longer than trained."""
+class Family:
+    """What an architecture does that its config.json does not say."""
 
-    kind: Literal["default", "linear", "llama3"] = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context: int = 8192
+    theta: float = 10000.0
+    norm_eps: float = 1e-6
+    has_qkv_bias: bool = False
+    has_qk_norm: bool = False
+    is_gemma: bool = False
+    has_soft_caps: bool = False
+    has_local_rope: bool = False
+    has_window: bool = False
+    default_window: int | None = None
+    window_switch: bool | None = None  # the default of `use_sliding_window`, where that is read
+    sliding_of: int = 1  # all but every n-th layer slide, where no list says so
+    head_dim: int | None = None
+    has_fused_projections: bool = False
+    experts: Literal["none", "qwen", "mixtral"] = "none"
+
+
+ARCHITECTURES = {
+    "LlamaForCausalLM": Family(),
+    "MistralForCausalLM": Family(has_window=True, default_window=4096),
+    "Qwen2ForCausalLM": Family(
+        has_qkv_bias=True, has_window=True, default_window=4096, window_switch=False
+    ),
+    "Qwen3ForCausalLM": Family(
+        has_qk_norm=True, has_window=True, default_window=4096, window_switch=False, head_dim=128
+    ),
+    "Qwen3MoeForCausalLM": Family(
+        has_qk_norm=True,
+        has_window=True,
+        default_window=4096,
+        window_switch=False,
+        experts="qwen",
+    ),
+    "MixtralForCausalLM": Family(theta=1e6, norm_eps=1e-5, has_window=True, experts="mixtral"),
+    "Phi3ForCausalLM": Family(norm_eps=1e-5, has_window=True, has_fused_projections=True),
+    "Gemma2ForCausalLM": Family(
+        is_gemma=True,
+        has_soft_caps=True,
+        has_window=True,
+        default_window=4096,
+        sliding_of=2,
+        head_dim=256,
+    ),
+    "Gemma3ForCausalLM": Family(
+        theta=1e6,
+        is_gemma=True,
+        has_qk_norm=True,
+        has_local_rope=True,
+        has_window=True,
+        default_window=4096,
+        sliding_of=6,
+        head_dim=256,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture in place of one feed-forward block, in the layers of `layers`."""
+
+    count: int
+    per_token: int
+    intermediate: int
+    is_normalized: bool
+    layers: frozenset[int]
+    naming: Literal["qwen", "mixtral"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A pre-norm decoder with rotary positions, grouped queries and SwiGLU."""
+    """A pre-norm decoder with rotary positions, grouped queries and a gated feed-forward block.
+
+    `windows` has one entry a layer: how many positions, itself included, a token sees, or
+    None for all. Layers with a window turn by `local_rope` where there is one.
+    """
 
     vocab: int
     hidden: int
@@ -44,13 +129,23 @@ class ModelConfig:
     head_dim: int
     context: int
     norm_eps: float
-    rope_theta: float
-    rope: RopeScaling
+    rope: Rope
+    local_rope: Rope | None
+    windows: tuple[int | None, ...]
+    attention_scale: float
+    attention_soft_cap: float | None
+    logit_soft_cap: float | None
+    embedding_scale: float
+    activation: Activation
+    experts: Experts | None
     has_tied_head: bool
     has_qkv_bias: bool
     has_output_bias: bool
     has_mlp_bias: bool
     has_qk_norm: bool
+    has_post_norms: bool
+    has_offset_norms: bool
+    has_fused_projections: bool
 
     @property
     def q_size(self) -> int:
@@ -63,160 +158,196 @@ class ModelConfig:
         return self.kv_heads * self.head_dim
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object, or raise a `CheckpointError` that names the file."""
-    try:
-        if path.stat().st_size > _JSON_BYTES:
-            raise CheckpointError(path, f"expected JSON under {_JSON_BYTES} bytes")
-        value = json.loads(path.read_bytes())
-    except OSError as exc:
-        raise CheckpointError(path, f"cannot be read ({exc.strerror or exc})") from exc
-    except (ValueError, RecursionError) as exc:
-        raise CheckpointError(path, f"expected a JSON object, found broken JSON ({exc})") from exc
-    if not isinstance(value, dict):
-        raise CheckpointError(path, f"expected a JSON object, found {type(value).__name__}")
-    return value
+def read_config(directory: Path, *, is_long: bool = False) -> ModelConfig:
+    """Read and check config.json of a Hugging Face checkpoint directory.
 
-
-def read_config(directory: Path) -> ModelConfig:
-    """Read and check config.json of a Hugging Face checkpoint directory."""
+    `is_long` takes the frequencies of the stretched context where they come in two sets.
+    """
     path = directory / "config.json"
-    fields = _Fields(path, read_json(path))
-    kind = _architecture(fields)
+    return parse_config(path, read_json(path), is_long=is_long)
+
+
+def parse_config(path: Path, values: Mapping[str, Any], *, is_long: bool = False) -> ModelConfig:
+    """Check the settings of a decoder; `path` is named in errors."""
+    fields = Fields(path, values)
+    family = _family(fields)
+    _refuse_what_is_not_honoured(fields, family)
     heads = fields.integer("num_attention_heads", 1, 1024)
     hidden = fields.integer("hidden_size", 1, 1 << 17)
     kv_heads = fields.integer("num_key_value_heads", 1, 1024, default=heads)
-    _check_heads(fields, hidden, heads, kv_heads)
-    has_bias = fields.flag("attention_bias", default=kind == "qwen2")
+    _check_heads(fields, family, hidden, heads, kv_heads)
+    head_dim = _head_dim(fields, family, hidden, heads)
+    layers = fields.integer("num_hidden_layers", 1, 1024)
+    declared = fields.integer("max_position_embeddings", 1, 1 << 24, default=2048)
+    span = rope_span(fields, declared, is_long=is_long)
+    rope, local_rope = _ropes(fields, family, head_dim, span)
+    has_bias = fields.flag("attention_bias", default=False)
     return ModelConfig(
         vocab=fields.integer("vocab_size", 1, 1 << 22),
         hidden=hidden,
         intermediate=fields.integer("intermediate_size", 1, 1 << 20),
-        layers=fields.integer("num_hidden_layers", 1, 1024),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=_head_dim(fields, hidden, heads),
-        context=_context(fields),
-        norm_eps=fields.number("rms_norm_eps", 1e-12, 0.1, default=1e-6),
-        rope_theta=_rope_theta(fields),
-        rope=_rope_scaling(fields),
-        has_tied_head=fields.flag("tie_word_embeddings", default=False),
-        has_qkv_bias=has_bias or kind == "qwen2",
-        has_output_bias=has_bias and kind != "qwen2",
+        head_dim=head_dim,
+        context=served_context(rope, span),
+        norm_eps=fields.number("rms_norm_eps", 1e-12, 0.1, default=family.norm_eps),
+        rope=rope,
+        local_rope=local_rope,
+        windows=_windows(fields, family, layers),
+        attention_scale=_attention_scale(fields, family, head_dim),
+        attention_soft_cap=_soft_cap(fields, family, "attn_logit_softcapping", 50.0),
+        logit_soft_cap=_soft_cap(fields, family, "final_logit_softcapping", 30.0),
+        embedding_scale=math.sqrt(hidden) if family.is_gemma else 1.0,
+        activation=_activation(fields, family),
+        experts=_experts(fields, family, layers),
+        has_tied_head=fields.flag("tie_word_embeddings", default=family.is_gemma),
+        has_qkv_bias=has_bias or family.has_qkv_bias,
+        has_output_bias=has_bias and not family.has_qkv_bias,
         has_mlp_bias=fields.flag("mlp_bias", default=False),
-        has_qk_norm=kind == "qwen3",
+        has_qk_norm=family.has_qk_norm,
+        has_post_norms=family.is_gemma,
+        has_offset_norms=family.is_gemma,
+        has_fused_projections=family.has_fused_projections,
     )
 
 
-class _Fields:
-    """Typed, bounded look-ups in one JSON object."""
-
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        self.path = path
-        self.values = values
-
-    def fail(self, key: str, expected: str, found: object) -> CheckpointError:
-        return CheckpointError(self.path, f"{key}: expected {expected}, found {found!r}"[:300])
-
-    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        value = self.values.get(key)
-        if value is None and default is not None:
-            return default
-        if type(value) is not int or not low <= value <= high:
-            raise self.fail(key, f"a whole number from {low} to {high}", value)
-        return value
-
-    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        value: Any = self.values.get(key)
-        if value is None and default is not None:
-            return default
-        if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-            raise self.fail(key, f"a number from {low} to {high}", value)
-        return float(value)
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self.fail(key, "true or false", value)
-        return value
-
-    def section(self, *keys: str) -> _Fields:
-        """Return the first of the named objects that is present, else an empty one."""
-        for key in keys:
-            value = self.values.get(key)
-            if isinstance(value, Mapping):
-                return _Fields(self.path, value)
-            if value is not None:
-                raise self.fail(key, "an object", value)
-        return _Fields(self.path, {})
-
-
-def _architecture(fields: _Fields) -> str:
+def _family(fields: Fields) -> Family:
     names = fields.values.get("architectures")
     listed = names if isinstance(names, list) else []
     known = [ARCHITECTURES[n] for n in listed if isinstance(n, str) and n in ARCHITECTURES]
     if not known:
         raise fields.fail("architectures", f"one of {', '.join(ARCHITECTURES)}", names)
-    if "quantization_config" in fields.values:
-        raise CheckpointError(
-            fields.path,
-            "quantization_config: weights stored quantized are not read yet; use the "
-            "original checkpoint and let the engine quantize it",
-        )
-    activation = fields.values.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise fields.fail("hidden_act", "'silu'", activation)
     return known[0]
 
 
-def _check_heads(fields: _Fields, hidden: int, heads: int, kv_heads: int) -> None:
+def _refuse_what_is_not_honoured(fields: Fields, family: Family) -> None:
+    """Refuse settings that would change the answer and that nothing here reads."""
+    for key, neutral in _NEUTRAL.items():
+        value = fields.values.get(key)
+        if not any(value is n or (type(value) is type(n) and value == n) for n in neutral):
+            raise fields.fail(key, "nothing that changes the network", value)
+    if family.experts == "none":
+        for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+            if fields.values.get(key) not in (None, 0, 1):
+                raise fields.fail(key, "one feed-forward block a layer", fields.values[key])
+
+
+def _check_heads(fields: Fields, family: Family, hidden: int, heads: int, kv_heads: int) -> None:
     if heads % kv_heads:
         raise fields.fail("num_key_value_heads", f"a divisor of {heads} heads", kv_heads)
-    if fields.values.get("head_dim") is None and hidden % heads:
+    if fields.values.get("head_dim") is None and not family.head_dim and hidden % heads:
         raise fields.fail("hidden_size", f"a multiple of {heads} heads", hidden)
 
 
-def _head_dim(fields: _Fields, hidden: int, heads: int) -> int:
-    size = fields.integer("head_dim", 2, 1024, default=hidden // heads)
+def _head_dim(fields: Fields, family: Family, hidden: int, heads: int) -> int:
+    size = fields.integer("head_dim", 2, 1024, default=family.head_dim or hidden // heads)
     if size % 2:
         raise fields.fail("head_dim", "an even number, as rotary positions need", size)
     return size
 
 
-def _context(fields: _Fields) -> int:
-    context = fields.integer("max_position_embeddings", 1, 1 << 24, default=2048)
-    # Inside its window a sliding-window model attends like any other, so it is served that far.
-    is_sliding = fields.values.get("use_sliding_window", True)
-    if is_sliding and fields.values.get("sliding_window") is not None:
-        context = min(context, fields.integer("sliding_window", 1, 1 << 24))
-    return context
+def _activation(fields: Fields, family: Family) -> Activation:
+    key = "hidden_activation" if family.is_gemma else "hidden_act"
+    name = fields.text(key, "gelu_pytorch_tanh" if family.is_gemma else "silu")
+    if name not in _ACTIVATIONS:
+        raise fields.fail(key, f"one of {', '.join(_ACTIVATIONS)}", name)
+    return _ACTIVATIONS[name]
 
 
-def _rope_theta(fields: _Fields) -> float:
-    nested = fields.section("rope_parameters")
-    source = nested if "rope_theta" in nested.values else fields
-    return source.number("rope_theta", 1.0, 1e12, default=10000.0)
+def _attention_scale(fields: Fields, family: Family, head_dim: int) -> float:
+    if not family.is_gemma:
+        return 1.0 / math.sqrt(head_dim)
+    return 1.0 / math.sqrt(fields.number("query_pre_attn_scalar", 1e-3, 1e6, default=256.0))
 
 
-def _rope_scaling(fields: _Fields) -> RopeScaling:
-    rope = fields.section("rope_parameters", "rope_scaling")
-    kind = rope.values.get("rope_type", rope.values.get("type", "default"))
-    if kind == "default":
-        return RopeScaling()
-    factor = rope.number("factor", 1.0, 1e4)
-    if kind == "linear":
-        return RopeScaling("linear", factor)
-    if kind != "llama3":
-        raise rope.fail("rope_type", "one of default, linear, llama3", kind)
-    scaling = RopeScaling(
-        "llama3",
-        factor,
-        rope.number("low_freq_factor", 1e-3, 1e4),
-        rope.number("high_freq_factor", 1e-3, 1e4),
-        rope.integer("original_max_position_embeddings", 1, 1 << 24),
+def _soft_cap(fields: Fields, family: Family, key: str, default: float) -> float | None:
+    cap = fields.optional_number(key, 1e-3, 1e6, default if family.has_soft_caps else None)
+    is_honoured = family.has_soft_caps or (family.is_gemma and key == "final_logit_softcapping")
+    if cap is not None and not is_honoured:
+        raise fields.fail(key, "no soft cap in this architecture", cap)
+    return cap
+
+
+def _windows(fields: Fields, family: Family, layers: int) -> tuple[int | None, ...]:
+    """Return how many positions each layer sees."""
+    has_switch = fields.flag("use_sliding_window", default=family.window_switch is not False)
+    default = None if not has_switch else family.default_window
+    window = fields.optional_number("sliding_window", 1, 1 << 24, default)
+    if not has_switch or window is None:
+        return (None,) * layers
+    if not family.has_window:
+        raise fields.fail("sliding_window", "null, as this architecture has none", window)
+    size = fields.integer("sliding_window", 1, 1 << 24, int(window))
+    return tuple(size if slides else None for slides in _sliding(fields, family, layers))
+
+
+def _sliding(fields: Fields, family: Family, layers: int) -> list[bool]:
+    """Tell which layers slide: by the list, by the pattern, or all of them."""
+    listed = fields.values.get("layer_types")
+    if listed is not None and (family.sliding_of > 1 or family.window_switch is not None):
+        kinds = {"sliding_attention": True, "full_attention": False}
+        if (
+            not isinstance(listed, list)
+            or len(listed) != layers
+            or not all(isinstance(k, str) and k in kinds for k in listed)
+        ):
+            raise fields.fail("layer_types", f"{layers} of {', '.join(kinds)}", listed)
+        return [kinds[k] for k in listed]
+    if listed is not None and listed != ["sliding_attention"] * layers:
+        raise fields.fail("layer_types", "sliding_attention alone, as this family has it", listed)
+    if family.sliding_of > 1:
+        pattern = fields.integer("sliding_window_pattern", 1, 1024, family.sliding_of)
+        return [bool((i + 1) % pattern) for i in range(layers)]
+    if family.window_switch is not None and family.experts == "none":
+        first = fields.integer("max_window_layers", 0, 1024, 28)
+        return [i >= first for i in range(layers)]
+    return [True] * layers
+
+
+def _ropes(fields: Fields, family: Family, head_dim: int, span: Span) -> tuple[Rope, Rope | None]:
+    section = fields.section("rope_parameters", "rope_scaling")
+    if not family.has_local_rope:
+        return read_rope(fields, section, family.theta, head_dim, span), None
+    nested = "full_attention" in section or "sliding_attention" in section
+    full = section.section("full_attention") if nested else section
+    local = section.section("sliding_attention") if nested else Fields(fields.path, {})
+    theta = fields.number("rope_local_base_freq", 1.0, 1e12, 10000.0)
+    without = Fields(fields.path, {})
+    return (
+        read_rope(fields, full, family.theta, head_dim, span),
+        read_rope(without, local, theta, head_dim, span),
     )
-    if scaling.high_freq_factor <= scaling.low_freq_factor:
-        raise rope.fail("high_freq_factor", "more than low_freq_factor", scaling.high_freq_factor)
-    return scaling
+
+
+def _experts(fields: Fields, family: Family, layers: int) -> Experts | None:
+    if family.experts == "none":
+        return None
+    is_qwen = family.experts == "qwen"
+    key = "num_experts" if "num_experts" in fields else "num_local_experts"
+    count = fields.integer(key, 1, 4096, 128 if is_qwen else 8)
+    per_token = fields.integer("num_experts_per_tok", 1, count, 8 if is_qwen else 2)
+    size = "moe_intermediate_size" if is_qwen else "intermediate_size"
+    dense = fields.values.get("mlp_only_layers") or []
+    if not isinstance(dense, list) or not all(type(i) is int for i in dense):
+        raise fields.fail("mlp_only_layers", "numbers of layers", dense)
+    step = fields.integer("decoder_sparse_step", 1, 1024, 1) if is_qwen else 1
+    mixed = {i for i in range(layers) if (i + 1) % step == 0 and not (is_qwen and i in dense)}
+    return Experts(
+        count,
+        per_token,
+        fields.integer(size, 1, 1 << 20),
+        fields.flag("norm_topk_prob", default=False) if is_qwen else True,
+        frozenset(mixed),
+        family.experts,
+    )
+
+
+def check_stored_plain(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise where the weights are stored quantized."""
+    if values.get("quantization_config") is not None:
+        raise CheckpointError(
+            path,
+            "quantization_config: weights stored quantized are not read yet; use the "
+            "original checkpoint and let the engine quantize it",
+        )

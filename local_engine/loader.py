@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import jinja2
 import torch
 
-from local_engine.config import ModelConfig, read_config, read_json
+from local_engine.assembly import build_decoder, expected_shapes, unread_tensor
+from local_engine.config import ModelConfig, check_stored_plain, parse_config
 from local_engine.errors import CheckpointError
-from local_engine.model import Decoder, build_decoder, expected_shapes
+from local_engine.fields import read_json
+from local_engine.model import Decoder
 from local_engine.quant import Quantization
+from local_engine.source import PlainSource
 from local_engine.template import ChatTemplate
 from local_engine.tokenizer import Tokenizer
 from local_engine.types import Sampling
@@ -44,11 +47,16 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to hold the weights; `dtype` and `device` None take what suits the machine."""
+    """How to hold the weights; `dtype` and `device` None take what suits the machine.
+
+    `is_long` serves the stretched context of models that have two sets of rotary
+    frequencies, at some cost in quality for short prompts.
+    """
 
     quantization: Quantization = "none"
     dtype: torch.dtype | None = None
     device: torch.device | None = None
+    is_long: bool = False
 
 
 def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedModel:
@@ -58,9 +66,13 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     """
     options = options or LoadOptions()
     started = time.perf_counter()
-    config = read_config(directory)
+    path = directory / "config.json"
+    values = read_json(path)
+    config = parse_config(path, values, is_long=options.is_long)
+    check_stored_plain(path, values)
     weights = open_weights(directory)
     weights.check(expected_shapes(config), directory)
+    _check_all_is_read(config, weights, directory)
     device = options.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = options.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     check_memory(
@@ -75,11 +87,7 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     template = _read_template(directory)
     generation = _read_optional(directory / "generation_config.json")
 
-    decoder = build_decoder(
-        config,
-        lambda name: weights.read(name, dtype).to(device),
-        options.quantization,
-    )
+    decoder = build_decoder(config, PlainSource(weights, dtype, device, options.quantization))
     return LoadedModel(
         decoder,
         tokenizer,
@@ -89,6 +97,15 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
         _default_limit(generation),
         time.perf_counter() - started,
     )
+
+
+def _check_all_is_read(config: ModelConfig, names: Iterable[str], directory: Path) -> None:
+    unread = unread_tensor(config, names)
+    if unread is not None:
+        raise CheckpointError(
+            directory,
+            f"{unread}: this architecture has no such tensor here, so its answers would be wrong",
+        )
 
 
 def _read_optional(path: Path) -> dict[str, Any]:

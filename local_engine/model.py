@@ -1,8 +1,7 @@
-"""The decoder: Llama, Mistral, Qwen2 and Qwen3 are one network with different switches."""
+"""The decoder: families of models are one network with different switches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,24 +11,28 @@ from torch import Tensor
 from local_engine.attention import AttentionSpec, write_and_attend
 from local_engine.batch import Batch
 from local_engine.config import ModelConfig
+from local_engine.feed_forward import FeedForward
 from local_engine.kv import PagedKv
-from local_engine.quant import Linear, PlainLinear, Quantization, make_head, make_linear
+from local_engine.quant import Linear, PlainLinear
 from local_engine.rope import angles, frequencies, rotate
-
-Read = Callable[[str], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block; the query, key and value products are one, as are gate and up."""
+    """One block; the query, key and value products are one.
+
+    Norms after attention and feed-forward are None where the family has none.
+    """
 
     attention_norm: Tensor
     qkv: Linear
     qk_norm: Tensor | None
     output: Linear
+    post_attention_norm: Tensor | None
     mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+    mlp: FeedForward
+    post_mlp_norm: Tensor | None
+    is_local: bool = False
 
 
 class Decoder:
@@ -48,8 +51,14 @@ class Decoder:
         self.layers = layers
         self.norm = norm
         self.head = head
-        self._freqs = frequencies(config).to(embedding.device)
-        self.attention = [AttentionSpec(config.head_dim**-0.5) for _ in layers]
+        ropes = [config.rope] if config.local_rope is None else [config.rope, config.local_rope]
+        self._ropes = [(frequencies(r).to(embedding.device), r.magnitude) for r in ropes]
+        self.attention = [
+            AttentionSpec(config.attention_scale, window, config.attention_soft_cap)
+            for window in config.windows
+        ]
+        # Rounded as the embedding is: in bf16 the published networks multiply by the rounded one.
+        self._embedding_scale = torch.tensor(config.embedding_scale, dtype=embedding.dtype).item()
 
     @property
     def device(self) -> torch.device:
@@ -64,26 +73,40 @@ class Decoder:
     @property
     def nbytes(self) -> int:
         """Return the bytes that the weights take; a plain tied head counts once."""
-        linears = [f for r in self.layers for f in (r.qkv, r.output, r.gate_up, r.down)]
         is_shared = isinstance(self.head, PlainLinear) and self.head.weight is self.embedding
         embedding = 0 if is_shared else self.embedding.nbytes
-        return embedding + self.head.nbytes + sum(f.nbytes for f in linears)
+        layers = sum(r.qkv.nbytes + r.output.nbytes + r.mlp.nbytes for r in self.layers)
+        return embedding + self.head.nbytes + layers
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: PagedKv, wanted: Tensor) -> Tensor:
         """Run a step; return fp32 logits `[len(wanted), vocab]` of the tokens at `wanted`."""
         x = self.embedding[batch.ids]
-        cos, sin = angles(batch.positions, self._freqs)
-        turn = (cos.to(x.dtype), sin.to(x.dtype))
+        if self._embedding_scale != 1.0:
+            x = x * self._embedding_scale
+        turns = [self._turn(batch.positions, *rope) for rope in self._ropes]
         for index, layer in enumerate(self.layers):
+            turn = turns[-1] if layer.is_local else turns[0]
             normed = self._normalize(x, layer.attention_norm)
-            x = x + layer.output(self._attend(index, layer, normed, turn, batch, cache))
-            gate, up = layer.gate_up(self._normalize(x, layer.mlp_norm)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
-        return self.head(self._normalize(x[wanted], self.norm)).float()
+            attended = layer.output(self._attend(index, layer, normed, turn, batch, cache))
+            x = x + self._after(attended, layer.post_attention_norm)
+            x = x + self._after(layer.mlp(self._normalize(x, layer.mlp_norm)), layer.post_mlp_norm)
+        logits = self.head(self._normalize(x[wanted], self.norm)).float()
+        cap = self.config.logit_soft_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _turn(self, positions: Tensor, freqs: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+        cos, sin = angles(positions, freqs, magnitude)
+        return cos.to(self.dtype), sin.to(self.dtype)
 
     def _normalize(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape[-1:], weight, self.config.norm_eps)
+        if weight.dtype == x.dtype:
+            return F.rms_norm(x, weight.shape[-1:], weight, self.config.norm_eps)
+        # Weights around zero, kept in fp32: rounding 1 + w would lose most of w.
+        return F.rms_norm(x.float(), weight.shape[-1:], weight, self.config.norm_eps).to(x.dtype)
+
+    def _after(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        return x if weight is None else self._normalize(x, weight)
 
     def _attend(
         self,
@@ -98,79 +121,8 @@ class Decoder:
         qkv = layer.qkv(x).view(len(x), -1, c.head_dim)
         qk, v = qkv[:, : -c.kv_heads], qkv[:, -c.kv_heads :]
         if layer.qk_norm is not None:
-            qk = F.rms_norm(qk, (c.head_dim,), None, c.norm_eps) * layer.qk_norm
+            plain = F.rms_norm(qk.to(layer.qk_norm.dtype), (c.head_dim,), None, c.norm_eps)
+            qk = (plain * layer.qk_norm).to(x.dtype)
         turned = rotate(qk, *turn)
         q, k = turned[:, : c.heads], turned[:, c.heads :]
         return write_and_attend(index, q, k, v, batch, cache, self.attention[index])
-
-
-def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name every tensor that a checkpoint of this shape must hold."""
-    c = config
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (c.vocab, c.hidden),
-        "model.norm.weight": (c.hidden,),
-    }
-    if not c.has_tied_head:
-        shapes["lm_head.weight"] = (c.vocab, c.hidden)
-    for index in range(c.layers):
-        shapes |= {f"model.layers.{index}.{n}": s for n, s in _layer_shapes(c).items()}
-    return shapes
-
-
-def _layer_shapes(c: ModelConfig) -> dict[str, tuple[int, ...]]:
-    linears = {
-        "self_attn.q_proj": (c.q_size, c.hidden, c.has_qkv_bias),
-        "self_attn.k_proj": (c.kv_size, c.hidden, c.has_qkv_bias),
-        "self_attn.v_proj": (c.kv_size, c.hidden, c.has_qkv_bias),
-        "self_attn.o_proj": (c.hidden, c.q_size, c.has_output_bias),
-        "mlp.gate_proj": (c.intermediate, c.hidden, c.has_mlp_bias),
-        "mlp.up_proj": (c.intermediate, c.hidden, c.has_mlp_bias),
-        "mlp.down_proj": (c.hidden, c.intermediate, c.has_mlp_bias),
-    }
-    shapes: dict[str, tuple[int, ...]] = {
-        "input_layernorm.weight": (c.hidden,),
-        "post_attention_layernorm.weight": (c.hidden,),
-    }
-    for name, (rows, columns, has_bias) in linears.items():
-        shapes[f"{name}.weight"] = (rows, columns)
-        if has_bias:
-            shapes[f"{name}.bias"] = (rows,)
-    if c.has_qk_norm:
-        shapes |= {f"self_attn.{n}_norm.weight": (c.head_dim,) for n in "qk"}
-    return shapes
-
-
-def build_decoder(config: ModelConfig, read: Read, quantization: Quantization) -> Decoder:
-    """Assemble a decoder from tensors by name, quantizing each as soon as it is read."""
-    embedding = read("model.embed_tokens.weight")
-    head = embedding if config.has_tied_head else read("lm_head.weight")
-    layers = [
-        _build_layer(config, f"model.layers.{i}.", read, quantization) for i in range(config.layers)
-    ]
-    norm = read("model.norm.weight")
-    return Decoder(config, embedding, layers, norm, make_head(head, quantization))
-
-
-def _build_layer(c: ModelConfig, prefix: str, read: Read, quantization: Quantization) -> Layer:
-    def joined(has_bias: bool, *names: str) -> Linear:
-        weight = torch.cat([read(f"{prefix}{n}.weight") for n in names])
-        bias = torch.cat([read(f"{prefix}{n}.bias") for n in names]) if has_bias else None
-        return make_linear(weight, bias, quantization)
-
-    attention = [f"self_attn.{n}_proj" for n in "qkv"]
-    return Layer(
-        attention_norm=read(f"{prefix}input_layernorm.weight"),
-        qkv=joined(c.has_qkv_bias, *attention),
-        qk_norm=_qk_norm(c, prefix, read) if c.has_qk_norm else None,
-        output=joined(c.has_output_bias, "self_attn.o_proj"),
-        mlp_norm=read(f"{prefix}post_attention_layernorm.weight"),
-        gate_up=joined(c.has_mlp_bias, "mlp.gate_proj", "mlp.up_proj"),
-        down=joined(c.has_mlp_bias, "mlp.down_proj"),
-    )
-
-
-def _qk_norm(c: ModelConfig, prefix: str, read: Read) -> Tensor:
-    """Stack the two norms so that queries and keys are normalized in one product."""
-    q, k = (read(f"{prefix}self_attn.{n}_norm.weight") for n in "qk")
-    return torch.cat((q.expand(c.heads, -1), k.expand(c.kv_heads, -1)))

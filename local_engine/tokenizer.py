@@ -11,8 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer as _Tokenizer
 
-from local_engine.config import read_json
 from local_engine.errors import CheckpointError, InvalidRequest
+from local_engine.fields import read_json
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 

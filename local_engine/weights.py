@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from local_engine.config import read_json
 from local_engine.errors import CheckpointError
+from local_engine.fields import read_json
 
 _HEADER_BYTES = 100 << 20
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}

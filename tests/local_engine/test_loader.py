@@ -66,11 +66,24 @@ def write_header(path: Path, header: Any, data: bytes = b"") -> None:
         ({"num_key_value_heads": 3}, "divisor of 4 heads"),
         ({"head_dim": None, "hidden_size": 66}, "multiple of 4 heads"),
         ({"head_dim": 15}, "even number"),
-        ({"hidden_act": "gelu"}, "hidden_act: expected 'silu'"),
+        ({"hidden_act": "relu"}, "hidden_act: expected one of silu"),
+        ({"hidden_act": 3}, "hidden_act: expected text"),
+        ({"sliding_window": 100}, "sliding_window: expected null"),
+        ({"attn_logit_softcapping": 50.0}, "no soft cap in this architecture"),
+        ({"final_logit_softcapping": 50.0}, "no soft cap in this architecture"),
+        ({"residual_multiplier": 0.2}, "residual_multiplier: expected nothing that changes"),
+        ({"qk_layernorm": True}, "qk_layernorm"),
+        ({"num_local_experts": 8}, "one feed-forward block a layer"),
+        ({"partial_rotary_factor": 0.05}, "an even part of the head"),
         ({"rms_norm_eps": 5}, "rms_norm_eps"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"rope_parameters": {"rope_theta": 0}}, "rope_theta"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "default, linear, llama3"),
+        ({"rope_parameters": {"rope_type": "proportional"}}, "one of default, linear, dynamic"),
+        ({"rope_parameters": {"rope_type": "default", "mrope_section": [1]}}, "no such rotary"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 0.5}}, "factor"),
+        ({"rope_parameters": {"rope_type": "yarn", "beta_fast": 1}}, "more than beta_slow"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "short_factor: expected 8 numbers"),
+        ({"rope_parameters": {"type": "longrope", "short_factor": [0] * 8}}, "short_factor"),
         ({"rope_parameters": {"rope_type": "linear"}}, "factor"),
         ({"rope_parameters": [1]}, "rope_parameters: expected an object"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
@@ -111,14 +124,15 @@ def test_older_spelling_of_rotary_settings_is_read(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps(values))
     config = read_config(copy)
 
-    assert (config.rope_theta, config.rope.kind, config.rope.factor) == (5e5, "linear", 4.0)
+    assert (config.rope.theta, config.rope.kind, config.rope.factor) == (5e5, "linear", 4.0)
 
 
-def test_sliding_window_bounds_the_context_only_where_it_is_used(copy: Path) -> None:
-    change_json(copy / "config.json", sliding_window=100)
-    assert read_config(copy).context == 100
-    change_json(copy / "config.json", use_sliding_window=False)
-    assert read_config(copy).context == 512
+def test_a_stored_bias_that_would_not_be_applied_is_refused(copy: Path) -> None:
+    name = "model.layers.1.self_attn.q_proj.bias"
+    change_weights(copy, lambda t: t.update({name: torch.ones(64)}))
+
+    with pytest.raises(CheckpointError, match=r"q_proj\.bias: this architecture has no such"):
+        load_model(copy, CPU)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""The second half of a layer: one gated block, or a mixture of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from local_engine.config import Activation
+from local_engine.quant import Linear
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
+
+class FeedForward(Protocol):
+    """Map `[tokens, hidden]` to the same shape, each token by itself."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the weights take."""
+
+
+class GatedBlock:
+    """One block: down(act(gate x) * up x), gate and up as one product."""
+
+    def __init__(self, gate_up: Linear, down: Linear, activation: Activation) -> None:
+        self._gate_up = gate_up
+        self._down = down
+        self._act = _ACTIVATIONS[activation]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = self._gate_up(x).chunk(2, dim=-1)
+        return self._down(self._act(gate) * up)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the weights take."""
+        return self._gate_up.nbytes + self._down.nbytes
+
+
+class Mixture:
+    """Several blocks, of which a router picks a few for each token (Mixtral, Qwen3-MoE)."""
+
+    def __init__(
+        self, router: Tensor, experts: list[GatedBlock], per_token: int, *, is_normalized: bool
+    ) -> None:
+        self._router = router
+        self._experts = experts
+        self._per_token = per_token
+        self._is_normalized = is_normalized
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shares = F.linear(x, self._router).softmax(-1, dtype=torch.float32)
+        share, chosen = shares.topk(self._per_token, dim=-1)
+        if self._is_normalized:
+            share = share / share.sum(-1, keepdim=True)
+        out = torch.zeros_like(x)
+        for index in sorted(set(chosen.flatten().tolist())):
+            token, place = (chosen == index).nonzero(as_tuple=True)
+            part = self._experts[index](x[token]) * share[token, place, None].to(x.dtype)
+            out.index_add_(0, token, part)
+        return out
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the weights take."""
+        return self._router.nbytes + sum(e.nbytes for e in self._experts)
