@@ -81,10 +81,21 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2-window": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, **QWEN_WINDOW)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=24)),
     "gemma2": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**SHAPE, head_dim=24, sliding_window=WINDOW, query_pre_attn_scalar=20)
+        Gemma2Config(
+            **SHAPE,
+            tie_word_embeddings=False,
+            head_dim=24,
+            sliding_window=WINDOW,
+            query_pre_attn_scalar=20,
+        )
     ),
     "gemma2-caps": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**SHAPE, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+        Gemma2Config(
+            **SHAPE,
+            tie_word_embeddings=False,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        )
     ),
     "gemma3": _gemma3,
     "gemma3-linear": lambda: _gemma3(
