@@ -12,19 +12,16 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from local_engine.engine import Engine
+from local_engine.kv import PAGE_SIZE, KvShape, bytes_per_token
 from local_engine.loader import LoadedModel, LoadOptions, load_model
-from local_engine.types import EngineLimits
+from local_engine.types import EngineLimits, EngineStats
 from tests.local_engine.conftest import CPU
 from tests.local_engine.families import FAMILIES, build_family
 from tests.local_engine.support import ask, prompt_of, run, write_tokenizer
 
 LENGTHS = (40, 9, 70)
-COUNT = 12
-LIMITS = {
-    "alone": EngineLimits(max_batch=1),
-    "batched": EngineLimits(max_batch=3),
-    "chunked": EngineLimits(max_batch=3, prefill_chunk=16),
-}
+COUNT = 8
+WAYS = ("alone", "batched", "chunked", "preempted", "prefix hit")
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +65,28 @@ def by_transformers(model: PreTrainedModel, prompt: tuple[int, ...], count: int)
     return found
 
 
+def limits_of(way: str, model: LoadedModel) -> EngineLimits:
+    """Return limits that force the way of running on three requests."""
+    if way == "alone":
+        return EngineLimits(max_batch=1)
+    if way == "preempted":
+        # Room for the longest alone and a little more, so that they are put back in turn.
+        page = PAGE_SIZE * bytes_per_token(KvShape.of(model.config), model.decoder.dtype)
+        pages = (max(LENGTHS) + COUNT) // PAGE_SIZE + 2
+        return EngineLimits(max_batch=3, kv_bytes=page * pages)
+    return EngineLimits(max_batch=3, prefill_chunk=16 if way == "chunked" else 128)
+
+
 async def by_engine(
-    model: LoadedModel, limits: EngineLimits, prompts: list[tuple[int, ...]]
-) -> list[list[int]]:
+    model: LoadedModel, limits: EngineLimits, *turns: list[tuple[int, ...]]
+) -> tuple[list[list[int]], EngineStats]:
+    """Return the answers of the last turn, whose requests run together, after the others."""
     async with Engine(model, limits) as engine:
-        asks = [ask(str(n), prompt, COUNT) for n, prompt in enumerate(prompts)]
-        replies = await asyncio.gather(*(run(engine, request) for request in asks))
-    return [[token.id for token in tokens] for tokens, _ in replies]
+        for turn, prompts in enumerate(turns):
+            asks = [ask(f"{turn}/{n}", p, COUNT) for n, p in enumerate(prompts)]
+            replies = await asyncio.gather(*(run(engine, request) for request in asks))
+        stats = engine.stats()
+    return [[token.id for token in tokens] for tokens, _ in replies], stats
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -83,9 +95,19 @@ async def test_greedy_tokens_equal_transformers_in_every_way_of_running(
 ) -> None:
     model = load_model(family(name), CPU)
     prompts = [prompt_of(n, n) for n in LENGTHS]
+    # Prompts that begin alike and go on otherwise fill the pages found again later.
+    before = [(*p[:-3], 9, 9, 9) for p in prompts]
+    cells = {}
+    for way in WAYS:
+        turns = [before, prompts] if way == "prefix hit" else [prompts]
+        found, stats = await by_engine(model, limits_of(way, model), *turns)
+        cells[way] = found == greedy(name)
+        # Where every layer slides, old pages come back early enough for all.
+        assert stats.preempted or way != "preempted" or all(model.config.windows)
+        assert stats.reused_tokens or way != "prefix hit"
+    print(f"{name:22}", *(f"{way}: {'equal' if ok else 'DIFFERS'}" for way, ok in cells.items()))
 
-    for limits in LIMITS.values():
-        assert await by_engine(model, limits, prompts) == greedy(name)
+    assert all(cells.values()), cells
     assert len({t for tokens in greedy(name) for t in tokens}) > COUNT  # the model says something
 
 
@@ -99,5 +121,5 @@ async def test_long_context_uses_the_other_frequencies_from_the_first_token(
     prompt = prompt_of(5, 200)
 
     assert (short.config.context, long.config.context) == (128, 512)
-    found = await by_engine(long, EngineLimits(max_batch=1), [prompt])
+    found, _ = await by_engine(long, EngineLimits(max_batch=1), [prompt])
     assert found == [by_transformers(theirs, prompt, COUNT)]
