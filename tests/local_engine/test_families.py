@@ -20,7 +20,7 @@ from tests.local_engine.families import FAMILIES, build_family
 from tests.local_engine.support import ask, prompt_of, run, write_tokenizer
 
 LENGTHS = (40, 9, 70)
-COUNT = 8
+COUNT = 12
 WAYS = ("alone", "batched", "chunked", "preempted", "prefix hit")
 
 
