@@ -21,6 +21,8 @@ from gateway.access.refused import Refusals
 from gateway.access.sessions import Sessions, Tries
 from gateway.alerts import alerting_of
 from gateway.api.admin import admin_routes
+from gateway.api.csp import csp_routes
+from gateway.api.dashboard import dashboard_routes
 from gateway.api.guests import session_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
@@ -187,6 +189,8 @@ def create_app(
     reports_routes(admin, running)
     keys_routes(admin)
     metrics_routes(admin, running, clock.wall)
+    dashboard_routes(admin)
+    csp_routes(admin)
     return Apps(Edge(current, public, token=settings.team.token), admin, reload, lifespan, loaded)
 
 

@@ -1,0 +1,79 @@
+// Listens for what happens, by server-sent events, and says when a page should look again.
+
+import { endpoint } from "./api.js";
+
+const AT_MOST_EVERY_MS = 4_000;
+const WAITS_MS = [2_000, 5_000, 15_000, 60_000];
+
+/**
+ * Call `onNews` when the totals have moved, at most every four seconds, and `onState` with
+ * live, paused or lost. The stream is opened again after a while when it breaks.
+ */
+export function follow({ onNews, onState }) {
+  let source = null;
+  let known = null;
+  let lastAt = 0;
+  let failures = 0;
+  let timer = 0;
+  let isPaused = false;
+
+  function open() {
+    source = new EventSource(endpoint("reports/live"));
+    source.onopen = () => {
+      failures = 0;
+      onState("live");
+    };
+    source.onmessage = ({ data }) => hear(data);
+    source.addEventListener("totals", ({ data }) => hear(data));
+    source.onerror = () => {
+      shut();
+      onState("lost");
+      timer = setTimeout(open, WAITS_MS[Math.min(failures, WAITS_MS.length - 1)]);
+      failures += 1;
+    };
+  }
+
+  function hear(data) {
+    const told = stamp(data);
+    const isNews = known !== null && told !== known;
+    known = told;
+    if (!isNews) return;
+    const wait = lastAt + AT_MOST_EVERY_MS - Date.now();
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      lastAt = Date.now();
+      onNews(data);
+    }, Math.max(0, wait));
+  }
+
+  function shut() {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+
+  onState("lost");
+  open();
+  return {
+    close: shut,
+    toggle() {
+      isPaused = !isPaused;
+      shut();
+      if (isPaused) onState("paused");
+      else {
+        onNews(null);
+        open();
+      }
+    },
+  };
+}
+
+/** What of an event tells that something happened: all but the time it was sent. */
+function stamp(data) {
+  try {
+    const { at, t, now, ...rest } = JSON.parse(data);
+    return JSON.stringify(rest);
+  } catch {
+    return data;
+  }
+}
