@@ -3,6 +3,7 @@
 import { iso } from "./format.js";
 
 const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 
 /** The folder of the pages, wherever a proxy has put it. */
 export const BASE = new URL("./", location.href);
@@ -47,8 +48,8 @@ export function go(href, { replace = false } = {}) {
 }
 
 /**
- * The time that is looked at, in milliseconds; `until` is null where it ends now. Whole hours,
- * since that is what the ledger keeps sums of, and it lets one answer serve the whole hour.
+ * The time that is looked at, in milliseconds; `until` is null where it ends now. It begins with a
+ * whole hour, or a whole day where days are shown: half a day would look like a bad one.
  */
 export function timeRange(now = Date.now()) {
   const asked = params();
@@ -57,8 +58,11 @@ export function timeRange(now = Date.now()) {
   if (from < to) return { name: "custom", since: from, until: to, length: to - from };
   const name = asked.get("range") in RANGES ? asked.get("range") : USUAL;
   const length = RANGES[name] * HOUR_MS;
-  return { name, since: Math.floor((now - length) / HOUR_MS) * HOUR_MS, until: null, length };
+  const since = name === USUAL ? floor(now - length, HOUR_MS) : floor(now, DAY_MS) - length + DAY_MS;
+  return { name, since, until: null, length };
 }
+
+const floor = (ms, unit) => Math.floor(ms / unit) * unit;
 
 /** The range as the reports take it. */
 export function rangeQuery() {

@@ -83,6 +83,9 @@ export const day = (ms) => {
 /** 3 Nov, 14:05 */
 export const dayAndClock = (ms) => (isMissing(ms) ? UNKNOWN : `${day(ms)}, ${clock(ms)}`);
 
+/** 3 Nov, 14:05:09 */
+export const dayAndSecond = (ms) => `${dayAndClock(ms)}:${two(new Date(ms).getUTCSeconds())}`;
+
 /** 2026-11-03 14:05:09 */
 export function moment(ms) {
   if (isMissing(ms)) return UNKNOWN;

@@ -37,8 +37,8 @@ export function interval({ low, value, high, limit, format, label, isBad }) {
       value !== null && value !== undefined && s("circle", { class: "estimate", cx: x(value), cy: y, r: 5 }),
       limit !== null && limit !== undefined && s("path", { class: "limit", d: `M${x(limit)} 2v28` }),
     ),
-    h("div", { class: "interval-words", "aria-hidden": "true" },
-      h("span", {}, format(low)), h("span", {}, format(high))),
+    h("div", { class: "interval-words", "aria-hidden": "true" }, h("span", {}, `${format(low)} to ${format(high)}`),
+      limit !== null && limit !== undefined && h("span", {}, `┊ ${format(limit)} allowed`)),
   );
 }
 

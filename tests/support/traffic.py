@@ -176,7 +176,7 @@ def _request(
     if names and number % 9 == 0:
         odd = names[number // 9 % len(names)]
         key, tags = odd, (odd, *tags)
-    usage = Usage(input=draw.randint(80, 2400), output=draw.randint(20, 700))
+    usage = Usage(input=draw.randint(800, 24_000), output=draw.randint(60, 2_400))
     cache = draw.choices(("miss", "exact", "semantic", "bypass"), (62, 24, 10, 4))[0]
     state = draw.choices(("settled", "abandoned", "failed"), (974, 15, 11))[0]
     path = [] if cache in ("exact", "semantic") else _calls(draw, route, state)

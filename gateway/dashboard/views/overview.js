@@ -29,9 +29,11 @@ function nothing() {
 
 const TILES = [
   { name: "Spend", of: (t) => t.spend_nano_usd, text: usd, exact: usdExact, series: "spend_nano_usd", better: "down",
-    detail: (t) => `${usd(t.own_nano_usd)} more for audits and controls, ${usd(t.idle_nano_usd)} for idle machines` },
+    detail: beside },
+  { name: "Per 1,000 requests", of: (t) => (t.requests ? (t.spend_nano_usd / t.requests) * 1000 : null), text: usd, better: "down",
+    detail: (t) => `${compact(t.tokens)} tokens in all`, series: (p) => (p.requests ? p.spend_nano_usd / p.requests : null) },
   { name: "Requests", of: (t) => t.requests, text: compact, exact: count, series: "requests",
-    detail: (t) => `${compact(t.tokens)} tokens` },
+    detail: (t) => (t.estimated ? `${count(t.estimated)} with an estimated cost` : "every cost as the provider counted") },
   { name: "Cache hits", of: (t) => rate(t.hits_exact + t.hits_semantic, t.requests), text: percent, better: "up",
     detail: (t) => `exact ${percent(t.hit_rate_exact)}, semantic ${percent(t.hit_rate_semantic)}`, series: (p) => p.hits_exact + p.hits_semantic },
   { name: "Escalated", of: (t) => t.escalation_rate, text: percent, series: "escalations", better: "down",
@@ -43,6 +45,13 @@ const TILES = [
   { name: "First token, median", of: (t) => t.ttft.p50_ms, text: duration, series: "ttft_p50_ms", better: "down",
     detail: (t) => `p95 ${duration(t.ttft.p95_ms)}, p99 ${duration(t.ttft.p99_ms)}` },
 ];
+
+/** What was spent beside the tenants' requests. */
+function beside(t) {
+  const own = t.own_nano_usd ? `${usd(t.own_nano_usd)} on audits and controls` : "";
+  const idle = t.idle_nano_usd ? `${usd(t.idle_nano_usd)} on idle machines` : "";
+  return own || idle ? `beside it ${[own, idle].filter(Boolean).join(", ")}` : "what tenants’ requests cost";
+}
 
 const rate = (part, whole) => (whole ? part / whole : null);
 
@@ -71,7 +80,7 @@ function savings({ saved }, before) {
 function measuredCard(measured) {
   const told = measured.filter((each) => each.saved_nano_usd !== null);
   const body = told.length ? told.map(measuredRoute) : [noMeasure(measured)];
-  return h("article", { class: "saved measured" }, h("h3", {}, "Measured"), body,
+  return h("article", { class: `saved measured ${told.length ? "" : "unmeasured"}` }, h("h3", {}, "Measured"), body,
     h("p", { class: "note" }, "Against requests drawn by lot and sent straight to the reference model, with a 95% interval."));
 }
 

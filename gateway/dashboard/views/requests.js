@@ -3,7 +3,7 @@
 import { changed, go } from "../address.js";
 import { get } from "../api.js";
 import { h, refill } from "../dom.js";
-import { count, duration, moment, usd, usdExact } from "../format.js";
+import { count, dayAndSecond, duration, moment, usd, usdExact } from "../format.js";
 import { badge, csvButton, dataTable, empty } from "../parts.js";
 import { STATE_TONES } from "../tones.js";
 import { openRequest } from "./one_request.js";
@@ -93,7 +93,7 @@ function filterForm(params, tools) {
 
 const COLUMNS = [
   { name: "Time (UTC)", text: (r) => moment(Date.parse(r.at)),
-    cell: (r) => h("a", { href: changed({ open: r.request_id }), "data-key": `row-${r.request_id}`, "data-request": r.request_id, class: "when", "aria-label": `Open the request of ${moment(Date.parse(r.at))}` }, moment(Date.parse(r.at))) },
+    cell: (r) => h("a", { href: changed({ open: r.request_id }), "data-key": `row-${r.request_id}`, "data-request": r.request_id, class: "when", "aria-label": `Open the request of ${dayAndSecond(Date.parse(r.at))}` }, dayAndSecond(Date.parse(r.at))) },
   { name: "State", text: (r) => r.state, cell: (r) => badge(r.state, STATE_TONES[r.state]) },
   { name: "Route", text: (r) => r.route, cell: (r) => h("bdi", {}, r.route) },
   { name: "Answered by", text: (r) => r.model, cell: (r) => h("bdi", {}, r.model || "–") },
@@ -102,8 +102,7 @@ const COLUMNS = [
   { name: "Tokens", number: true, text: (r) => count(tokens(r.usage)) },
   { name: "Cost", number: true, text: (r) => `${r.estimated ? "≈ " : ""}${usd(r.cost_nano_usd)}`, exact: (r) => `${usdExact(r.cost_nano_usd)}${r.estimated ? `, estimated between ${usdExact(r.lower_nano_usd)} and ${usdExact(r.upper_nano_usd)}` : ""}` },
   { name: "Latency", number: true, text: (r) => duration(r.latency_ms) },
-  { name: "Key", text: (r) => r.key, cell: (r) => h("bdi", {}, r.key) },
-  { name: "Tenant", text: (r) => r.tenant, cell: (r) => h("bdi", {}, r.tenant) },
+  { name: "Who", text: (r) => `${r.key}, ${r.tenant}`, cell: (r) => [h("bdi", {}, r.key), h("span", { class: "note" }, " · ", h("bdi", {}, r.tenant))] },
   { name: "Tags", text: (r) => r.tags.join(", "), cell: (r) => r.tags.map((tag) => [h("bdi", { class: "tag" }, tag), " "]) },
 ];
 

@@ -20,7 +20,8 @@ export async function load({ range, query, params }, signal) {
   const by = params.get("by") in WAYS ? params.get("by") : "model";
   const step = range.length <= BY_HOUR_UP_TO_MS ? "hour" : "day";
   const asked = { ...query, by, step };
-  const [spend, budgets] = await Promise.all([get("reports/spend", asked, signal), get("reports/budgets", {}, signal)]);
+  const alone = get("reports/budgets", {}, signal).catch((problem) => ({ problem })); // spend is shown without them
+  const [spend, budgets] = await Promise.all([get("reports/spend", asked, signal), alone]);
   return { spend, budgets, asked };
 }
 
@@ -93,7 +94,8 @@ function own({ own, idle }) {
 
 // Budgets
 
-function budgetPart({ budgets, left_out: leftOut }) {
+function budgetPart({ budgets, left_out: leftOut, problem }) {
+  if (problem) return section("Budgets", {}, h("p", { class: "notice bad", role: "alert" }, problem.message));
   const note = leftOut ? `The fullest ${budgets.length}; ${count(leftOut)} more are not shown.` : "Each in its present window, the fullest first.";
   if (budgets.length === 0) {
     return section("Budgets", {}, h("div", { class: "panel" }, empty("No budget is set",
