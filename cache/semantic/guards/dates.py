@@ -40,6 +40,18 @@ class Dated:
     rest: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A text at a glance: its runs of letters."""
+
+    lower: str
+    words: frozenset[str]
+
+    @property
+    def has_four_digits(self) -> bool:
+        return _FOUR_DIGITS.search(self.lower) is not None
+
+
 def refuse(asked: Dated, stored: Dated, is_reworded: bool) -> str | None:
     """Return how the dates of two questions differ, or None."""
     odd = asked.atoms ^ stored.atoms
@@ -55,12 +67,12 @@ def refuse(asked: Dated, stored: Dated, is_reworded: bool) -> str | None:
 @lru_cache(maxsize=4096)
 def dated(lower: str) -> Dated:
     """Read the dates and times of a text in lower case."""
-    if _HINT.search(lower) is None:
-        return Dated(_NOTHING, lower)
+    seen = _Seen(lower, frozenset(_LETTERS.findall(lower)))
     atoms: Found = {}
-    for pattern, meaning in _READERS:
-        lower = pattern.sub(_taking(atoms, meaning), lower)
-    return Dated(frozenset(atoms), lower)
+    for needs, pattern, meaning in _READERS:
+        if needs(seen):
+            lower = pattern.sub(_taking(atoms, meaning), lower)
+    return Dated(frozenset(atoms) if atoms else _NOTHING, lower)
 
 
 def _taking(
@@ -141,36 +153,56 @@ def _year(match: re.Match[str]) -> Iterator[Atom]:
     yield "year", int(match[1])
 
 
-_READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Iterator[Atom]]], ...] = tuple(
-    (re.compile(pattern), meaning)
-    for pattern, meaning in (
-        (r"\b(\d{4})-(\d\d?)-(\d\d?)(?:t[\d:.]+z?)?\b", _iso),
-        (r"(?<![\d/])(\d\d?)[/](\d\d?)(?:[/](\d{4}|\d\d))?(?![\d/])", _slashed),
-        (rf"\b({_ANY_MONTH})\.?\s+(?:the\s+)?{_NTH}(?![\d:%])(?!\s*(?:am|pm)\b)"
+def _says(words: str) -> Callable[[_Seen], bool]:
+    said = frozenset(words.split())
+    return lambda seen: not said.isdisjoint(seen.words)
+
+
+def _holds(mark: str) -> Callable[[_Seen], bool]:
+    return lambda seen: mark in seen.lower
+
+
+_IN_MAY = _says("may march mar")
+_IN_A_MONTH = _says(" ".join(_MONTH))
+_ON_A_DAY = _says(" ".join(_DAY))
+_AM_OR_PM = _says("am pm a p")
+_IN_A_PERIOD = _says(_PERIOD.replace("|", " ") + " " + _PERIOD.replace("|", "s ") + "s")
+
+# What each reader needs to find anything, which is cheaper to see than to look for the thing.
+_READERS: tuple[
+    tuple[Callable[[_Seen], bool], re.Pattern[str], Callable[[re.Match[str]], Iterator[Atom]]], ...
+] = tuple(
+    (needs, re.compile(pattern), meaning)
+    for needs, pattern, meaning in (
+        (_holds("-"), r"\b(\d{4})-(\d\d?)-(\d\d?)(?:t[\d:.]+z?)?\b", _iso),
+        (_holds("/"), r"(?<![\d/])(\d\d?)[/](\d\d?)(?:[/](\d{4}|\d\d))?(?![\d/])", _slashed),
+        (_IN_A_MONTH,
+         rf"\b({_ANY_MONTH})\.?\s+(?:the\s+)?{_NTH}(?![\d:%])(?!\s*(?:am|pm)\b)"
          rf"(?:,?\s+(?:in\s+|of\s+)?{_YEAR})?", _month_first),
-        (rf"\b{_NTH}\s+(?:of\s+)?({_ANY_MONTH})\b(?:,?\s+(?:in\s+|of\s+)?{_YEAR})?", _day_first),
-        (rf"\b({_CLEAR})\b\.?", _month),
-        (r"\b(?:in|of|since|by|until|till|last|next|this|during|for)\s+(may|march|mar)\b", _month),
-        (rf"\b(?:(this|next|last|every)\s+)?({_WEEKDAYS})\b", _weekday),
-        (r"\b(\d\d?)(?:[:.](\d\d))?\s*(a\.?m|p\.?m)\b\.?", _clock),
-        (r"\b(\d\d?):(\d\d)()\b", _clock),
-        (r"\b(\d\d?)\s+o'?clock\b", _o_clock),
-        (r"\b(noon|midnight)\b", _word("time")),
-        (rf"\b(this|next|last|previous|coming|past|every)\s+({_PERIOD})s?\b", _period),
-        (r"\b(today|tonight|tomorrow|yesterday|now)\b", _word("said")),
-        (r"\b(christmas|easter|thanksgiving|halloween|hanukkah|diwali|ramadan|new year's)\b",
+        (_IN_A_MONTH,
+         rf"\b{_NTH}\s+(?:of\s+)?({_ANY_MONTH})\b(?:,?\s+(?:in\s+|of\s+)?{_YEAR})?", _day_first),
+        (_IN_A_MONTH, rf"\b({_CLEAR})\b\.?", _month),
+        (_IN_MAY, r"\b(?:in|of|since|by|until|till|last|next|this|during|for)\s+(may|march|mar)\b",
+         _month),
+        (_ON_A_DAY, rf"\b(?:(this|next|last|every)\s+)?({_WEEKDAYS})\b", _weekday),
+        (_AM_OR_PM, r"\b(\d\d?)(?:[:.](\d\d))?\s*(a\.?m|p\.?m)\b\.?", _clock),
+        (_holds(":"), r"\b(\d\d?):(\d\d)()\b", _clock),
+        (_holds("clock"), r"\b(\d\d?)\s+o'?clock\b", _o_clock),
+        (_says("noon midnight"), r"\b(noon|midnight)\b", _word("time")),
+        (_IN_A_PERIOD,
+         rf"\b(this|next|last|previous|coming|past|every)\s+({_PERIOD})s?\b", _period),
+        (_says("today tonight tomorrow yesterday now"),
+         r"\b(today|tonight|tomorrow|yesterday|now)\b", _word("said")),
+        (_says("christmas easter thanksgiving halloween hanukkah diwali ramadan year"),
+         r"\b(christmas|easter|thanksgiving|halloween|hanukkah|diwali|ramadan|new year's)\b",
          _word("feast")),
-        (r"\b(?:in the|every|each|this)\s+(morning|afternoon|evening)s?\b", _word("part")),
-        (rf"(?<![$€£\d.,])\b{_YEAR}\b(?![.,]\d|%)", _year),
+        (_says("morning mornings afternoon afternoons evening evenings"),
+         r"\b(?:in the|every|each|this)\s+(morning|afternoon|evening)s?\b", _word("part")),
+        (lambda seen: seen.has_four_digits, rf"(?<![$€£\d.,])\b{_YEAR}\b(?![.,]\d|%)", _year),
     )
 )  # fmt: skip
-
-# What every reader needs; most texts hold none of it, and then no reader is tried.
-_HINT = re.compile(
-    rf"\d|\b(?:this|next|last|previous|coming|past|every|each|noon|midnight|today|tonight|tomorrow"
-    rf"|yesterday|now|in the|christmas|easter|thanksgiving|halloween|hanukkah|diwali|ramadan"
-    rf"|new year's|{_ANY_MONTH}|{_WEEKDAYS})\b"
-)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_FOUR_DIGITS = re.compile(r"\d{4}")
 _NOTHING: frozenset[Atom] = frozenset()
 
 

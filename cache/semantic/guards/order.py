@@ -90,6 +90,8 @@ def _reached(text: Text, places: range) -> frozenset[str]:
 
 def _swapped(asked: Text, stored: Text) -> str | None:
     """Whether the same words ask with two of them exchanged: `does A owe B`, `does B owe A`."""
+    if len(asked.words) != len(stored.words) or asked.content != stored.content:
+        return None
     if asked.words == stored.words or Counter(asked.words) != Counter(stored.words):
         return None
     (empty, full), (their_empty, their_full) = _parted(asked), _parted(stored)

@@ -106,9 +106,10 @@ def _prefixed(one: Text, other: Text) -> str | None:
 @lru_cache(maxsize=4096)
 def _turned(text: Text) -> dict[str, str]:
     """Return what the content words would be without a denying prefix, by word."""
+    turned = [word for word in text.content if word.startswith(_PREFIXES)]
     return {
         word: word[len(prefix) :]
         for prefix in _PREFIXES
-        for word in text.content
+        for word in turned
         if word.startswith(prefix) and len(word) - len(prefix) > 3
     }

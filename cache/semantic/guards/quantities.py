@@ -37,6 +37,7 @@ _VAGUE = frozenset(("one", "half", "double", "hundred", "grand", "zero", "b", "m
 _FIGURE = re.compile(r"[\d$€£¥₹%]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _SAYING = _WORDS.keys() | _SCALES.keys() | _ORDINALS.keys() | UNITS.keys()
+_TELLING = _SAYING | {"a", "an"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ def quantities(lower: str) -> Quantities:
     while at < len(tokens):
         token = tokens[at]
         word = token["word"]
-        if token["number"] is not None:
+        if word is not None and word not in _TELLING:
+            at += 1
+        elif token["number"] is not None:
             at = _figure(tokens, at, amounts, ranks)
         elif word is not None and (word in _WORDS or word in ("a", "an", "hundred", "dozen")):
             at = _spelled(tokens, at, amounts)
@@ -182,12 +185,12 @@ def _amount(value: float, unit: Unit | None) -> Amount:
 
 def _same(ours: tuple[Amount, ...], theirs: tuple[Amount, ...]) -> bool:
     """Whether the amounts pair off; one without a unit may stand for one with."""
+    if ours == theirs:
+        return True
+    if len(ours) != len(theirs):
+        return False
     left, right = Counter(ours), Counter(theirs)
     left, right = left - right, right - left
-    if not left and not right:
-        return True
-    if left.total() != right.total():
-        return False
     bare = sorted(left.elements(), key=lambda a: a.value)
     other = sorted(right.elements(), key=lambda a: a.value)
     return all(map(_alike, bare, other))

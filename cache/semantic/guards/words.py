@@ -71,7 +71,10 @@ def read(raw: str) -> Text:
 def _words(lower: str) -> list[str]:
     found: list[str] = []
     for word in _WORD.findall(lower):
-        found += _written_out(word).split()
+        if "'" in word or word in _CONTRACTED:
+            found += _written_out(word).split()
+        else:
+            found.append(word)
     return found
 
 
@@ -79,8 +82,6 @@ def _written_out(word: str) -> str:
     whole = _CONTRACTED.get(word)
     if whole is not None:
         return whole
-    if "'" not in word:
-        return word
     for ending, meaning in _ENDINGS.items():
         if word.endswith(ending):
             return f"{word[: -len(ending)]} {meaning}"
