@@ -36,8 +36,9 @@ from cache.index.codes import encoded
 from cache.index.growing import GrowingIndex
 from cache.semantic.decision import CalibratedDecider
 from cache.semantic.embedder import Embedder, SentenceTransformerEmbedder, model_folder
+from cache.semantic.found import Terms
 from cache.semantic.guards import AxisGuards
-from cache.semantic.lookup import SemanticCache, Terms
+from cache.semantic.lookup import SemanticCache
 from cache.semantic.onnx_embedder import OnnxEmbedder
 from cache.semantic.scope import Asked
 from cache.semantic.service import EmbeddingService

@@ -34,8 +34,9 @@ from bench.cache_streams import Rows, Stream
 from bench.cache_vectors import FOLDER, Vectors
 from cache.fingerprint import fingerprint
 from cache.semantic.decision import CalibratedDecider
+from cache.semantic.found import SemanticHit, Terms
 from cache.semantic.guards import AxisGuards
-from cache.semantic.lookup import SemanticCache, SemanticHit, Terms
+from cache.semantic.lookup import SemanticCache
 from cache.semantic.scope import Asked
 from cache.semantic.service import EmbeddingService
 from cache.types import CachedReply

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cache.semantic.answers import Answers, Host
     from cache.semantic.decision_budget import ErrorBudget
     from cache.semantic.embedder import Vector
-    from cache.semantic.lookup import SemanticHit
+    from cache.semantic.found import SemanticHit
 
     Embed = Callable[[str], Awaitable[Vector | None]]
 
@@ -440,7 +440,7 @@ def _rules(entry: Entry) -> Rules | None:
 
 
 def _terms(rules: Rules) -> Any:
-    from cache.semantic.lookup import Terms
+    from cache.semantic.found import Terms
 
     verify = rules.verify.cross_encoder if rules.verify is not None else None
     return Terms(rules.max_error, rules.ttl, rules.max_entry, rules.max_entries, verify)

@@ -12,7 +12,7 @@ from cache.scope import Scope
 if TYPE_CHECKING:
     from cache.semantic.decision_budget import ErrorBudget
     from cache.semantic.embedder import Vector
-    from cache.semantic.lookup import SemanticHit, SemanticStats, Terms
+    from cache.semantic.found import SemanticHit, SemanticStats, Terms
     from cache.semantic.scope import Asked
     from cache.types import CachedReply
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cache.scope import Scope
 from cache.semantic.answers import Place
 from cache.semantic.decision_budget import ErrorBudget
-from cache.semantic.lookup import SemanticHit, SemanticStats, Terms
+from cache.semantic.found import SemanticHit, SemanticStats, Terms
 from cache.semantic.scope import Asked
 from cache.types import CachedReply
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from math import isfinite
 from typing import TypeVar
 
-from cache.semantic.calibration import Calibration, default_calibration, probability
+import msgspec
+
+from cache.semantic.calibration import Calibration, default_calibration, encode, probability
 from cache.semantic.decision_features import Evidence, weigh
+from cache.semantic.learnt import Lesson
 from cache.semantic.types import Candidate, Decision
 
 # How often the nearest question asks for the same hangs on what a cache holds: one of a single
@@ -42,6 +48,8 @@ class Effect:
 
 
 _NO_EFFECT = Effect(0.0, 0.0)
+_FARTHEST = 100.0  # log-odds; an effect that says more was not learnt
+_ROUTE, _ANSWER, _ENTRY, _COUNT = "route", "answer", "entry", "taught"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,7 @@ class CalibratedDecider:
         fresh_route = Effect(0.0, self._calibration.route_variance)
         self._routes = {True: fresh_route, False: fresh_route}
         self._taught = self._unsure = 0
+        self._news: dict[tuple[str, str], None] = {}
 
     def decide(self, asked: str, candidates: Sequence[Candidate], max_error: float) -> Decision:
         """Return the candidate whose chance to be wrong is surely at most `max_error`."""
@@ -130,6 +139,56 @@ class CalibratedDecider:
         if met.is_shared:
             after = answer.after(logit - answer.mean, was_right)
             _keep(self._answers, met.answer, after, self._known)
+            self._news[_ANSWER, met.answer] = None
+        self._news |= {(_ENTRY, entry_id): None, _route(met.is_shared): None, (_COUNT, ""): None}
+
+    @cached_property
+    def basis(self) -> str:
+        """Return what tells lessons that build on this calibration."""
+        return blake2b(encode(self._calibration), digest_size=8).hexdigest()
+
+    def news(self) -> Sequence[Lesson]:
+        """Return what was learnt and is not `kept` yet."""
+        told = [(place, self._state(*place)) for place in self._news]
+        return [
+            Lesson(*place, msgspec.msgpack.encode(state))
+            for place, state in told
+            if state is not None
+        ]
+
+    def kept(self) -> None:
+        """Learn that the news stand on disk."""
+        self._news.clear()
+
+    def recall(self, lessons: Sequence[Lesson]) -> int:
+        """Build on earlier lessons, what is oldest first; return how many made no sense."""
+        return sum(not self._recalled(lesson) for lesson in lessons)
+
+    def _state(self, kind: str, name: str) -> Effect | int | None:
+        if kind == _COUNT:
+            return self._taught
+        if kind == _ROUTE:
+            return self._routes[name == _route(True)[1]]
+        return (self._answers if kind == _ANSWER else self._entries).get(name)
+
+    def _recalled(self, lesson: Lesson) -> bool:
+        kind, name, state = lesson
+        try:
+            if kind == _COUNT:
+                self._taught = max(0, msgspec.msgpack.decode(state, type=int))
+                return True
+            effect = msgspec.msgpack.decode(state, type=Effect)
+        except (msgspec.DecodeError, ValueError):
+            return False
+        if kind == _ROUTE and _is_sound(effect, self._calibration.route_variance):
+            self._routes[name == _route(True)[1]] = effect
+        elif kind == _ANSWER and _is_sound(effect, self._calibration.answer_variance):
+            _keep(self._answers, name, effect, self._known)
+        elif kind == _ENTRY and _is_sound(effect, self._calibration.entry_variance):
+            _keep(self._entries, name, effect, self._known)
+        else:
+            return False
+        return True
 
     def _known_of(self, is_shared: bool, answer_key: str, entry_id: str) -> tuple[float, float]:
         """Return the shift in log-odds by what was learnt, and its variance."""
@@ -151,6 +210,16 @@ class CalibratedDecider:
             return False
         self._unsure += 1
         return self._taught < _OFTEN or self._unsure % _NOW_AND_THEN == 0
+
+
+def _route(is_shared: bool) -> tuple[str, str]:
+    return _ROUTE, "shared" if is_shared else "alone"
+
+
+def _is_sound(effect: Effect, most: float) -> bool:
+    """Whether it may have been learnt: what is learnt only ever becomes surer."""
+    is_near = isfinite(effect.mean) and abs(effect.mean) <= _FARTHEST
+    return is_near and 0.0 < effect.variance <= most * (1 + 1e-9)
 
 
 _T = TypeVar("_T")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
-from math import log, sqrt
+from math import isfinite, log, sqrt
+
+import msgspec
 
 from cache.semantic.calibration import probability
 from cache.semantic.types import Decision
@@ -43,6 +45,13 @@ class Platt:
         variance = (other - 2 * cross * score + one * score * score) / whole
         return self.constant + self.slope * score, sqrt(max(variance, 0.0))
 
+    @property
+    def is_sound(self) -> bool:
+        """Return whether it may have been learnt: finite, and of a precision that can be."""
+        one, cross, other = self.precision
+        are_numbers = all(map(isfinite, (self.constant, self.slope, *self.precision)))
+        return are_numbers and one >= 1.0 and other >= 4.0 and one * other > cross * cross
+
     def after(self, logit: float, score: float, was_right: bool) -> Platt:
         """Return what is known after one more pair; one step of Newton from the present."""
         chance = probability(logit + self.shift(score)[0])
@@ -55,6 +64,12 @@ class Platt:
             self.slope + missed * (one * score - cross) / whole,
             (one, cross, other),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    platt: Platt
+    labels: tuple[tuple[float, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +106,22 @@ class GreyZone:
         if met is not None:
             self._platt = self._platt.after(met.logit, met.score, was_right)
             self._labels.append((met.score, was_right))
+
+    def dumped(self) -> bytes:
+        """Return what is known, as bytes."""
+        return msgspec.msgpack.encode(_Known(self._platt, tuple(self._labels)))
+
+    def recall(self, known: bytes) -> bool:
+        """Go on from what `dumped` gave; return False where it makes no sense."""
+        try:
+            found = msgspec.msgpack.decode(known, type=_Known)
+        except (msgspec.DecodeError, ValueError):
+            return False
+        if not (found.platt.is_sound and all(abs(s) <= _FARTHEST for s, _ in found.labels)):
+            return False
+        self._platt = found.platt
+        self._labels.extend(found.labels)
+        return True
 
     def _holds(self, decision: Decision, score: float, max_error: float) -> bool:
         if len(self._labels) < ENOUGH:

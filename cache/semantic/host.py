@@ -60,7 +60,7 @@ class LocalHost:
                 service,
                 path=place.path,
                 guards=AxisGuards(),
-                decider=_deciders(),
+                decider=_decider,
                 wall=self._wall,
                 told=outbox,
                 outside=_outside(place.postgres),
@@ -94,14 +94,5 @@ def _outside(url: str | None) -> Callable[[str, int], PgVectors] | None:
     return partial(PgVectors, url)
 
 
-def _deciders() -> Callable[[str, str], CalibratedDecider]:
-    calibration = default_calibration()
-    known: dict[tuple[str, str], CalibratedDecider] = {}
-
-    def decider(tenant: str, route: str) -> CalibratedDecider:
-        found = known.get((tenant, route))
-        if found is None:
-            found = known[tenant, route] = CalibratedDecider(calibration)
-        return found
-
-    return decider
+def _decider(tenant: str, route: str) -> CalibratedDecider:
+    return CalibratedDecider(default_calibration())

@@ -24,7 +24,7 @@ from cache.semantic.calls import CALLS, OPEN, Answer, Call, Opening, framed, pac
 from cache.semantic.calls import unpacked as read
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.embedder import EmbedderError, Vector
-from cache.semantic.lookup import SemanticHit, SemanticStats, Terms
+from cache.semantic.found import SemanticHit, SemanticStats, Terms
 from cache.semantic.scope import Asked
 from cache.semantic.service import Busy
 from cache.types import CachedReply, StoreFailed

@@ -23,6 +23,7 @@ from cache.fingerprint import partition
 from cache.scope import Scope
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.decision_features import answer_key
+from cache.semantic.learnt import LearntTable
 from cache.types import CachedReply
 
 _BUSY_MS = 2000
@@ -148,6 +149,7 @@ class AnswerStore:
         self._file = _connected(path)
         self._file.executescript(_SCHEMA)
         _add_names(self._file)
+        self.learnt = LearntTable(self._file, embedder)
         self.followed, self.stamp = self._place()
 
     def __enter__(self) -> AnswerStore:

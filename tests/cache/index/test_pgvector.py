@@ -137,7 +137,8 @@ async def test_a_cache_keeps_its_vectors_there_and_goes_on_without(url, tmp_path
             assert await running.drop(Scope(tenant="acme")) == 2
             assert await bench.find("my password: reset") is None
             assert await bench.find("lost my card", tenant="other") == "for another"
-            vectors = PgVectors(url, running._store.identity, WIDTH, deadline_s=20)
+            identity = await running.with_store(lambda store, _: store.identity)
+            vectors = PgVectors(url, identity, WIDTH, deadline_s=20)
             assert vectors.numbers().tolist() == [3]
             vectors.close()
 

@@ -8,7 +8,9 @@ import pytest
 
 from cache.fingerprint import fingerprint
 from cache.scope import Scope
-from cache.semantic.lookup import SemanticCache, Terms
+from cache.semantic.decision import CalibratedDecider
+from cache.semantic.found import Terms
+from cache.semantic.lookup import SemanticCache
 from cache.semantic.scope import Asked
 from cache.semantic.service import EmbeddingService
 from cache.types import CachedReply
@@ -207,6 +209,20 @@ async def test_dropping_for_show_drops_nothing(bench_at):
 
         assert await bench.cache.drop(Scope(tenant="acme"), dry_run=True) == 1
         assert await bench.find("reset my password") == "press"
+
+
+async def test_what_a_route_learnt_is_known_after_a_restart(bench_at, tmp_path):
+    question = "my password: reset"
+    found = []
+    for _ in range(2):
+        async with bench_at(tmp_path / "answers.db", decider=CalibratedDecider()) as bench:
+            await bench.keep("reset my password", "press the button")
+            vector = await bench.cache.vector(question)
+            hit = await bench.cache.find(bench.asked(question), vector, TERMS)
+            found.append(hit.probability)
+            await bench.cache.teach(bench.asked(question), hit.entry_id, was_right=False)
+
+    assert found[1] < found[0]
 
 
 async def test_hits_are_counted_across_a_restart(bench_at, tmp_path):

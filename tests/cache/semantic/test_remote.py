@@ -14,8 +14,8 @@ from cache.fingerprint import fingerprint
 from cache.scope import Scope
 from cache.semantic.answers import Place
 from cache.semantic.embedder import EmbedderError
+from cache.semantic.found import Terms
 from cache.semantic.host import LocalHost
-from cache.semantic.lookup import Terms
 from cache.semantic.process import serve
 from cache.semantic.remote import RemoteHost
 from cache.semantic.scope import Asked

@@ -12,7 +12,8 @@ import pytest
 
 from cache.fingerprint import fingerprint
 from cache.scope import Scope
-from cache.semantic.lookup import SemanticCache, Terms
+from cache.semantic.found import Terms
+from cache.semantic.lookup import SemanticCache
 from cache.semantic.replica import Keys, Outbox, Replica
 from cache.semantic.replica_scripts import SCRIPTS
 from cache.semantic.scope import Asked

@@ -1,0 +1,55 @@
+"""What a route allows of the semantic cache, what it gives, and what it counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cache.types import CachedReply
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a route allows: the share of wrong answers among those served, and bounds.
+
+    `max_entries` holds for each tenant, so that nobody drives out another's answers.
+    `cross_encoder` is the model that is asked about close decisions, None for nobody.
+    """
+
+    max_error: float
+    ttl: float
+    max_entry: int = 256 * 1024
+    max_entries: int = 1_000_000
+    cross_encoder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticHit:
+    """An answer that serves, and how near its question was.
+
+    One that is withheld is there to be compared with the answer that is given in its
+    place. It would serve, were the route's error budget not spent, if it `is_sure`;
+    else it only teaches.
+    """
+
+    reply: CachedReply
+    similarity: float
+    entry_id: str
+    question: str
+    probability: float
+    is_withheld: bool = False
+    is_sure: bool = True
+
+
+@dataclass(slots=True)
+class SemanticStats:
+    """Counts since the start. `refused` tells guards apart, `decided` why none was served."""
+
+    lookups: int = 0
+    hits: int = 0
+    withheld: int = 0
+    kept: int = 0
+    taught: int = 0
+    errors: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    decided: Counter[str] = field(default_factory=Counter)
