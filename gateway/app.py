@@ -163,7 +163,10 @@ def create_app(
             keys_at = keys_path(spool_url)
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
             limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
-            meanings = Meanings(clock, remote=settings.semantic)
+            shared = running.caches.shared
+            meanings = Meanings(
+                clock, remote=settings.semantic, link=shared.link if shared else None
+            )
             build = _Wiring(running, clock, limits, Resilience(clock), meanings).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from cache.freshness import Freshness
+from cache.link import Link
 from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply, StoreFailed
+from gateway.background_spend import Spent, SpentHere, SpentTogether
 from gateway.entry import Attempt, Clock, Entry
 from gateway.features import Embedding, Features
 from gateway.judging import judging, verdict
@@ -88,12 +89,14 @@ class Meaning:
 class NearAnswers:
     """The semantic cache of one policy's routes."""
 
-    def __init__(self, cache: Answers, policy: Policy, clock: Clock) -> None:
+    def __init__(
+        self, cache: Answers, policy: Policy, clock: Clock, spent: Spent | None = None
+    ) -> None:
         self.cache = cache
         self.embedding = Embedding(lambda: cache.version, cache.vector)
         self.unfit: dict[str, int] = {}
         self.audited = self.found_wrong = self.judged = 0
-        self._spent: Counter[tuple[str, int]] = Counter()
+        self._spent = spent or SpentHere(clock.wall)
         self._clock = clock
         self._revisions = {name: policy.revision(name) for name in policy.routes}
         self._keeping: set[asyncio.Task[None]] = set()
@@ -133,11 +136,8 @@ class NearAnswers:
         parts = replayed(hit.reply, entry, self._clock)
         entry.cache = "semantic"
         entry.similarity = hit.similarity
-        if (
-            _is_drawn(entry.request.id, asking.rules.audit)
-            and len(self._audits) < MOST_AUDITS
-            and self._may_spend(entry.route_name, asking.rules)
-        ):
+        is_drawn = _is_drawn(entry.request.id, asking.rules.audit)
+        if is_drawn and len(self._audits) < MOST_AUDITS:
             _start(self._audit(entry, asking, hit, own), self._audits)
         return parts
 
@@ -244,11 +244,13 @@ class NearAnswers:
     async def _audit(self, entry: Entry, asking: Asking, hit: SemanticHit, own: OwnCalls) -> None:
         """Ask again what was answered from the cache."""
         try:
+            if not await self._may_spend(entry.route_name, asking.rules):
+                return
             fresh = await own.ask_again(entry)
+            await self._spent.add(entry.route_name, fresh.nano_usd)
         except Exception:
             _log.exception("a semantic hit could not be asked again")
             return
-        self._spend(entry.route_name, fresh)
         if fresh.text is not None:
             await self._compare(entry, asking, hit, fresh.text, own)
 
@@ -298,30 +300,21 @@ class NearAnswers:
         if same_answer(stored, fresh):
             return True
         judge = asking.rules.judge
-        if judge is not None and self._may_spend(entry.route_name, asking.rules):
+        if judge is not None and await self._may_spend(entry.route_name, asking.rules):
             question = asking.asked.question
             body = judging(judge, stored=hit.question, asked=question, answer=stored)
             told = await own.ask_judge(entry, body)
-            self._spend(entry.route_name, told)
+            await self._spent.add(entry.route_name, told.nano_usd)
             if (found := verdict(told.text)) is not None:
                 self.judged += 1
                 return found
         return await self.cache.alike(stored, fresh)
 
-    def _may_spend(self, route: str, rules: Rules) -> bool:
+    async def _may_spend(self, route: str, rules: Rules) -> bool:
         """Return whether today's share for audits and judges is not yet used up."""
         if rules.background_usd_per_day is None:
             return True
-        return self._spent[route, self._day()] < rules.background_usd_per_day * 1_000_000_000
-
-    def _spend(self, route: str, call: OwnAnswer) -> None:
-        today = route, self._day()
-        for old in [key for key in self._spent if key[1] != today[1]]:
-            del self._spent[old]
-        self._spent[today] += call.nano_usd
-
-    def _day(self) -> int:
-        return int(self._clock.wall() // 86400)
+        return await self._spent.today(route) < rules.background_usd_per_day * 1_000_000_000
 
 
 def check_extra(policy: Policy) -> None:
@@ -356,11 +349,18 @@ class Meanings:
     """Embedders and semantic caches across policies: what a reload names again is kept open."""
 
     def __init__(
-        self, clock: Clock, host: Host | None = None, *, remote: Path | None = None
+        self,
+        clock: Clock,
+        host: Host | None = None,
+        *,
+        remote: Path | None = None,
+        link: Link | None = None,
     ) -> None:
         self._clock = clock
         self._host = host
         self._remote = remote
+        # One for all policies: what was spent before a reload is spent.
+        self._spent = SpentTogether(link, clock.wall) if link else SpentHere(clock.wall)
 
     @asynccontextmanager
     async def of(
@@ -391,7 +391,7 @@ class Meanings:
         index = policy.storage.semantic_index.get_secret_value()
         place = Place(embedder, path, shared, None if index == "faiss" else index)
         cache = await stack.enter_async_context(self._lender().answers(place))
-        near = NearAnswers(cache, policy, self._clock)
+        near = NearAnswers(cache, policy, self._clock, self._spent)
         stack.push_async_callback(near.aclose)
         return Meaning(near.embedding, near)
 

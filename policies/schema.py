@@ -220,7 +220,8 @@ class SemanticCache(Section):
     measure how many were wrong. `verify` looks at close decisions before they are served.
     `judge` is the model that is asked in the background whether a stored answer would
     have served. Both stop for the day once they have cost
-    `background_usd_per_day`, which counts for each process and route. `jitter` is the
+    `background_usd_per_day`, which counts by route: for all processes
+    that share a `storage.redis`, else for each. `jitter` is the
     longest time by which a hit is put off, drawn anew each time.
     """
 

@@ -245,6 +245,7 @@ def _address(sock: socket.socket) -> str:
 def _say_what_is_per_worker(workers: int) -> None:
     print(
         f"{workers} workers: the exact cache and single-flight are per worker, so up to {workers} "
-        "equal requests may be paid for (storage.redis lets them share); the ledger is shared",
+        "equal requests may be paid for, and cache.semantic's background_usd_per_day is spent by "
+        "each (storage.redis lets them share); the ledger is shared",
         file=sys.stderr,
     )
