@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from random import random
 
 from gateway.access.admission import Admission
@@ -224,7 +225,14 @@ class Cascading:
             body.pop("stream_options", None)
         timeouts, asked = terms_of(attempt, entry)
         call = ProviderCall(
-            body, stream, wants_stats, timeouts, request.id, asked, entry.caller.tenant
+            body,
+            stream,
+            wants_stats,
+            timeouts,
+            request.id,
+            asked,
+            entry.caller.tenant,
+            partial(self._again, attempt, entry),
         )
         durable = self._intending.announce(attempt, entry)
         parts = self._providers[attempt.model].call(call)
@@ -234,6 +242,15 @@ class Cascading:
         if self._admission is not None and self._admission.limits_model(attempt.model):
             return self._admission.metered(parts, attempt, entry)
         return parts
+
+    def _again(
+        self, attempt: Attempt, entry: Entry, exc: ProviderError
+    ) -> asyncio.Future[None] | None:
+        """Give a call that was sent in vain a line of its own: it may be billed, as the next is.
+
+        Raises LedgerUnavailable.
+        """
+        return self._intending.announce(entry.lost(attempt, exc), entry)
 
 
 def _served(step: Serve, entry: Entry) -> Iterable[Part]:

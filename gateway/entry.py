@@ -13,7 +13,7 @@ from gateway.access.permit import Permit
 from gateway.errors import GatewayError, ProviderError
 from gateway.features import Features
 from gateway.money import records
-from gateway.money.bounds import rates_of
+from gateway.money.bounds import least_usd, rates_of
 from gateway.money.estimate import estimate_usage, is_beyond_belief
 from gateway.money.price import cost, from_nano, to_nano
 from gateway.money.prices import PriceBook
@@ -129,6 +129,13 @@ class Attempt:
         self.error = exc.word
         self.failure = exc
         self.reason = exc.message
+
+    def take_place_of(self, other: Attempt, exc: ProviderError) -> None:
+        """Be the beginning of another attempt, which failed and is made again."""
+        self._started = other._started
+        self.is_stream = other.is_stream
+        self.is_superseded = True
+        self.fail(exc)
 
     def lose(self) -> None:
         """Close the attempt, unless it has failed, since another one began its answer first."""
@@ -249,7 +256,8 @@ class Attempt:
         )
         upper = from_nano(most)
         if self.has_begun:
-            return Spent(own.usage, cost(own.usage, price), cost(own.lower, price), upper)
+            lower = least_usd(own.lower.input, own.lower.output, price)
+            return Spent(own.usage, cost(own.usage, price), lower, upper)
         # Nothing came: the upstream may have made, and may bill, all of an answer or none.
         usage = Usage(estimated=True) if self.failure is not None else own.usage
         return Spent(usage, cost(usage, price), _ZERO, upper)
@@ -309,6 +317,14 @@ class Entry:
         attempt.seq = len(self.attempts)
         self.attempts.append(attempt)
         return attempt
+
+    def lost(self, attempt: Attempt, exc: ProviderError) -> Attempt:
+        """Begin an attempt's call again: what was sent of it in vain becomes one before it."""
+        lost = Attempt(attempt.model, attempt.purpose, attempt.why, self._clock)
+        lost.seq = len(self.attempts)
+        lost.take_place_of(attempt, exc)
+        self.attempts.insert(self.attempts.index(attempt), lost)
+        return lost
 
     def drop(self, attempt: Attempt) -> None:
         """Forget the last attempt, which was not made after all."""

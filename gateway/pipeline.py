@@ -24,7 +24,7 @@ from gateway.access.admission import Admission
 from gateway.access.ceiling import too_dear
 from gateway.access.keys import Caller, KeyRing
 from gateway.access.refused import Refusals
-from gateway.access.worst_case import WorstCase
+from gateway.access.worst_case import WorstCase, longest_answer
 from gateway.affinity import Affinity
 from gateway.cascading import Cascading
 from gateway.entry import Clock, Entry, Tariff
@@ -98,7 +98,7 @@ class Pipeline:
         self._capabilities = {name: capabilities_of(model, name) for name, model in models.items()}
         self._tariff = Tariff(
             parts.prices,
-            {name: able.max_output for name, able in self._capabilities.items()},
+            {name: longest_answer(able) for name, able in self._capabilities.items()},
             {name: model.provider for name, model in models.items()},
         )
         self._intending = Intending(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.money.usage import Usage
+from gateway.upstream.types import Again
 from policies.schema import Timeouts
 from router.types import TokenStats
 
@@ -40,7 +41,8 @@ class ProviderCall(msgspec.Struct, frozen=True):
     the provider then adds what it must to the body, and takes from the reply
     what the client did not ask for. `tenant` keeps what is learned of prompts
     apart. `asked` names the deployments that this
-    request was sent to; whoever chooses one adds it.
+    request was sent to; whoever chooses one adds it. `again` hears of it before
+    the call is put on the wire a second time.
     """
 
     body: dict[str, Any]
@@ -50,6 +52,7 @@ class ProviderCall(msgspec.Struct, frozen=True):
     request_id: str
     asked: set[str] | None = None
     tenant: str = ""
+    again: Again | None = None
 
 
 class Provider(Protocol):

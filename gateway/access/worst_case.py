@@ -90,8 +90,12 @@ def expected_tokens(request: ChatRequest, facts: RequestFacts) -> tuple[int, int
 
 def bounded(prompt: int, asked: int | None, known: Capabilities | None) -> tuple[int, int]:
     """Return a prompt's most tokens and an answer's, within what the model can take and give."""
-    most_out = known.max_output if known else None
     context = known.context if known else None
-    bounds = [bound for bound in (asked, most_out, context) if bound is not None]
     tokens_in = min(prompt, context) if context is not None else prompt
-    return tokens_in, min(bounds, default=UNKNOWN_OUTPUT)
+    return tokens_in, longest_answer(known, asked)
+
+
+def longest_answer(known: Capabilities | None, asked: int | None = None) -> int:
+    """Return the most tokens that a model's answer has, thoughts that nobody sees included."""
+    told = (asked, known.max_output, known.context) if known else (asked,)
+    return min((bound for bound in told if bound is not None), default=UNKNOWN_OUTPUT)

@@ -57,6 +57,21 @@ def rates_of(price: Price, *, any_service: bool = False) -> Rates:
     )
 
 
+def least_usd(tokens_in: int, tokens_out: int, price: Price) -> Decimal:
+    """Return the least that so many tokens may cost, in dollars: at the cheapest of all prices.
+
+    They may have been read from a cache, or served at a tier that nobody asked for.
+    """
+    every = [each for p in (price, *price.services.values()) for each in (p, *_long(p))]
+    read = min(min(p.input, p.cached_input) for p in every)
+    written = min(min(p.output, p.reasoning) for p in every)
+    return read * tokens_in + written * tokens_out
+
+
+def _long(price: Price) -> list[Price]:
+    return [tier for _, tier in price.tiers]
+
+
 def _read(price: Price) -> int:
     return pico(price.input, price.cached_input, price.cache_write, price.cache_write_1h)
 

@@ -4,7 +4,9 @@ In WAL mode without waiting for the disk a commit is a few writes into the
 kernel's page cache: some 30 microseconds, less than handing the work to another
 thread and being woken by it. Whatever may take longer is not done here: another
 writer's lock is not waited for, checkpoints are left to the writer's thread,
-and after a commit that was slow, or failed, this store rests for a while.
+and after a commit that was slow, or failed, this store rests: as long as keeps
+slow commits a small share of the loop's time, twice as long each time that the
+next one is no better.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from gateway.money.sqlite import identity, insert
 
 SLOW_S = 0.005
 """A commit that took longer shows a disk that should not be met in the loop."""
-REST_S = 5.0
+SLOW_SHARE = 0.02
+"""Of the loop's time, what slow commits may take: 5 ms are followed by a rest of 250 ms."""
+LOCKED_S = 0.05
+"""The first rest after a commit that failed, mostly since another process was writing."""
+MOST_REST_S = 5.0
 CHECKPOINT_EVERY = 500
 """Commits between checkpoints: the log stays at a few megabytes."""
 
@@ -37,6 +43,7 @@ class NearSqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._rests_until = 0.0
+        self._misses = 0
         self._commits = 0
 
     def try_commit(
@@ -57,12 +64,22 @@ class NearSqliteStore:
         except Exception:
             # Whatever it was, the writer's thread meets it too, and knows what to do about it.
             self.close()
-            self._rests_until = self._clock() + REST_S
+            self._rest(self._clock(), LOCKED_S)
             return False
         self._commits += 1
-        if (ended := self._clock()) - began > SLOW_S:
-            self._rests_until = ended + REST_S
+        if (took := (ended := self._clock()) - began) > SLOW_S:
+            self._rest(ended, took / SLOW_SHARE)
+        else:
+            self._misses = 0
         return True
+
+    def _rest(self, now: float, first_s: float) -> None:
+        """Leave commits to the writer's thread, the longer the more were slow or failed in a row.
+
+        A busy machine makes one commit slow; a slow disk makes them all so.
+        """
+        self._rests_until = now + min(MOST_REST_S, first_s * 2.0 ** min(self._misses, 10))
+        self._misses += 1
 
     @property
     def needs_tidying(self) -> bool:

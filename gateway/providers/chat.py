@@ -120,7 +120,8 @@ class ChatClient:
     async def _ask(self, call: ProviderCall) -> Response:
         headers = (*self._headers, ("x-request-id", call.request_id))
         body = _encode(self._dialect.body(call))
-        return await self._transport.request(self._path, headers, body, _deadlines(call))
+        deadlines = _deadlines(call)
+        return await self._transport.request(self._path, headers, body, deadlines, call.again)
 
     async def _refusal(self, response: Response, reader: Reader) -> ProviderError | None:
         """Return the failure of an answer that says by its type that it is no stream."""

@@ -11,7 +11,7 @@ from gateway.upstream.connection import ClosedUnanswered, Connection
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.head import HeadWriter
 from gateway.upstream.tls import context_for
-from gateway.upstream.types import Deadlines, Headers, Origin
+from gateway.upstream.types import Again, Deadlines, Headers, Origin
 
 MAX_CONNECTIONS = 4096
 """One a call under way; what the process may really open is up to its file limit."""
@@ -44,7 +44,12 @@ class Pool:
         self._all_lost = asyncio.Event()
 
     async def request(
-        self, path: str, headers: Headers, body: bytes, deadlines: Deadlines
+        self,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        deadlines: Deadlines,
+        again: Again | None = None,
     ) -> Exchange:
         """Post a body and return the answer once its head is there; see `Transport.request`."""
         message = self._heads.write(path, headers, body)
@@ -54,10 +59,13 @@ class Pool:
         is_reused = connection.is_used
         try:
             return await _exchange(connection, message, deadlines, now)
-        except ClosedUnanswered:
+        except ClosedUnanswered as exc:
             if not is_reused:
                 raise
+            gone = exc
         # The upstream had given the idle connection up: ask once more, on a new one.
+        if again is not None and (told := again(gone)) is not None:
+            await told
         connection = await self._open_new(loop, now, deadlines)
         return await _exchange(connection, message, deadlines, now)
 

@@ -25,7 +25,15 @@ from gateway.upstream.encoding import Decoder, decoder_for
 from gateway.upstream.head import STANDARD_HEADERS
 from gateway.upstream.pool import KEEP_IDLE_S, MAX_CONNECTIONS
 from gateway.upstream.tls import context_for
-from gateway.upstream.types import DRAIN_BYTES, MAX_BODY, MAX_HEAD, Deadlines, Headers, Origin
+from gateway.upstream.types import (
+    DRAIN_BYTES,
+    MAX_BODY,
+    MAX_HEAD,
+    Again,
+    Deadlines,
+    Headers,
+    Origin,
+)
 
 
 class Proxied:
@@ -51,9 +59,17 @@ class Proxied:
         )
 
     async def request(
-        self, path: str, headers: Headers, body: bytes, deadlines: Deadlines
+        self,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        deadlines: Deadlines,
+        again: Again | None = None,
     ) -> ProxiedResponse:
-        """Post a body and return the answer once its head is there; see `Transport.request`."""
+        """Post a body, once, and return the answer once its head is there.
+
+        See `Transport.request`.
+        """
         loop = asyncio.get_running_loop()
         timed = Timed(self._label, deadlines, loop.time())
         timeout = httpx.Timeout(None, connect=deadlines.connect_s, pool=deadlines.connect_s)

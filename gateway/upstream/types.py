@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
+
+from gateway.errors import ProviderError
 
 Headers = Sequence[tuple[str, str]]
 
@@ -108,16 +110,26 @@ class Response(Protocol):
         ...
 
 
+Again = Callable[[ProviderError], Awaitable[None] | None]
+"""Hears of a request that was sent in vain, and may yet be billed, before it is sent again."""
+
+
 class Transport(Protocol):
     """A way to one origin."""
 
     async def request(
-        self, path: str, headers: Headers, body: bytes, deadlines: Deadlines
+        self,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        deadlines: Deadlines,
+        again: Again | None = None,
     ) -> Response:
         """Post a JSON body and return the answer once its head is there.
 
-        Never follows redirects. Raises ProviderTimeout, ProviderUnavailable or
-        ProviderProtocolError.
+        `again` is told before it is sent a second time, which happens where an idle
+        connection turns out to be gone. Never follows redirects. Raises ProviderTimeout,
+        ProviderUnavailable or ProviderProtocolError.
         """
         ...
 

@@ -213,6 +213,13 @@ async def test_a_stream_that_breaks_ends_in_an_error_event_and_nothing_made_up(t
     assert row["lower_nano_usd"] <= 10_000 + 4 * 2_000 <= row["upper_nano_usd"]
 
 
+async def test_thoughts_that_nobody_saw_are_within_the_bounds_of_a_cut_stream(tmp_path):
+    _, row = await _asked([*ANSWER.until(2), RST], tmp_path, stream=True)
+
+    # A model that thinks may have written much more than what came, and nobody bounds this one.
+    assert row["upper_nano_usd"] >= 100_000 * 2_000
+
+
 async def test_a_stream_that_falls_silent_ends_by_the_idle_timeout(tmp_path):
     response, row = await _asked(
         lambda _: [*ANSWER.until(2), Hold()], tmp_path, stream=True, timeouts={"idle": "100ms"}

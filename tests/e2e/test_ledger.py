@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.gateway_app import asking, frugal_serve, serving
 from tests.support.policies import one_model, policy, remote
-from tests.support.replies import Says
+from tests.support.replies import Says, in_turn
 from tests.support.scripted_upstream import FIN, RST, ScriptedUpstream
 from tests.support.scripted_upstream import answer as answering
 from tests.support.threaded import upstream_in_thread
@@ -246,3 +246,30 @@ async def test_a_call_that_reached_nobody_was_not_billed(tmp_path):
         row = gateway.books.entry()
 
     assert (row["upper_nano_usd"], row["estimated"]) == (0, False)
+
+
+@pytest.mark.parametrize("durability", ["", "?synchronous=full"])
+async def test_a_call_sent_again_on_a_new_connection_has_a_line_for_each_time(tmp_path, durability):
+    says = Says("an answer", tokens=(10, 4))
+    scripts = [says, lambda _: [FIN], says]
+    async with (
+        ScriptedUpstream(in_turn(*scripts)) as upstream,
+        serving(
+            one_model(upstream.url, cache=None), tmp_path, ledger_options=durability
+        ) as gateway,
+    ):
+        await gateway.chat("first")
+        answer = await gateway.chat("second")
+
+    row = gateway.books.entries()[1]
+    exact = 10 * 1_000 + 4 * 2_000
+    assert len(upstream.requests) == 3
+    assert answer.headers["x-frugal-path"] == "large:unavailable:retried,large:served"
+    assert (row["lower_nano_usd"], row["cost_nano_usd"]) == (exact, exact)
+    assert row["upper_nano_usd"] >= 2 * exact
+    served, lost = gateway.books.lines(row["request_id"])
+    assert (served["outcome"], served["estimated"], served["cost_nano_usd"]) == (
+        "accepted", 0, exact,
+    )  # fmt: skip
+    assert (lost["outcome"], lost["estimated"], lost["lower_nano_usd"]) == ("unavailable", 1, 0)
+    assert lost["upper_nano_usd"] >= exact

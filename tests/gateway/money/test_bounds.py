@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.money.bounds import rates_of
+from gateway.money.bounds import least_usd, rates_of
 from gateway.money.price import Price, cost, to_nano
 from gateway.money.usage import Usage
 
@@ -51,3 +51,14 @@ def test_pictures_and_speech_have_bounds_of_their_own():
     assert rates.most_nano(10, 10, 0.0) == 10 * 1_000 + 10 * 2_000
     assert rates.most_nano(10, 10, 0.0, is_rich=True) == 10 * 5_000 + 10 * 2_000
     assert rates.most_nano(10, 10, 0.0, is_spoken=True) == 10 * 1_000 + 10 * 9_000
+
+
+@given(prices(), st.decimals("0.5", 3, places=1), usages())
+def test_no_split_of_the_tokens_costs_less_than_the_least(price, factor, usage):
+    price = replace(price, services={"flex": price.times(factor)})
+    tokens_out = usage.output + usage.reasoning
+    # Reading from a cache, not writing to one, is what may be cheaper than reading afresh.
+    price = replace(price, cache_write=price.input, cache_write_1h=price.input)
+    tokens_in = usage.input + usage.cached_input
+
+    assert least_usd(tokens_in, tokens_out, price) <= cost(usage, price)

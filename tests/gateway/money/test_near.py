@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.money.near import CHECKPOINT_EVERY, REST_S, SLOW_S, NearSqliteStore
+from gateway.money.near import (
+    CHECKPOINT_EVERY,
+    LOCKED_S,
+    MOST_REST_S,
+    SLOW_S,
+    SLOW_SHARE,
+    NearSqliteStore,
+)
 from gateway.money.sqlite import SqliteStore
 from tests.support.money import attempt, entry
 
@@ -51,19 +58,58 @@ def test_another_writers_lock_is_not_waited_for(path: Path) -> None:
     other.execute("ROLLBACK")
     other.close()
     assert not near.try_commit([entry("a")], []), "it rests after a failure"
-    ticks.now += REST_S
+    ticks.now += LOCKED_S
     assert near.try_commit([entry("a")], [])
     assert ids(path) == ["a"]
 
 
-def test_after_a_slow_commit_the_loop_is_spared(path: Path) -> None:
-    ticks = Ticks()
-    moments = iter([100.0, 100.0 + 2 * SLOW_S, 101.0])
-    near = NearSqliteStore(path, clock=lambda: next(moments, ticks.now + REST_S * 2))
+class Disk(Ticks):
+    """A clock by which each commit takes as long as it is told."""
 
-    assert near.try_commit([entry("a")], [])
-    assert not near.try_commit([entry("b")], [])
-    assert near.try_commit([entry("b")], [])
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes_s = 0.0
+        self._is_end = False
+
+    def __call__(self) -> float:
+        if self._is_end:
+            self.now += self.takes_s
+        self._is_end = not self._is_end
+        return self.now
+
+
+def rests_s(disk: Disk, near: NearSqliteStore, name: str) -> float:
+    """Commit once, and return for how long the store then does no more."""
+    assert near.try_commit([entry(name)], [])
+    return near._rests_until - disk.now
+
+
+def test_a_slow_commit_is_paid_for_by_a_rest_in_proportion(path: Path) -> None:
+    disk = Disk()
+    near = NearSqliteStore(path, clock=disk)
+    disk.takes_s = 2 * SLOW_S
+
+    assert rests_s(disk, near, "a") == pytest.approx(2 * SLOW_S / SLOW_SHARE)
+    disk._is_end = False
+    assert not near.try_commit([entry("b")], []), "it rests"
+
+
+def test_rests_grow_while_the_disk_stays_slow_and_end_once_it_is_quick(path: Path) -> None:
+    disk = Disk()
+    near = NearSqliteStore(path, clock=disk)
+    disk.takes_s = 2 * SLOW_S
+    rests = []
+    for number in range(8):
+        rests.append(rests_s(disk, near, f"{number}"))
+        disk.now += rests[-1]
+    disk.takes_s = 0.0
+    assert near.try_commit([entry("quick")], [])
+    disk.takes_s = 2 * SLOW_S
+    again = rests_s(disk, near, "slow")
+
+    assert rests[1] == pytest.approx(2 * rests[0])
+    assert rests[-1] == pytest.approx(MOST_REST_S)
+    assert again == pytest.approx(rests[0])
 
 
 def test_a_record_that_cannot_be_stored_leaves_nothing_behind(path: Path) -> None:
