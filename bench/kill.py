@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -364,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8300)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args(arguments)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # clients of what was killed complain
     print(f"seed {asked.seed}, {asked.rounds} rounds, {asked.workers} worker(s)")
     with tempfile.TemporaryDirectory(prefix="frugal-kill-") as name:
         job = rounds(Path(name), asked.rounds, asked.seed, asked.port, asked.workers)

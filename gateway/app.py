@@ -17,7 +17,7 @@ from gateway.access.key_store import keys_path
 from gateway.access.key_watch import KnownKeys, followed_keys
 from gateway.access.keys import KeyRing
 from gateway.access.meters import LimitStore
-from gateway.access.refused import Refusals
+from gateway.access.refused import Refusals, told_to_workers
 from gateway.access.sessions import Sessions, Tries
 from gateway.alerts import alerting_of
 from gateway.api.admin import admin_routes
@@ -36,7 +36,14 @@ from gateway.entry import Clock
 from gateway.learning.observing import observing
 from gateway.learning.steward import learning
 from gateway.money.ledger import Ledger, ledger_at
-from gateway.money.location import is_postgres, locate, replies_beside, spool_of, turns_beside
+from gateway.money.location import (
+    is_postgres,
+    locate,
+    refusals_beside,
+    replies_beside,
+    spool_of,
+    turns_beside,
+)
 from gateway.money.prices import PriceBook, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.repeats import Repeats
@@ -152,6 +159,9 @@ def create_app(
             spool = locate(spool_url).path
             await stack.enter_async_context(
                 bookkeeping(policy.storage, ledger_url, spool, running.ledger, clock.wall)
+            )
+            await stack.enter_async_context(
+                told_to_workers(running.refusals, refusals_beside(spool), settings.team)
             )
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
             fleet = Fleet(

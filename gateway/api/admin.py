@@ -55,7 +55,10 @@ def admin_routes(app: FastAPI, running: Running) -> None:
 
     @routes.get("/refusals")
     def refusals() -> dict[str, Any]:
-        """Return how many requests this process has refused since its start, by reason and key."""
+        """Return how many requests the workers have refused since their start, by reason and key.
+
+        Those of other workers are a second old at most.
+        """
         return {"data": running.refusals.report()}
 
     cache_routes(routes, running)

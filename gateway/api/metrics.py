@@ -37,6 +37,7 @@ def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -
             await near.report() if near else None,
             asdict(caches.exact.stats()) if caches else {},
             running.is_ready,
+            await asyncio.to_thread(running.refusals.by_code),
         )
         return Response(await asyncio.to_thread(exposition, scrape), media_type=_TEXT)
 

@@ -54,6 +54,11 @@ def replies_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-replies")
 
 
+def refusals_beside(path: Path) -> Path:
+    """Return the folder where workers tell each other what they have refused."""
+    return path.with_name(f"{path.name}-refusals")
+
+
 def turns_beside(path: Path) -> Path:
     """Return the folder of locks on what is being answered, beside the ledger's file."""
     return path.with_name(f"{path.name}-turns")

@@ -39,13 +39,14 @@ _COUNTERS = (
 class Scrape:
     """What one scrape found. `semantic` is the report of the semantic cache, if there is one.
 
-    `ledger` is None where it could not be read.
+    `refused` counts by reason, over all workers. `ledger` is None where it could not be read.
     """
 
     ledger: Readings | None
     semantic: Mapping[str, Any] | None = None
     exact: Mapping[str, int] = field(default_factory=dict)
     is_ready: bool = True
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 def exposition(scrape: Scrape) -> bytes:
@@ -72,6 +73,12 @@ class _Once:
             "Whether this scrape could read the ledger.",
             (),
             [((), scrape.ledger is not None)],
+        )
+        yield _counter(
+            "refusals",
+            "Requests turned away before anything was looked up, since the workers began.",
+            ("code",),
+            [((code,), count) for code, count in sorted(scrape.refused.items())],
         )
         if scrape.ledger is not None:
             yield from _of_ledger(scrape.ledger)

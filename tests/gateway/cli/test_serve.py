@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
+import httpx
 import pytest
 
 from tests.support.clients import say
@@ -239,6 +241,24 @@ def test_workers_share_the_port_and_the_ledger(tmp_path):
     assert len(rows) == 20 * turn
     assert len(who) == 2, "both workers have answered"
     assert "per worker" in served.said()
+
+
+def test_whichever_worker_is_asked_tells_of_all_refusals(tmp_path):
+    locked = policy({"large": remote("http://127.0.0.1:1/v1")}, access={"anonymous": "never"})
+    with frugal_serve(locked, tmp_path, "--workers", "2") as served:
+        _ask_together(served, range(40))
+        deadline = time.monotonic() + 20
+        while (told := _refused(served)) < 40 and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    assert told == 40
+
+
+def _refused(served):
+    with httpx.Client(trust_env=False) as client:
+        text = client.get(f"{served.admin_url}/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith("frugal_refusals_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def _ask_together(served, numbers):
