@@ -38,6 +38,7 @@ from gateway.learning.steward import learning
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.location import (
     is_postgres,
+    learned_beside,
     locate,
     refusals_beside,
     replies_beside,
@@ -255,6 +256,7 @@ class _Wiring:
                 acts=running.team.is_first,
                 tell=alerting.learning if alerting else None,
                 latest=observer.versions if observer else None,
+                place=learned_beside(spool),
             )
         )
         pipeline = Pipeline(

@@ -127,9 +127,9 @@ class Pipeline:
         self._fresh: dict[int, Freshness] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._paced = {
-            name: router.spent
+            name: router
             for name, router in parts.routers.items()
-            if isinstance(router, LearnedRouter) and router.spent is not None
+            if isinstance(router, LearnedRouter)
         }
         self._ledger = parts.ledger
         self._observer = parts.observer
@@ -311,7 +311,7 @@ class Pipeline:
 
     def _pace(self, route: str, nano_usd: int) -> None:
         """Tell a route that is to keep to a budget what a request of it has cost."""
-        if (spent := self._paced.get(route)) is not None:
+        if (router := self._paced.get(route)) is not None and (spent := router.spent) is not None:
             spent(nano_usd / 1e9)
 
     async def _once(self, entry: Entry) -> AsyncGenerator[Part, None]:

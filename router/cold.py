@@ -54,11 +54,7 @@ class ColdCourse:
 
     def judge(self, draft: Draft, earlier: Sequence[Judged]) -> Sequence[Judged]:
         """Judge a draft by its signs, and by an earlier draft that agrees."""
-        signs = self.checked.signs(draft)
-        for other in earlier:
-            if not other.useless and _agree(draft, other.draft):
-                signs = _agreed(signs, other.draft.model)
-                break
+        signs = signs_of(self.checked, draft, earlier)
         quality = self.acceptance.quality(draft.model, signs.raw)
         return (*earlier, Judged(draft, quality, signs.why, raw=signs.raw))
 
@@ -119,6 +115,15 @@ class ColdCourses:
             self.may_serve or drawn,
             stays,
         )
+
+
+def signs_of(checked: Checked, draft: Draft, earlier: Sequence[Judged]) -> Signs:
+    """Return what a draft's signs come to, an earlier draft that says the same among them."""
+    signs = checked.signs(draft)
+    for other in earlier:
+        if not other.useless and _agree(draft, other.draft):
+            return _agreed(signs, other.draft.model)
+    return signs
 
 
 def _agreed(signs: Signs, model: str) -> Signs:

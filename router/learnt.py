@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from router.beliefs import Beliefs
+from router.beside import BesideCourse
 from router.correctness import AnswerScorer, Judgement
 from router.costs import CostModel, Price
-from router.course import Judged, Step
+from router.course import Course, Judged, Step
 from router.drafts import DraftRead, read_draft
 from router.guarantee import Floor
 from router.quality.model import QualityModel
@@ -158,8 +159,16 @@ class LearntCourses:
         *,
         drawn: bool = False,
         stakes: Stakes = NO_STAKES,
-    ) -> LearntCourse:
-        """Begin the course of one request."""
+    ) -> Course:
+        """Begin the course of one request; of one drawn, the other drafts are made beside."""
+        course = self._course(query, NO_STAKES if drawn else stakes)
+        if not drawn:
+            return course
+        lineup = self._value.lineup
+        judged = [lineup.models[place] for place in sorted(lineup.judged)]
+        return BesideCourse(course, query, judged, lineup.models[lineup.reference])
+
+    def _course(self, query: Query, stakes: Stakes) -> LearntCourse:
         first = self._learnt.quality.estimate((query,)).quality
         usd = self._learnt.costs.estimate((query,), self._prices).usd
         return LearntCourse(

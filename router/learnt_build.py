@@ -27,7 +27,11 @@ def learnt_courses(cascade: Cascade) -> LearntCourses:
             f"{reference}, the route has {', '.join(tiers)} with {cascade.reference_model}; "
             "train it for this route"
         )
-    operating, pacer = operating_of(cascade.target, bundled)
+    return courses_of(bundled, *operating_of(cascade.target, bundled))
+
+
+def courses_of(bundled: Bundled, operating: Operating, pacer: Pacer | None) -> LearntCourses:
+    """Return the courses of a bundle that runs so."""
     return LearntCourses(
         bundled.learnt,
         operating,

@@ -31,7 +31,7 @@ def outcomes_of(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
     if not rows:
         some = ", ".join(known) or "none"
         raise LearningError(f"no outcomes of a route {route!r}; there are outcomes of: {some}")
-    return (_told(row) for row in rows)
+    return (told(row) for row in rows)
 
 
 def export(ledger_url: str, route: str, out: Path) -> int:
@@ -50,9 +50,10 @@ def export(ledger_url: str, route: str, out: Path) -> int:
     return count
 
 
-def _told(row: OutcomeRow) -> dict[str, Any]:
+def told(row: OutcomeRow) -> dict[str, Any]:
+    """Return an outcome as a row of a table; what is not known is left out."""
     stats = json.loads(row.stats)
-    told = {
+    found = {
         "query_id": row.request_id,
         "model": row.model,
         "route": row.route,
@@ -69,8 +70,8 @@ def _told(row: OutcomeRow) -> dict[str, Any]:
     }
     if row.messages is not None:
         messages = json.loads(row.messages)
-        told |= {"messages": messages, "prompt": _question(messages)}
-    return {name: value for name, value in told.items() if value is not None}
+        found |= {"messages": messages, "prompt": _question(messages)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _question(messages: list[dict[str, Any]]) -> str:

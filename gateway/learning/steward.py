@@ -11,22 +11,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gateway.learning.book import Book, LearnStep
+from gateway.learning.craft import Craft
+from gateway.learning.duties import Duty, courses_at, duties_of
 from gateway.learning.traffic import traffic_of
+from gateway.learning.workshop import Workshop
 from gateway.money.errors import LedgerError
-from policies.cascade import Cascade, Learning
-from policies.kinds import LEARNED
 from policies.schema import Policy
-from router.cold import ColdCourses
-from router.guarantee import Floor
 from router.learned import LearnedRouter
+from router.online.jobs import Job, next_job
 from router.online.stages import NO_NEWS, counting, next_step
-from router.online.standing import Standing, Step, Taken, Terms, standing_of
+from router.online.standing import Standing, Step, Taken, standing_of
 from router.types import Router
 
 ALARMS = frozenset(("lost", "reset", "drift", "rolled_back"))
@@ -42,47 +42,11 @@ Latest = Callable[[str], Mapping[str, Sequence[str]]]
 """Returns the versions that the upstreams of a route have named lately, by model."""
 
 
-@dataclass(frozen=True, slots=True)
-class Duty:
-    """What is to be learnt of one route, and how often one looks."""
-
-    route: str
-    terms: Terms
-    every_s: float
-
-
-def duties_of(policy: Policy) -> list[Duty]:
-    """Return the routes that learn by themselves: learned ones for which no bundle is named."""
-    return [
-        Duty(name, terms_of(cascade, may_train=policy.privacy.store_texts), learning.every)
-        for name, route in policy.routes.items()
-        if (cascade := route.cascade) is not None
-        and cascade.confidence.kind == LEARNED
-        and cascade.bundle is None
-        and len(cascade.tiers) > 1
-        and (learning := cascade.learning or Learning()).automatic
-    ]
-
-
-def terms_of(cascade: Cascade, *, may_train: bool) -> Terms:
-    """Return what a cascade is to learn, as its policy says."""
-    learning, target = cascade.learning or Learning(), cascade.target
-    floor = None
-    if target is not None and target.max_quality_loss is not None:
-        floor = Floor(target.max_quality_loss, target.certainty)
-    return Terms(
-        tuple(tier for tier in cascade.tiers if tier != cascade.reference_model),
-        cascade.reference_model,
-        floor,
-        learning.calibrate_from,
-        learning.certify_from,
-        learning.train_from,
-        may_train,
-    )
-
-
 class Steward:
-    """Looks after one route. `acts` is False where another process takes the steps."""
+    """Looks after one route. `acts` is False where another process takes the steps.
+
+    `craft` does the heavy jobs; without one there are none.
+    """
 
     def __init__(
         self,
@@ -96,6 +60,7 @@ class Steward:
         latest: Latest | None = None,
     ) -> None:
         self.standing = Standing()
+        self.craft: Craft | None = None
         self._duty = duty
         self._router = router
         self._book = book
@@ -104,23 +69,48 @@ class Steward:
         self._tell = tell
         self._latest = latest or (lambda route: NO_NEWS)
         self._looked_at: tuple[int, Mapping[str, Sequence[str]]] | None = None
+        self._turn = asyncio.Lock()
 
     async def follow(self) -> None:
         """Route by the steps that were taken. Raises LedgerError."""
-        steps = await asyncio.to_thread(self._book.steps, self._duty.route)
-        last = steps[-1].step if steps else 0
-        if last != self.standing.number:
-            self._adopt(standing_of([taken_of(step) for step in steps], self._duty.terms))
+        async with self._turn:
+            steps = await asyncio.to_thread(self._book.steps, self._duty.route)
+            last = steps[-1].step if steps else 0
+            if last != self.standing.number:
+                taken = [taken_of(step) for step in steps]
+                await self._adopt(standing_of(taken, self._duty.terms))
+
+    async def take(self, step: Step, standing: Standing) -> bool:
+        """Take a step from where the route stands; False where it stands elsewhere by now.
+
+        Raises LedgerError.
+        """
+        async with self._turn:
+            if standing.number != self.standing.number:
+                return False
+            route, number = self._duty.route, standing.number + 1
+            taken = Taken(number, int(self._wall() * 1e6), step, self._duty.terms.key)
+            after = standing_of([taken], self._duty.terms, standing)
+            if not await asyncio.to_thread(self._book.take, row_of(route, taken, after)):
+                return False
+            _log.info("route %s is %s: %s: %s", route, after.stage, step.kind, step.why)
+            await self._adopt(after)
+        if self._tell is not None and step.kind in ALARMS:
+            self._tell(route, step.kind, number, step.why)
+        return True
 
     async def look(self) -> Step | None:
-        """Take the step that is due, if one is; return it. Raises LedgerError."""
+        """Take the step that is due, or begin the job; return the step. Raises LedgerError."""
         await self.follow()
         if not self._acts:
             return None
-        step = await asyncio.to_thread(self._due)
-        if step is None:
-            return None
-        return step if await self._take(step) else None
+        standing = self.standing
+        step, job = await asyncio.to_thread(self._due, standing)
+        if job is not None and self.craft is not None:
+            self.craft.begin(job)
+        if step is not None:
+            await self.take(step, standing)  # else somebody was first: what they wrote is followed
+        return step
 
     async def run(self) -> None:
         """Look from time to time; trouble is told, and looked at again."""
@@ -134,45 +124,28 @@ class Steward:
                 _log.exception("route %s: its learning waits", self._duty.route)
             await asyncio.sleep(self._duty.every_s)
 
-    def _due(self) -> Step | None:
+    def _due(self, standing: Standing) -> tuple[Step | None, Job | None]:
         route, terms = self._duty.route, self._duty.terms
         newest_us, latest = self._book.newest_us(route), self._latest(route)
         if (newest_us, latest) == self._looked_at:
-            return None
-        since_us = self.standing.since_us
+            return None, None
+        since_us = standing.since_us
         rows = self._book.rows(route, most=_MOST_ROWS, since_us=since_us, texts=False)
-        requests = counting(traffic_of(rows, terms.reference), self.standing, terms)
-        step = next_step(requests, self.standing, terms, latest)
+        requests = counting(traffic_of(rows, terms.reference), standing, terms)
+        if (step := next_step(requests, standing, terms, latest)) is not None:
+            return step, None
+        if self.craft is not None and not self.craft.is_idle:
+            return None, None
         # What was seen need not be seen again, unless a step changes what it comes to.
-        self._looked_at = (newest_us, latest) if step is None else None
-        return step
+        self._looked_at = newest_us, latest
+        if self.craft is None:
+            return None, None
+        return None, next_job(requests, standing, terms, int(self._wall() * 1e6))
 
-    async def _take(self, step: Step) -> bool:
-        route, number = self._duty.route, self.standing.number + 1
-        taken = Taken(number, int(self._wall() * 1e6), step, self._duty.terms.key)
-        standing = standing_of([taken], self._duty.terms, self.standing)
-        if not await asyncio.to_thread(self._book.take, row_of(route, taken, standing)):
-            return True  # somebody else was first: look again, by what they wrote
-        _log.info("route %s is %s: %s: %s", route, standing.stage, step.kind, step.why)
-        self._adopt(standing)
-        if self._tell is not None and step.kind in ALARMS:
-            self._tell(route, step.kind, number, step.why)
-        return True
-
-    def _adopt(self, standing: Standing) -> None:
+    async def _adopt(self, standing: Standing) -> None:
+        self._router.courses = await asyncio.to_thread(courses_at, standing, self._duty)
         self.standing = standing
-        self._router.courses = courses_at(standing, self._duty.terms)
-
-
-def courses_at(standing: Standing, terms: Terms) -> ColdCourses:
-    """Return the courses of a route that stands there."""
-    if standing.stage == "rules":
-        return ColdCourses(terms.reference, may_serve=terms.floor is None)
-    is_certified = standing.stage == "certified"
-    may_serve = terms.floor is None or is_certified
-    return ColdCourses(
-        terms.reference, may_serve, standing.acceptance, standing.stage, is_certified
-    )
+        self._looked_at = None
 
 
 def row_of(route: str, taken: Taken, standing: Standing) -> LearnStep:
@@ -205,8 +178,9 @@ async def learning(
     acts: bool,
     tell: Tell | None = None,
     latest: Latest | None = None,
+    place: Path | None = None,
 ) -> AsyncIterator[Sequence[Steward]]:
-    """Look after the routes of a policy that learn by themselves.
+    """Look after the routes of a policy that learn by themselves; bundles are made in `place`.
 
     They stand where their steps left them before the first request comes.
     """
@@ -215,11 +189,15 @@ async def learning(
         yield ()
         return
     book = await asyncio.to_thread(Book, ledger_url)
+    workshop = Workshop(place) if place is not None else None
     stewards = []
     for duty in duties:
         router = routers[duty.route]
         assert isinstance(router, LearnedRouter), "its confidence is learned"
-        stewards.append(Steward(duty, router, book, wall, acts=acts, tell=tell, latest=latest))
+        steward = Steward(duty, router, book, wall, acts=acts, tell=tell, latest=latest)
+        if workshop is not None and acts:
+            steward.craft = Craft(duty, steward, workshop, ledger_url)
+        stewards.append(steward)
     tasks: list[asyncio.Task[None]] = []
     try:
         for steward in stewards:
@@ -230,6 +208,7 @@ async def learning(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(one.craft.aclose() for one in stewards if one.craft))
         book.close()
 
 

@@ -12,26 +12,28 @@ from gateway.learning.book import OutcomeRow
 from router.online.traffic import Asked, Seen
 
 
-def traffic_of(rows: Iterable[OutcomeRow], reference: str) -> list[Asked]:
+def traffic_of(
+    rows: Iterable[OutcomeRow], reference: str, *, judged_so: bool = True
+) -> list[Asked]:
     """Return the requests of these rows (a request's together), oldest first.
 
-    Left out are those measured against another reference, and those whose drafts nobody asked
-    for their own signs: they were judged in another way.
+    Left out are those measured against another reference, and unless `judged_so` is False those
+    whose drafts nobody asked for their own signs: they were judged in another way.
     """
     return [
         asked
         for _, own in groupby(rows, key=lambda row: (row.at_us, row.request_id))
-        if (asked := _asked(list(own), reference)) is not None
+        if (asked := _asked(list(own), reference, judged_so)) is not None
     ]
 
 
-def _asked(rows: list[OutcomeRow], reference: str) -> Asked | None:
+def _asked(rows: list[OutcomeRow], reference: str, judged_so: bool) -> Asked | None:
     first = rows[0]
     if first.reference != reference:
         return None
     truth = next((row for row in rows if row.model == reference), None)
     drafts = tuple(_drafts(sorted(rows, key=lambda row: row.seq), reference))
-    if any(seen.raw is None and seen.quality is not None for seen in drafts):
+    if judged_so and any(seen.raw is None and seen.quality is not None for seen in drafts):
         return None
     return Asked(
         first.request_id,

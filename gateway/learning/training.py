@@ -156,7 +156,7 @@ def _prices(asked: Asked, policy: Policy | None, table: LearnTable, warn: Warn) 
     from router.costs import Price
 
     told = _told_prices(asked.prices) if asked.prices else {}
-    listed = _policy_prices(policy, table.models) if policy else {}
+    listed = policy_prices(policy, table.models) if policy else {}
     today = datetime.now(UTC).date()
     found: dict[str, Price] = {}
     unknown = []
@@ -193,7 +193,8 @@ def _told_prices(path: Path) -> dict[str, Price]:
         ) from exc
 
 
-def _policy_prices(policy: Policy, names: tuple[str, ...]) -> Mapping[str, Price]:
+def policy_prices(policy: Policy, names: tuple[str, ...]) -> Mapping[str, Price]:
+    """Return the prices of a policy's models, as of now, a million tokens in and out."""
     from gateway.money.prices import resolve_prices
     from router.costs import Price
 

@@ -64,6 +64,11 @@ def turns_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-turns")
 
 
+def learned_beside(path: Path) -> Path:
+    """Return the folder of bundles that routes have learnt by themselves, beside the ledger's."""
+    return path.with_name(f"{path.name}-learned")
+
+
 def is_postgres(url: str) -> bool:
     """Return whether a ledger is in PostgreSQL."""
     return urlsplit(url).scheme in ("postgresql", "postgres")

@@ -89,7 +89,7 @@ def _calibrating(requests: Sequence[Asked], standing: Standing, terms: Terms) ->
 def _certifying(
     requests: Sequence[Asked], standing: Standing, terms: Terms, floor: Floor
 ) -> Step | None:
-    if standing.stage == "rules":
+    if standing.stage not in ("calibrated", "certified"):
         return None
     audits = drawn(requests)[-MOST_AUDITS:]
     error = share_of_look(floor.error, standing.looks + 1)

@@ -66,7 +66,8 @@ class Standing:
     `has_shifted`: it was told that features have moved. `looks` are the certifications tried,
     whose error is spent; `looked_us` is when the last one was and `looked_at` on how many audits.
     `versions` are those of the upstreams' models that the estimates are of; drafts of a model
-    before its `changed_us` are forgotten.
+    before its `changed_us` are forgotten. A `candidate` waits to be weighed, a `bundle` runs, and
+    `under_bundle` is where the route stood before it.
     """
 
     stage: Stage = "rules"
@@ -111,7 +112,8 @@ def acceptance_told(acceptance: Acceptance) -> dict[str, Any]:
     return {"threshold": acceptance.threshold, "platt": platt}
 
 
-def _acceptance(detail: Mapping[str, Any]) -> Acceptance:
+def acceptance_of(detail: Mapping[str, Any]) -> Acceptance:
+    """Return an acceptance that was told."""
     told: Mapping[str, Sequence[float]] = detail["platt"]
     return Acceptance(float(detail["threshold"]), {m: Platt(*own) for m, own in told.items()})
 
@@ -121,7 +123,7 @@ def _calibrated(standing: Standing, taken: Taken) -> Standing:
     return replace(
         standing,
         stage="calibrated",
-        acceptance=_acceptance(detail),
+        acceptance=acceptance_of(detail),
         stood_since_us=taken.at_us,
         has_shifted=False,
         fitted_on=int(detail["labels"]),
@@ -143,7 +145,7 @@ def _certified(standing: Standing, taken: Taken) -> Standing:
     return replace(
         _looked(standing, taken),
         stage="certified",
-        acceptance=_acceptance(detail),
+        acceptance=acceptance_of(detail),
         certificate=detail["certificate"],
         stood_since_us=taken.at_us,
         has_shifted=False,
@@ -180,6 +182,62 @@ def _missed(standing: Standing, taken: Taken) -> Standing:
     return replace(standing, stage="calibrated", certificate=None, stood_since_us=taken.at_us)
 
 
+def _training(standing: Standing, taken: Taken) -> Standing:
+    audits = int(taken.step.detail["audits"])
+    return replace(standing, training_us=taken.at_us, trained_on=audits)
+
+
+def _untrained(standing: Standing, taken: Taken) -> Standing:
+    return replace(standing, training_us=0)
+
+
+def _candidate(standing: Standing, taken: Taken) -> Standing:
+    return replace(standing, training_us=0, candidate=taken.step.detail)
+
+
+def _declined(standing: Standing, taken: Taken) -> Standing:
+    """A candidate has not won: it waits for more audits, or is given up."""
+    detail = taken.step.detail
+    kept = None
+    if standing.candidate is not None and not detail["is_final"]:
+        looks = int(standing.candidate.get("looks", 0)) + 1
+        kept = {**standing.candidate, "looks": looks, "looked_at": detail["audits"]}
+    return replace(standing, candidate=kept, looks=standing.looks + int(detail["spent"]))
+
+
+def _promoted(standing: Standing, taken: Taken) -> Standing:
+    detail = taken.step.detail
+    return replace(
+        standing,
+        stage="learned",
+        bundle=detail["bundle"],
+        certificate=detail.get("certificate"),
+        candidate=None,
+        under_bundle=replace(standing, under_bundle=None, candidate=None),
+        stood_since_us=taken.at_us,
+        fitted_on=int(detail["audits"]),
+        has_shifted=False,
+        looks=standing.looks + int(detail["spent"]),
+    )
+
+
+def _rolled_back(standing: Standing, taken: Taken) -> Standing:
+    """What a bundle took the place of takes it again, or nothing does where that fails, too."""
+    under, since_us = standing.under_bundle, int(taken.step.detail["since_us"])
+    if under is None or not taken.step.detail["to_former"]:
+        return replace(_lost(standing, taken), bundle=None, under_bundle=None, candidate=None)
+    return replace(
+        under,
+        number=standing.number,
+        looks=standing.looks,
+        looked_us=standing.looked_us,
+        trained_on=standing.trained_on,
+        since_us=since_us,
+        stood_since_us=taken.at_us,
+        has_shifted=False,
+    )
+
+
 def _reset(standing: Standing, taken: Taken) -> Standing:
     """A model is another one now: back to the prior for it; for all where it is the reference."""
     detail = taken.step.detail
@@ -207,6 +265,12 @@ _CHANGES = {
     "not_certified": _missed,
     "lost": _lost,
     "drift": _drifted,
+    "training": _training,
+    "untrained": _untrained,
+    "candidate": _candidate,
+    "declined": _declined,
+    "promoted": _promoted,
+    "rolled_back": _rolled_back,
     "reset": _reset,
 }
 """What each kind of step changes."""

@@ -82,11 +82,13 @@ def step_of_drift(requests: Sequence[Asked], standing: Standing, terms: Terms) -
         lost = [float(_was_lost(each, standing, terms)) for each in fresh]
         if alarm := alarm_of(lost, terms.floor.max_loss):
             share = sum(lost[alarm.since :]) / len(lost[alarm.since :])
-            return _fallen(f"{share:.1%} of the latest audits are losses", fresh, alarm)
+            what = f"{share:.1%} of the latest audits are losses"
+            return _fallen(what, fresh, alarm, standing, terms)
     for told, of in _estimates(standing):
         values = _residuals(fresh, of)
         if alarm := alarm_of((v for _, v in values), tolerance(standing.fitted_on)):
-            return _fallen(f"{told} are too high", [each for each, _ in values], alarm)
+            which = [each for each, _ in values]
+            return _fallen(f"{told} are too high", which, alarm, standing, terms)
     return None if standing.has_shifted else _shifted(requests, standing)
 
 
@@ -129,10 +131,24 @@ def _was_lost(request: Asked, standing: Standing, terms: Terms) -> bool:
     return way_of(request, standing.acceptance, terms.judged[-1], 0.0).is_loss
 
 
-def _fallen(what: str, requests: Sequence[Asked], alarm: Alarm) -> Step:
-    count, since_us = alarm.at - alarm.since + 1, requests[alarm.since].at_us
-    detail = {"since_us": since_us, "audits": count}
-    return Step("lost", f"{what}, since {count} audits ago", detail)
+def _fallen(
+    what: str, requests: Sequence[Asked], alarm: Alarm, standing: Standing, terms: Terms
+) -> Step:
+    since = requests[alarm.since :]
+    detail = {"since_us": since[0].at_us, "audits": alarm.at - alarm.since + 1}
+    why = f"{what}, since {detail['audits']} audits ago"
+    if standing.stage != "learned":
+        return Step("lost", why, detail)
+    to_former = _would_hold(since, standing.under_bundle, terms)
+    return Step("rolled_back", why, detail | {"to_former": to_former})
+
+
+def _would_hold(requests: Sequence[Asked], former: Standing | None, terms: Terms) -> bool:
+    """Return whether what ran before the bundle would have kept the floor on these."""
+    if former is None or terms.floor is None or former.stage != "certified":
+        return former is not None and terms.floor is None
+    lost = sum(_was_lost(each, former, terms) for each in requests)
+    return lost <= terms.floor.max_loss * len(requests)
 
 
 def _shifted(requests: Sequence[Asked], standing: Standing) -> Step | None:

@@ -103,3 +103,27 @@ def _row(each: Asked, route: str, reference: str, seen: Seen, seq: int) -> Outco
         latency_us=1,
         stats=msgspec.json.encode(told).decode(),
     )
+
+
+def sums_rows(count: int, *, seed: int = 0, start: int = 0, slips: float = 0.7):
+    """Yield audited sums with their texts: the small model errs on large numbers, and hides it.
+
+    Nothing in a reply says whether it is right, so only who learns which questions are hard can
+    let a draft through. Large numbers go wrong by a chance of `slips`.
+    """
+    draw = np.random.default_rng(seed)
+    for place in range(count):
+        is_hard = bool(draw.random() < 0.5)
+        one, other = (int(x) for x in draw.integers(100, 900, 2) if is_hard) if is_hard else (
+            int(x) for x in draw.integers(1, 20, 2)
+        )  # fmt: skip
+        is_wrong = bool(draw.random() < (slips if is_hard else 0.01))
+        asked = f"What is {one} + {other}?"
+        each = Asked(f"s{seed}-{place}", start + place, True, (), None, "", 12, 0.1)
+        said = one + other + is_wrong
+        small = Seen("small", 0.5, float(not is_wrong), 3e-6, quality=0.5, tokens=8)
+        large = Seen("large", None, 1.0, 140e-6, tokens=8)
+        for seq, (seen, answer) in enumerate(((small, said), (large, one + other))):
+            row = _row(each, "auto", "large", seen, seq)
+            messages = msgspec.json.encode([{"role": "user", "content": asked}]).decode()
+            yield msgspec.structs.replace(row, messages=messages, response=f"#### {answer}")

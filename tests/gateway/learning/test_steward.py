@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from gateway.learning.book import Book
-from gateway.learning.steward import Steward, duties_of, learning
+from gateway.learning.duties import duties_of
+from gateway.learning.steward import Steward, learning
 from gateway.money.migrate import migrate_sqlite
 from gateway.routers import build_routers
 from policies.loader import parse_policy
@@ -74,10 +75,11 @@ async def test_two_that_come_to_a_step_at_once_take_it_once(book):
     one, _ = steward(book)
     two, router = steward(book)
     await two.follow()
-    step = two._due()
+    stood = two.standing
+    step, _ = two._due(stood)
     assert await settled(one) == ["calibrated"]
 
-    assert await two._take(step)
+    assert not await two.take(step, stood)
     assert await settled(two) == []
     assert len(book.steps("auto")) == 1
     assert router.courses.stage == "calibrated"

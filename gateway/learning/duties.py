@@ -1,0 +1,150 @@
+"""Which routes learn by themselves, what, and how one that stands somewhere is to be routed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.learning.labour import Span, Training, Weighing
+from gateway.learning.training import policy_prices
+from policies.cascade import Cascade, Learning
+from policies.kinds import LEARNED
+from policies.schema import Policy
+from router.cold import ColdCourses
+from router.guarantee import Floor, share_of_look
+from router.learned import Courses
+from router.online.jobs import Job
+from router.online.standing import Standing, Terms, acceptance_told
+from router.types import RouterError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Duty:
+    """What is to be learnt of one route, and how often one looks."""
+
+    route: str
+    cascade: Cascade
+    terms: Terms
+    every_s: float
+    policy: Policy
+
+
+def duties_of(policy: Policy) -> list[Duty]:
+    """Return the routes that learn by themselves: learned ones for which no bundle is named."""
+    return [
+        Duty(name, cascade, terms_of(cascade, policy), learning.every, policy)
+        for name, route in policy.routes.items()
+        if (cascade := route.cascade) is not None
+        and cascade.confidence.kind == LEARNED
+        and cascade.bundle is None
+        and len(cascade.tiers) > 1
+        and (learning := cascade.learning or Learning()).automatic
+    ]
+
+
+def terms_of(cascade: Cascade, policy: Policy) -> Terms:
+    """Return what a cascade is to learn. The whole learner needs texts, and something to aim at."""
+    learning, target = cascade.learning or Learning(), cascade.target
+    floor = None
+    if target is not None and target.max_quality_loss is not None:
+        floor = Floor(target.max_quality_loss, target.certainty)
+    return Terms(
+        tuple(tier for tier in cascade.tiers if tier != cascade.reference_model),
+        cascade.reference_model,
+        floor,
+        learning.calibrate_from,
+        learning.certify_from,
+        learning.train_from,
+        may_train=policy.privacy.store_texts and target is not None,
+    )
+
+
+def courses_at(standing: Standing, duty: Duty) -> Courses:
+    """Return the courses of a route that stands there. Reads a bundle: call it from a thread.
+
+    A bundle that cannot be read here gives way to what ran before it.
+    """
+    terms = duty.terms
+    if standing.bundle is not None:
+        try:
+            return _learnt(standing, duty)
+        except (RouterError, ImportError) as exc:
+            _log.error("route %s goes by what it was before its bundle: %s", duty.route, exc)
+            standing = standing.under_bundle or Standing()
+    if standing.stage == "rules":
+        return ColdCourses(terms.reference, may_serve=terms.floor is None)
+    is_certified = standing.stage == "certified"
+    may_serve = terms.floor is None or is_certified
+    return ColdCourses(
+        terms.reference, may_serve, standing.acceptance, standing.stage, is_certified
+    )
+
+
+def _learnt(standing: Standing, duty: Duty) -> Courses:
+    from router.bundled import load_learnt
+    from router.learnt import Operating
+    from router.learnt_build import courses_of, operating_of
+    from router.targets import Mix
+
+    assert standing.bundle is not None, "only a route with a bundle comes here"
+    bundled = load_learnt(Path(standing.bundle["path"]), pinned=standing.bundle["id"])
+    if duty.terms.floor is None:
+        return courses_of(bundled, *operating_of(duty.cascade.target, bundled))
+    rate = float(standing.bundle["rate"])
+    return courses_of(bundled, Operating("floor", Mix(rate, rate), duty.terms.floor), None)
+
+
+def training_of(duty: Duty, job: Job, ledger_url: str, out: Path) -> Training:
+    """Return a training as its process is told of it. Raises PriceError."""
+    target, tiers = duty.cascade.target, duty.cascade.tiers
+    assert target is not None, "what has no target is not trained"
+    prices = policy_prices(duty.policy, tiers)
+    return Training(
+        span_of(duty, job, ledger_url),
+        str(out),
+        {name: (each.input, each.output) for name, each in prices.items()},
+        max_loss=target.max_quality_loss,
+        certainty=target.certainty,
+        usd_per_1k=None if target.max_usd_per_1k is None else float(target.max_usd_per_1k),
+        usd_per_point=_point(duty),
+    )
+
+
+def weighing_of(duty: Duty, job: Job, ledger_url: str, standing: Standing) -> Weighing:
+    """Return a weighing as its process is told of it."""
+    assert standing.candidate is not None, "only a candidate is weighed"
+    floor, former = duty.terms.floor, standing.bundle
+    serves = floor is None or standing.stage == "certified"
+    return Weighing(
+        span_of(duty, job, ledger_url),
+        standing.candidate["path"],
+        standing.candidate["id"],
+        None if floor is None else share_of_look(floor.error, standing.looks + 1),
+        None if floor is None else floor.max_loss,
+        0.95 if floor is None else floor.certainty,
+        _point(duty),
+        acceptance_told(standing.acceptance) if serves else None,
+        None if former is None else (former["path"], former["id"], float(former["rate"])),
+    )
+
+
+def span_of(duty: Duty, job: Job, ledger_url: str) -> Span:
+    """Return the audits that a job is about."""
+    return Span(
+        ledger_url,
+        duty.route,
+        duty.cascade.tiers,
+        duty.terms.reference,
+        job.since_us,
+        job.until_us,
+    )
+
+
+def _point(duty: Duty) -> float | None:
+    target = duty.cascade.target
+    if target is None or target.usd_per_quality_point is None:
+        return None
+    return float(target.usd_per_quality_point)
