@@ -11,9 +11,8 @@ from gateway.access.worst_case import bounded
 from gateway.entry import Attempt, Clock, Entry, Tariff
 from gateway.errors import LedgerUnavailable
 from gateway.money.bounds import Rates, rates_of
-from gateway.money.estimate import MESSAGE_OVERHEAD, REQUEST_OVERHEAD, estimate_usage
+from gateway.money.estimate import most_prompt_tokens
 from gateway.money.ledger import Intent, Ledger, LedgerError
-from gateway.request import ChatRequest
 from gateway.wire import Part
 from router.types import Capabilities
 
@@ -70,10 +69,8 @@ class Intending:
     def _intent(self, attempt: Attempt, entry: Entry) -> Intent:
         request, caller, model = entry.request, entry.caller, attempt.model
         terms = self._terms[model]
-        is_plain = _is_plain(request)
-        most_in = _most_of_plain(request) if is_plain else _most_of_rich(request)
         asked, known = request.max_tokens, self._capabilities.get(model)
-        most_in, most_out = bounded(most_in, asked, known)
+        most_in, most_out = bounded(most_prompt_tokens(request.body), asked, known)
         return Intent(
             request_id=request.id,
             seq=attempt.seq,
@@ -95,7 +92,7 @@ class Intending:
             rates=terms.served if request.asks_service else terms.rates,
             price_source=terms.source,
             price_dated=terms.dated,
-            is_rich=not is_plain,
+            is_rich=request.is_rich,
             is_spoken="modalities" in request.body,
             tags=tuple(sorted(caller.tags | request.tags)),
             own_account=entry.own_account,
@@ -118,23 +115,3 @@ async def once(
 
 def _unavailable() -> LedgerUnavailable:
     return LedgerUnavailable("what is about to be spent cannot be recorded; try again shortly")
-
-
-def _is_plain(request: ChatRequest) -> bool:
-    """Return whether a prompt is text and nothing that templates print in ways of their own."""
-    fields = request.fields
-    if fields.tools or fields.response_format:
-        return False
-    return all(type(m.content) is str and m.tool_calls is None for m in fields.messages)
-
-
-def _most_of_plain(request: ChatRequest) -> int:
-    """Bound a plain prompt's tokens by the bytes of its request: no text is longer than its JSON.
-
-    What `gateway.money.estimate` finds by reading all of the text is a little less.
-    """
-    return request.size + MESSAGE_OVERHEAD * len(request.fields.messages) + REQUEST_OVERHEAD
-
-
-def _most_of_rich(request: ChatRequest) -> int:
-    return estimate_usage(request.body, "", max_output=0).upper.input

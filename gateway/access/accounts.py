@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.access.keys import Caller
-from gateway.access.meters import Pace, Purse, Room, Scope
+from gateway.access.meters import NOTHING, Claim, Pace, Purse, Room, Scope
 from gateway.access.windows import Window, window_at
 from gateway.money.price import to_nano
 from policies.limits import Budget, DefaultLimits, Limits, Priority, Rates
@@ -52,12 +52,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """Everything that counts one kind of request."""
+    """Everything that counts one kind of request; `entrance` is what each takes of it at once."""
 
     requests: tuple[Pace, ...] = ()
     tokens: tuple[Pace, ...] = ()
     rooms: tuple[Room, ...] = ()
     accounts: tuple[Account, ...] = ()
+    entrance: Claim = NOTHING
 
     @property
     def is_empty(self) -> bool:
@@ -156,7 +157,8 @@ def _meters(scopes: Iterable[tuple[Scope, Rates]], shares: tuple[float, float]) 
             rooms.append(Room(f"{name}:concurrent", whose, _part(limits.concurrent, share)))
         if isinstance(limits, Limits):
             accounts += [Account(scope, budget, of_budgets) for budget in limits.budget]
-    return Meters(tuple(requests), tuple(tokens), tuple(rooms), tuple(accounts))
+    entrance = Claim(tuple([(pace, 1) for pace in requests]), tuple(rooms))
+    return Meters(tuple(requests), tuple(tokens), tuple(rooms), tuple(accounts), entrance)
 
 
 def _part(limit: int, share: float) -> int:

@@ -26,7 +26,7 @@ from gateway.access.permit import Permit, both
 from gateway.access.refusals import told
 from gateway.access.spent import Spending, nothing_spent
 from gateway.access.waiting import WaitingRoom
-from gateway.access.worst_case import WorstCase, expected_tokens, models_of
+from gateway.access.worst_case import WorstCase, expected_tokens
 from gateway.errors import (
     LimitsUnavailable,
     ModelLimited,
@@ -95,7 +95,7 @@ class Admission:
             return
         if permit is None:
             permit = Permit(self._store, self._waiting.tell if self._waiting else None)
-        entrance = None if permit.has_entered else _entrance(meters)
+        entrance = None if permit.has_entered else meters.entrance
         work = None if is_free else self._work(entry, meters)
         result = await self._take(entry, permit, entrance, work)
         if isinstance(result, Refused) and _is_of(result, "cheapest"):
@@ -177,14 +177,14 @@ class Admission:
         paces: tuple[tuple[Pace, int], ...] = ()
         if meters.tokens:
             tokens_in, tokens_out = expected_tokens(entry.request, entry.facts)
-            paces = tuple((pace, _reserve(pace, tokens_in, tokens_out)) for pace in meters.tokens)
+            paces = tuple([(pace, _reserve(pace, tokens_in, tokens_out)) for pace in meters.tokens])
         if not meters.accounts:
             return Claim(paces)
-        nano = self._worst.nano_usd(entry.request, entry.route, models_of(entry.route, entry.facts))
+        nano = self._worst.of(entry.request, entry.route, entry.facts)
         if entry.request.max_nano_usd is not None:
             nano = min(nano, entry.request.max_nano_usd)  # what could pass it is left out
         now = self._clock.wall()
-        return Claim(paces, (), tuple((account.purse(now), nano) for account in meters.accounts))
+        return Claim(paces, (), tuple([(account.purse(now), nano) for account in meters.accounts]))
 
     async def _take_cheapest(
         self,
@@ -224,10 +224,6 @@ class Admission:
                     self._warned.clear()
                 self._warned.add(purse.id)
                 _log.warning("%s: is used up; requests go on", purse.whose)
-
-
-def _entrance(meters: Meters) -> Claim:
-    return Claim(tuple([(pace, 1) for pace in meters.requests]), meters.rooms)
 
 
 def _call(entry: Entry, meters: Meters) -> Claim:

@@ -24,6 +24,20 @@ class Level(NamedTuple):
     reset_s: float
 
 
+def granted(full_at: float, amount: float, per_minute: int, now: float) -> Level | None:
+    """Return the level once `amount` is taken, or None where it has to wait.
+
+    What `wait_for`, `taken` and `level` say, at once; the new state is `now` and the
+    level's `reset_s`.
+    """
+    ahead_s = full_at - now if full_at > now else 0.0
+    ahead_s += amount * BURST_S / per_minute
+    if amount > per_minute or ahead_s > BURST_S + _ROUNDING_S:
+        return None
+    remaining = int((BURST_S - ahead_s + _ROUNDING_S) * per_minute / BURST_S)
+    return Level(per_minute, remaining if remaining > 0 else 0, ahead_s)
+
+
 def wait_for(full_at: float, amount: float, per_minute: float, now: float) -> float:
     """Return how long until `amount` may be taken, in seconds; 0 when it may be now.
 

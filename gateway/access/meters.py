@@ -59,6 +59,9 @@ class Claim(Struct, frozen=True, gc=False):
     purses: tuple[tuple[Purse, int], ...] = ()
 
 
+NOTHING = Claim()
+
+
 class Settler(Protocol):
     """Who is told what became of a claim."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.access.gcra import Level
-from gateway.access.meters import Claim, LimitStore, Pace, Settler, Taken
+from gateway.access.meters import NOTHING, Claim, LimitStore, Pace, Settler, Taken
 from gateway.access.refusals import rate_headers
 
 
@@ -54,7 +54,7 @@ class Permit:
         if first is second:
             claims = [(first, both(self._entrance, self._work))]
         else:
-            claims = [(first, self._entrance or Claim()), (second, self._work or Claim())]
+            claims = [(first, self._entrance or NOTHING), (second, self._work or NOTHING)]
         for settler, claim in claims:
             settler.settle(claim, tokens=tokens, nano_usd=nano_usd)
         self._entrance = self._work = None
@@ -69,5 +69,5 @@ class Permit:
 def both(first: Claim | None, second: Claim | None) -> Claim:
     """Return two claims as one."""
     if first is None or second is None:
-        return first or second or Claim()
+        return first or second or NOTHING
     return Claim(first.paces + second.paces, first.rooms, second.purses)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 
 from gateway.money.bounds import rates_of
-from gateway.money.estimate import estimate_usage
+from gateway.money.estimate import estimate_usage, most_prompt_tokens
 from gateway.money.prices import PriceBook
 from gateway.request import ChatRequest
 from policies.rules import RequestFacts, first_match
@@ -34,10 +34,20 @@ class WorstCase:
             name: rates_of(price, any_service=True) for name, price in prices.prices.items()
         }
         self._capabilities = capabilities
+        self._calls: dict[int, tuple[Route, list[str]]] = {}
+
+    def of(self, request: ChatRequest, route: Route, facts: RequestFacts) -> int:
+        """Return the most that a request may cost on a route."""
+        if route.rules:
+            return self.nano_usd(request, route, models_of(route, facts))
+        known = self._calls.get(id(route))
+        if known is None or known[0] is not route:
+            known = self._calls[id(route)] = route, models_of(route, facts)
+        return self.nano_usd(request, route, known[1])
 
     def nano_usd(self, request: ChatRequest, route: Route, models: Iterable[str]) -> int:
         """Return the most that calling each of `models` once may cost, a hedge included."""
-        prompt = estimate_usage(request.body, "", max_output=0).upper.input
+        prompt = most_prompt_tokens(request.body)
         choices = request.fields.n or 1
         is_rich = any(isinstance(m.content, list) for m in request.fields.messages)
         is_spoken = "modalities" in request.body

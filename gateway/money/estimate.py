@@ -74,6 +74,25 @@ def estimate_usage(
     )
 
 
+def most_prompt_tokens(prompt: Mapping[str, Any]) -> int:
+    """Return the upper bound of `estimate_usage` for a chat request's prompt, without the rest.
+
+    Each request is bounded by it before it is sent, so the usual one, of texts
+    alone, is not looked at any closer than that takes.
+    """
+    if not (prompt.get("tools") or prompt.get("response_format")):
+        most = REQUEST_OVERHEAD
+        for message in prompt["messages"]:
+            text = message.get("content")
+            if type(text) is not str or len(message) > 2:
+                break
+            size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+            most += size + MESSAGE_OVERHEAD
+        else:
+            return most
+    return _prompt(prompt).most
+
+
 def is_beyond_belief(usage: Usage, size: int) -> bool:
     """Return whether a report counts more prompt than a text of `size` bytes can be.
 

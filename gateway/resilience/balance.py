@@ -27,7 +27,7 @@ from gateway.errors import (
 )
 from gateway.resilience.adaptive import AdaptiveLimit
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.guard import Tick, counted, is_upstreams_fault
+from gateway.resilience.guard import Counting, Tick, is_upstreams_fault
 from gateway.resilience.homes import Homes
 from gateway.resilience.retry import seconds_in
 from gateway.wire import Part, Provider, ProviderCall
@@ -165,12 +165,13 @@ class BalancedProvider:
         member = self.choose(began, asked, home)
         asked.add(member.name)
         ticket = member.breaker.admit(began) or member.breaker.force()
-        parts = counted(member.breaker, ticket, member.provider.call(call), self._tick)
+        counting = Counting(member.breaker, ticket, self._tick)
         is_first = True
         member.under_way += 1
         try:
-            async with aclosing(parts):
+            async with aclosing(member.provider.call(call)) as parts:
                 async for part in parts:
+                    counting.goes_on()
                     if is_first:
                         is_first = False
                         now = self._tick()
@@ -178,7 +179,9 @@ class BalancedProvider:
                         if self._homes is not None:
                             self._homes.note(call, member.name, now)
                     yield part
+            counting.ended()
         except ProviderError as exc:
+            counting.failed(exc)
             self._learn(member, exc, began)
             exc.has_alternative = any(
                 each.name not in asked and each.is_well(self._tick()) for each in self._members
@@ -190,6 +193,7 @@ class BalancedProvider:
                 member.left(now - began, now)
             raise
         finally:
+            counting.close()
             member.under_way -= 1
 
     def choose(self, now: float, asked: set[str], home: str | None = None) -> Member:

@@ -63,11 +63,18 @@ class Breakers:
         ticket = breaker.admit(self.tick())
         if ticket is None:
             raise _open(model, breaker.wait_s(self.tick()))
+        call = Counting(breaker, ticket, self.tick)
         try:
-            async with aclosing(counted(breaker, ticket, parts, self.tick)) as answer:
-                async for part in answer:
+            async with aclosing(parts):
+                async for part in parts:
+                    call.goes_on()
                     yield part
+            call.ended()
+        except ProviderError as exc:
+            call.failed(exc)
+            raise
         finally:
+            call.close()
             self._tell(model, breaker.state)
 
     def _tell(self, model: str, state: State) -> None:
@@ -78,29 +85,41 @@ class Breakers:
                 self.told(model, state)
 
 
-async def counted(
-    breaker: Breaker, ticket: Ticket, parts: AsyncGenerator[Part, None], tick: Tick
-) -> AsyncGenerator[Part, None]:
-    """Yield a call's parts and tell the breaker how it ended; one cut off by us tells nothing."""
-    began, is_first, is_slow = tick(), True, False
-    slow_s = breaker.rules.slow
-    try:
-        async with aclosing(parts):
-            async for part in parts:
-                if is_first:
-                    is_first = False
-                    is_slow = slow_s is not None and tick() - began > slow_s
-                    if not is_slow:
-                        breaker.answered(ticket)
-                yield part
-    except ProviderError as exc:
+class Counting:
+    """One call as its breaker sees it; one that is cut off by us tells it nothing."""
+
+    __slots__ = ("_began", "_breaker", "_has_begun", "_is_slow", "_tick", "_ticket")
+
+    def __init__(self, breaker: Breaker, ticket: Ticket, tick: Tick) -> None:
+        self._breaker = breaker
+        self._ticket = ticket
+        self._tick = tick
+        self._began = tick()
+        self._has_begun = self._is_slow = False
+
+    def goes_on(self) -> None:
+        """Take note of a part: the first says whether the answer was slow to begin."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        slow_s = self._breaker.rules.slow
+        self._is_slow = slow_s is not None and self._tick() - self._began > slow_s
+        if not self._is_slow:
+            self._breaker.answered(self._ticket)
+
+    def ended(self) -> None:
+        """Count a call that ended well, if it did not begin too late."""
+        count = self._breaker.fail if self._is_slow else self._breaker.succeed
+        count(self._ticket, self._tick())
+
+    def failed(self, exc: ProviderError) -> None:
+        """Count a failure, if it was the upstream's."""
         if is_upstreams_fault(exc):
-            breaker.fail(ticket, tick())
-        raise
-    else:
-        (breaker.fail if is_slow else breaker.succeed)(ticket, tick())
-    finally:
-        breaker.drop(ticket)
+            self._breaker.fail(self._ticket, self._tick())
+
+    def close(self) -> None:
+        """Give the ticket back, however the call ended."""
+        self._breaker.drop(self._ticket)
 
 
 def _open(model: str, wait_s: float) -> CircuitOpen:

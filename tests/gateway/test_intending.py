@@ -1,16 +1,9 @@
 from __future__ import annotations
 
-import json
-
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway.intending import _is_plain, _most_of_plain
-from gateway.money.estimate import estimate_usage
 from gateway.money.intents import Intent
-from gateway.request import parse_chat
 from tests.support.gateway_app import serving
 from tests.support.policies import one_model, two_tiers
 from tests.support.replies import Says
@@ -134,15 +127,3 @@ async def test_a_retry_is_a_line_of_its_own(tmp_path):
 
     assert response.status_code == 200
     assert [[i.seq for i in seen] for seen in model.seen] == [[0], [0, 1]]
-
-
-@given(st.lists(st.tuples(st.sampled_from(["system", "user"]), st.text()), min_size=1, max_size=4))
-def test_a_plain_prompt_is_bounded_without_reading_it(said):
-    messages = [{"role": role, "content": text.replace("\0", "")} for role, text in said]
-    body = {"model": "m", "messages": messages}
-    for raw in (json.dumps(body).encode(), json.dumps(body, ensure_ascii=False).encode()):
-        request = parse_chat(raw, {}, "id")
-
-        assert _is_plain(request)
-        most = estimate_usage(request.body, "", max_output=0).upper.input
-        assert _most_of_plain(request) >= most

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 
-from gateway.access.gcra import Level, level, taken, wait_for
-from gateway.access.meters import Claim, Pace, Purse, Refused, Room, Taken, Unseeded
+from gateway.access.gcra import Level, granted, level, taken, wait_for
+from gateway.access.meters import Claim, Purse, Refused, Room, Taken, Unseeded
 from policies.limits import DefaultLimits
 
 _NOT_IN_THIS_WINDOW = float("inf")
@@ -39,21 +40,39 @@ class MemoryLimits:
 
     def take_now(self, claim: Claim) -> Taken | Refused | Unseeded:
         """Take all of a claim or nothing, without being awaited."""
-        unknown = [purse for purse, _ in claim.purses if purse.id not in self._sums]
-        if unknown:
-            return Unseeded(tuple(unknown))
+        sums, inside, full_at = self._sums, self._inside, self._full_at
+        for purse, _ in claim.purses:
+            if purse.id not in sums:
+                return Unseeded(tuple([p for p, _ in claim.purses if p.id not in sums]))
         now = self._tick()
-        refusal = self._refusal(claim, now)
-        if refusal is not None:
-            return refusal
-        full_at = self._full_at
-        for pace, amount in claim.paces:
-            full_at[pace.id] = taken(full_at.get(pace.id, now), amount, pace.per_minute, now)
+        levels = self._granted(claim, now)
+        if levels is None:
+            return self._refusal(claim, now)
+        for (pace, _), at in zip(claim.paces, levels, strict=True):
+            full_at[pace.id] = now + at.reset_s
         for room in claim.rooms:
-            self._inside[room.id] = self._inside.get(room.id, 0) + 1
-        over = tuple(purse for purse, amount in claim.purses if self._hold(purse, amount))
-        spent = tuple([self._sums[purse.id].spent for purse, _ in claim.purses])
-        return Taken(self._levels(claim, now), over, spent=spent)
+            inside[room.id] = inside.get(room.id, 0) + 1
+        if not claim.purses:
+            return Taken(levels)
+        over = tuple([purse for purse, amount in claim.purses if self._hold(purse, amount)])
+        spent = tuple([sums[purse.id].spent for purse, _ in claim.purses])
+        return Taken(levels, over, spent=spent)
+
+    def _granted(self, claim: Claim, now: float) -> tuple[Level, ...] | None:
+        """Return how the paces of a claim would stand, or None where anything of it refuses."""
+        levels: list[Level] = []
+        for pace, amount in claim.paces:
+            at = granted(self._full_at.get(pace.id, now), amount, pace.per_minute, now)
+            if at is None:
+                return None
+            levels.append(at)
+        for room in claim.rooms:
+            if self._inside.get(room.id, 0) >= room.size:
+                return None
+        for purse, amount in claim.purses:
+            if purse.hard and not self._fits(purse, amount):
+                return None
+        return tuple(levels)
 
     async def seed(self, purse: Purse, nano_usd: int) -> None:
         """Open a purse of which so much is spent, unless it is open already."""
@@ -96,21 +115,21 @@ class MemoryLimits:
         """Return how many requests are in a room."""
         return self._inside.get(room.id, 0)
 
-    def _refusal(self, claim: Claim, now: float) -> Refused | None:
-        """Return the meter that refuses; of several paces, the one to wait for longest."""
+    def _refusal(self, claim: Claim, now: float) -> Refused:
+        """Return the meter that refuses, as one does; of paces the one to wait for longest."""
         for purse, amount in claim.purses:
             if purse.hard and not self._fits(purse, amount):
                 return Refused(purse, self._wait_of(purse, amount), self._levels(claim, now))
         for room in claim.rooms:
             if self._inside.get(room.id, 0) >= room.size:
                 return Refused(room, None, self._levels(claim, now))
-        worst: Pace | None = None
-        longest = 0.0
-        for pace, amount in claim.paces:
-            wait = wait_for(self._full_at.get(pace.id, now), amount, pace.per_minute, now)
-            if wait > longest:
-                worst, longest = pace, wait
-        return Refused(worst, longest, self._levels(claim, now)) if worst is not None else None
+        full_at = self._full_at
+        waits = [
+            (wait_for(full_at.get(pace.id, now), amount, pace.per_minute, now), pace)
+            for pace, amount in claim.paces
+        ]
+        longest, worst = max(waits, key=itemgetter(0))
+        return Refused(worst, longest, self._levels(claim, now))
 
     def _fits(self, purse: Purse, amount: int) -> bool:
         found = self._sums[purse.id]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.access.gcra import level, taken, wait_for
+from gateway.access.gcra import granted, level, taken, wait_for
 from gateway.access.meters import Claim, Pace, Taken
 from gateway.access.stores.memory import MemoryLimits
 
@@ -93,3 +93,18 @@ class Bucket(RuleBasedStateMachine):
 
 
 TestBucket = Bucket.TestCase
+
+
+@given(
+    full_at=st.floats(0, 200),
+    amount=st.integers(0, 500),
+    per_minute=st.integers(1, 400),
+    now=st.floats(0, 200),
+)
+def test_to_grant_at_once_is_to_wait_to_take_and_to_look(full_at, amount, per_minute, now):
+    found = granted(full_at, amount, per_minute, now)
+    assert (found is None) == (wait_for(full_at, amount, per_minute, now) > 0)
+    if found is not None:
+        after = taken(full_at, amount, per_minute, now)
+        assert now + found.reset_s == pytest.approx(after)
+        assert found.remaining == pytest.approx(level(after, per_minute, now).remaining, abs=1)

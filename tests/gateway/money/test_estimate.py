@@ -12,7 +12,13 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from gateway.money.estimate import IN_FLIGHT, REQUEST_OVERHEAD, estimate_usage, guess_tokens
+from gateway.money.estimate import (
+    IN_FLIGHT,
+    REQUEST_OVERHEAD,
+    estimate_usage,
+    guess_tokens,
+    most_prompt_tokens,
+)
 from gateway.money.price import Price, cost
 
 CORPUS = [
@@ -165,3 +171,22 @@ def test_machine_time_is_bounded_by_the_time_that_passed():
 )
 def test_a_guess_follows_the_script(text, tokens):
     assert guess_tokens(text) == tokens
+
+
+_MESSAGES = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant"]), "content": st.none() | st.text()},
+    optional={"name": st.text(max_size=5), "tool_calls": st.just([{"id": "a"}])},
+) | st.fixed_dictionaries({"content": st.just([{"type": "text", "text": "a"}, {"type": "image"}])})
+
+
+@given(
+    st.fixed_dictionaries(
+        {"messages": st.lists(_MESSAGES, max_size=4)},
+        optional={
+            "tools": st.just([{"type": "function"}]),
+            "response_format": st.just({"type": "text"}),
+        },
+    )
+)
+def test_a_prompts_bound_alone_is_that_of_the_whole_estimate(prompt):
+    assert most_prompt_tokens(prompt) == estimate_usage(prompt, "", max_output=0).upper.input
