@@ -24,7 +24,7 @@ from cache.semantic.lessons import Lessons
 from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
 from cache.semantic.snapshots import Snapshots
-from cache.semantic.store import AnswerStore, Gone, Place, Question, Told
+from cache.semantic.store import AnswerStore, Place, Question, Told
 from cache.semantic.types import Candidate, Decider, Decision, Guards
 from cache.types import CachedReply
 
@@ -206,9 +206,8 @@ class Desk:
             asked.scope, asked.question, codes.tobytes(), reply,
             answer=answer, expires_at=expires_at,
         )  # fmt: skip
-        self.mirror.forget([Gone(old, asked.scope)] if old is not None else [])
-        self.mirror.add_own(Place(number, asked.scope, codes.tobytes()))
         self._stats.kept += 1
+        self.mirror.add_own(Place(number, asked.scope, codes.tobytes()), old)
         if self._stats.kept % _TIDIED_EVERY == 0:
             self._tell_hits()
             self.mirror.forget(self.store.drop_expired(self._wall()))

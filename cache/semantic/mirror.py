@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,12 +60,17 @@ class Mirror:
         return self._width
 
     def follow(self) -> bool:
-        """Take in a bounded share of what others added; return whether anything had changed."""
+        """Take in a bounded share of what others added; return whether anything had changed.
+
+        What cannot be taken in, since the vectors stand outside and are out of reach, is
+        taken in by a later call.
+        """
         seen = self._store.changes_of_others()
         if seen == self._seen:
             return False
-        if not self.load_more():
-            self._seen = seen
+        with suppress(IndexAway):
+            if not self.load_more():
+                self._seen = seen
         return True
 
     def load_more(self) -> bool:
@@ -76,9 +82,17 @@ class Mirror:
             self._own = {number for number in self._own if number > self._last}
         return len(places) == _LOADED_AT_ONCE
 
-    def add_own(self, place: Place) -> None:
-        """Take in an entry that this process has just put into the store."""
-        self._place([place])
+    def add_own(self, place: Place, old: int | None) -> None:
+        """Take in an entry that this process has just put into the store, in place of an old one.
+
+        Raises IndexAway; the entry is then taken in by `follow`.
+        """
+        try:
+            self.forget([Gone(old, place.scope)] if old is not None else [])
+            self._place([place])
+        except IndexAway:
+            self._seen = -1
+            raise
         if self._store.changes_of_others() == self._seen:
             self._last = place.id
         else:

@@ -25,11 +25,12 @@ import msgspec
 
 from cache.codec import Corrupt
 from cache.epochs import MAX_SCOPES, Epochs
+from cache.index.types import IndexAway
 from cache.link import Link, Reply
 from cache.scope import Scope
 from cache.semantic.lookup import SemanticCache
 from cache.semantic.mirror import Mirror
-from cache.semantic.store import AnswerStore, Gone, Place, Record, seal_of
+from cache.semantic.store import AnswerStore, Place, Record, seal_of
 from cache.types import StoreFailed
 
 MOST_EVENTS = 100_000
@@ -74,7 +75,7 @@ class Outbox:
 
 
 class Keys:
-    """What the entries of one embedder are called in Redis; all in one slot of a cluster."""
+    """What the entries of one embedder are called in Redis."""
 
     def __init__(self, tag: bytes) -> None:
         base = b"frugal:{s:%b}:" % tag
@@ -238,9 +239,9 @@ class Replica:
                 if not self._epochs.admits(stored.stamp, record.scope, stored.reply):
                     continue
                 number, old = store.take(record)
-                mirror.forget([Gone(old, record.scope)] if old is not None else [])
-                mirror.add_own(Place(number, record.scope, record.codes))
                 self.taken += 1
+                with suppress(IndexAway):  # the mirror takes it in later
+                    mirror.add_own(Place(number, record.scope, record.codes), old)
 
     async def _lose(self, names: Sequence[bytes]) -> None:
         for part in _parts(names, _COMPARED_AT_ONCE):

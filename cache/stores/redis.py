@@ -27,6 +27,10 @@ from cache.types import StoreFailed
 
 _CONNECT_S = 1.0
 _LAST_LOOK_S = 0.001
+_NO_CLUSTER = (
+    "storage.redis: expected one Redis server, or the primary of several, found a node of a Redis "
+    "Cluster, which is not supported; name a server with cluster-enabled no"
+)
 _TURNS = 3  # of the event loop, from bytes that have arrived to whom they are for
 _log = logging.getLogger(__name__)
 
@@ -35,8 +39,9 @@ class RedisLink:
     """A link to the server at `url` (redis://, rediss:// or unix://).
 
     An async context manager: entering waits for the first attempt to connect,
-    whatever comes of it. `scripts` are Lua, by name. Raises ValueError for a URL
-    that cannot be used.
+    whatever comes of it; where a node of a Redis Cluster answers it raises OSError,
+    since keys that belong together would lie apart there. `scripts` are Lua, by name.
+    Raises ValueError for a URL that cannot be used.
     """
 
     def __init__(
@@ -80,10 +85,14 @@ class RedisLink:
         self._when_down: list[Callable[[], None]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._first_try = asyncio.Event()
+        self._is_cluster = False
 
     async def __aenter__(self) -> RedisLink:
         self._keeper = asyncio.create_task(self._keep_connected())
         await self._first_try.wait()
+        if self._is_cluster:
+            await self.__aexit__(None, None, None)
+            raise OSError(_NO_CLUSTER)
         return self
 
     async def __aexit__(
@@ -237,8 +246,14 @@ class RedisLink:
         for text in self._scripts.values():
             await connection.send_command("SCRIPT LOAD", text)
             await connection.read_response()
-        await connection.send_command("PING")
-        await connection.read_response()
+        await connection.send_command("INFO", "cluster")
+        try:
+            told: Any = await connection.read_response()
+        except ResponseError:
+            return  # a user who may not ask; commands will be refused, should it be a cluster
+        self._is_cluster = b"cluster_enabled:1" in told
+        if self._is_cluster:
+            raise RedisError(_NO_CLUSTER)
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         await connection.connect()  # type: ignore[no-untyped-call]

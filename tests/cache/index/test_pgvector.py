@@ -157,3 +157,37 @@ async def test_a_cache_starts_and_answers_nothing_where_postgres_is_away(tmp_pat
         await bench.keep("reset my password", "press the button")
         assert await bench.find("reset my password") is None
         assert running.stats.errors
+
+
+async def test_what_was_kept_while_postgres_was_away_is_found_once_it_is_back(url, tmp_path):
+    nowhere = "postgresql://nobody@/nothing?host=/nonexistent"
+    now, opened = [0.0], []
+
+    def outside(owner, width):
+        opened.append(PgVectors(url, owner, width, deadline_s=20, clock=lambda: now[0]))
+        return opened[0]
+
+    async with (
+        EmbeddingService(Lettered) as service,
+        SemanticCache(
+            service, path=tmp_path / "answers.db", guards=SameDigits(),
+            decider=lambda *_: AtLeast(), wall=lambda: 1000.0, outside=outside,
+        ) as running,
+    ):  # fmt: skip
+        bench = Bench(running, AtLeast())
+        await bench.keep("reset my password", "press the button")
+        (vectors,) = opened
+        vectors.close()
+        vectors._url, vectors._connection = nowhere, None
+        await bench.keep("reset my password", "press the other button")
+        await bench.keep("lost my card", "call us")
+        await bench.keep("block my account", "write to us")
+        assert await bench.find("lost my card") is None
+        vectors._url = url
+        now[0] += 100
+
+        assert await bench.find("my card: lost") == "call us"
+        assert await bench.find("my password: reset") == "press the other button"
+        assert await bench.find("my account: block") == "write to us"
+        await bench.keep("open an account", "with pleasure")
+        assert await bench.find("an account: open") == "with pleasure"

@@ -47,6 +47,21 @@ def test_a_url_that_cannot_be_used_is_refused_without_telling_it(url: str) -> No
     assert caught.value.__suppress_context__
 
 
+async def test_a_node_of_a_cluster_is_refused_at_the_start(tmp_path: Path) -> None:
+    with (
+        RedisServer(tmp_path, "--cluster-enabled", "yes") as server,
+        pytest.raises(OSError, match="Redis Cluster, which is not supported"),
+    ):
+        await linked(server).__aenter__()
+
+
+async def test_a_user_who_may_not_ask_about_the_server_is_served(server: RedisServer) -> None:
+    server.say("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-info")
+    url = server.url.replace("redis://", "redis://plain:secret@")
+    async with RedisLink(url, SCRIPTS, deadline_s=2.0) as link:
+        assert await link.call(b"ECHO", b"a") == b"a"
+
+
 async def test_commands_at_once_each_get_their_own_answer(server: RedisServer) -> None:
     async with linked(server) as link:
         said = await asyncio.gather(*(link.call(b"ECHO", b"%d" % n) for n in range(500)))

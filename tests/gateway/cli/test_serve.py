@@ -16,6 +16,7 @@ from tests.support.clients import say
 from tests.support.gateway_app import ROOT, asking, events_of, frugal, frugal_serve, text_of
 from tests.support.policies import one_model, policy, remote
 from tests.support.processes import children
+from tests.support.redis_server import RedisServer
 from tests.support.replies import Says
 from tests.support.scripted_upstream import Hold
 from tests.support.threaded import upstream_in_thread
@@ -104,6 +105,17 @@ def test_an_authority_that_is_none_is_one_clear_line(tmp_path, workers):
 
     assert done.returncode == 1
     assert "models.large: tls.ca_file: expected certificates in PEM" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_redis_cluster_is_one_clear_line(tmp_path):
+    with RedisServer(tmp_path, "--cluster-enabled", "yes") as server:
+        storage = {"redis": server.url}
+        text = policy({"large": remote("http://127.0.0.1:1/v1")}, storage=storage)
+        done = _run(tmp_path, text)
+
+    assert done.returncode == 1
+    assert "storage.redis: expected one Redis server" in done.stderr
     assert "Traceback" not in done.stderr
 
 
