@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -172,6 +178,7 @@ def create_app(
                 is_one_of_many=settings.workers > 1,
             )
             keys_at = keys_path(spool_url)
+            await stack.enter_async_context(_shared_keys(ledger_url, keys_at, settings.team))
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
             limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
             shared = running.caches.shared
@@ -299,6 +306,15 @@ class _Wiring:
             upkeep(policy, prices, running.ledger, clock, pipeline.use_prices)
         )
         return pipeline
+
+
+def _shared_keys(ledger_url: str, keys_at: Path, team: Team) -> AbstractAsyncContextManager[None]:
+    """Keep the keys of this machine together with those of others, where the ledger is shared."""
+    if not (is_postgres(ledger_url) and team.is_first):
+        return nullcontext()
+    from gateway.access.key_exchange import exchanged_keys
+
+    return exchanged_keys(ledger_url, keys_at, os.environ)
 
 
 def check_postgres(*urls: str | None) -> None:

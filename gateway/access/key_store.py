@@ -19,6 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from gateway.access.key_copies import HolderRow, KeyCopy, KeyRow, changed
 from gateway.money.location import locate
 from policies.limits import Limits
 
@@ -49,6 +50,10 @@ ORDER BY created_at DESC, rowid DESC LIMIT 1
 
 class KeyStoreError(Exception):
     """The store of keys cannot do what was asked; the message says what to change."""
+
+
+class KeysApart(KeyStoreError):
+    """The keys of this machine and those of others cannot be brought together at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,24 @@ class KeyStore:
             rows = connection.execute(f"{_ROWS} ORDER BY api_key.created_at, api_key.rowid")
             return [_kept(row) for row in rows]
 
+    def copy(self) -> KeyCopy:
+        """Return all rows. Raises KeyStoreError."""
+        with self._connected() as connection:
+            connection.execute("BEGIN")
+            return _copy(connection)
+
+    def become(self, shared: KeyCopy) -> None:
+        """Take over what is shared; what was said here meanwhile stays. Raises KeyStoreError."""
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            before = _copy(connection)
+            after = before.joined(shared)
+            gone = [(digest,) for digest in before.keys.keys() - after.keys.keys()]
+            connection.executemany("DELETE FROM api_key WHERE digest = ?", gone)
+            news = changed(before, after)
+            connection.executemany(_put("holder", HolderRow._fields), news.holders.values())
+            connection.executemany(_put("api_key", KeyRow._fields), news.keys.values())
+
     def _add_key(
         self, connection: sqlite3.Connection, name: str, now: float, expires_at: float | None
     ) -> str:
@@ -205,6 +228,26 @@ class KeyStore:
                     yield connection
         except sqlite3.Error as exc:
             raise KeyStoreError(f"{self._path}: {exc}; check the file and its rights") from exc
+
+
+def _copy(connection: sqlite3.Connection) -> KeyCopy:
+    holders = connection.execute(f"SELECT {', '.join(HolderRow._fields)} FROM holder")
+    keys = connection.execute(f"SELECT {', '.join(KeyRow._fields)} FROM api_key")
+    return KeyCopy(
+        {row["name"]: HolderRow(*row) for row in holders},
+        {row["digest"]: KeyRow(*row) for row in keys},
+    )
+
+
+def _put(table: str, names: Sequence[str]) -> str:
+    """Return the statement that adds a row, or brings the one that is there up to date."""
+    first, *rest = names
+    values = ", ".join("?" * len(names))
+    later = ", ".join(f"{name} = excluded.{name}" for name in rest)
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values}) "
+        f"ON CONFLICT ({first}) DO UPDATE SET {later}"
+    )
 
 
 def _kept(row: sqlite3.Row) -> KeptKey:

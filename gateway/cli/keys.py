@@ -38,13 +38,16 @@ def init(policy: Policy = None, ledger: Ledger = None) -> None:
     from gateway.access.key_store import Holder
 
     with _clear_errors():
-        store = _store(policy, ledger)
-        is_new = not store.exists
-        store.init()
-        if not is_new:
+        with _store(policy, ledger) as store:
+            is_new = not store.exists
+            store.init()
+            if is_new:
+                admin = Holder("admin", scopes=frozenset({"admin"}))
+                key = store.make(admin, now=time.time())
+        if is_new:
+            _show_once(key)
+        else:
             print("the store of keys is there already; nothing was changed", file=sys.stderr)
-            return
-        _show_once(store.make(Holder("admin", scopes=frozenset({"admin"})), now=time.time()))
 
 
 @keys.command(epilog="Example: frugal keys make shop --tenant web --scope auto --budget 50/month")
@@ -79,7 +82,9 @@ def make(
         holder = Holder(name, tenant, frozenset(scope or ()), frozenset(tag or ()), limits)
         now = time.time()
         end = now + _seconds(expires) if expires else None
-        _show_once(_store(policy, ledger).make(holder, now=now, expires_at=end))
+        with _store(policy, ledger) as store:
+            key = store.make(holder, now=now, expires_at=end)
+        _show_once(key)
 
 
 @keys.command("list", epilog="Example: frugal keys list --json")
@@ -93,7 +98,8 @@ def list_keys(
 
     with _clear_errors():
         now = time.time()
-        rows = [shown(kept, now) for kept in _store(policy, ledger).kept()]
+        with _store(policy, ledger) as store:
+            rows = [shown(kept, now) for kept in store.kept()]
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
@@ -110,14 +116,17 @@ def rotate(
     """Give a name another key and print it, once."""
     with _clear_errors():
         grace_s = _seconds(grace) if grace else 0.0
-        _show_once(_store(policy, ledger).rotate(name, now=time.time(), grace_s=grace_s))
+        with _store(policy, ledger) as store:
+            key = store.rotate(name, now=time.time(), grace_s=grace_s)
+        _show_once(key)
 
 
 @keys.command(epilog="Example: frugal keys revoke shop")
 def revoke(name: Name, policy: Policy = None, ledger: Ledger = None) -> None:
     """End all keys of a name for good, within a second, wherever they are in use."""
     with _clear_errors():
-        _store(policy, ledger).revoke(name, now=time.time())
+        with _store(policy, ledger) as store:
+            store.revoke(name, now=time.time())
         print(f"revoked: {name}", file=sys.stderr)
 
 
@@ -137,17 +146,40 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(_WANTING) from exc
 
 
-def _store(policy: Path | None, ledger: str | None) -> KeyStore:
+@contextmanager
+def _store(policy: Path | None, ledger: str | None) -> Iterator[KeyStore]:
+    """Yield the store; it is brought together with those of other machines before and after."""
     import os
 
     from gateway.access.key_store import KeyStore, keys_path
     from gateway.cli.costs import Misused as MisusedPolicy
-    from gateway.cli.costs import spool_url
+    from gateway.cli.costs import ledger_url, spool_url
 
     try:
-        return KeyStore(keys_path(spool_url(policy, ledger)), os.environ)
+        path = keys_path(spool_url(policy, ledger))
+        url = ledger_url(policy, ledger)
     except MisusedPolicy as exc:
         raise Misused(str(exc)) from exc
+    _share(url, path)
+    yield KeyStore(path, os.environ)
+    _share(url, path)
+
+
+def _share(ledger_url: str, path: Path) -> None:
+    """Bring the keys of all machines together; where that has to wait, say so and go on."""
+    import os
+
+    from gateway.access.key_store import KeysApart
+    from gateway.money.location import is_postgres
+
+    if not is_postgres(ledger_url):
+        return
+    from gateway.access.key_exchange import share_keys
+
+    try:
+        share_keys(ledger_url, path, os.environ)
+    except KeysApart as exc:
+        print(f"{exc}; a gateway on this machine will pass on what is changed", file=sys.stderr)
 
 
 def _check_names(names: list[str]) -> None:

@@ -272,6 +272,37 @@ budget_process = Table(
     sqlite_with_rowid=False,
 )
 
+# Keys that several machines share through PostgreSQL; a SQLite ledger leaves these tables empty.
+key_holder = Table(
+    "key_holder",
+    metadata,
+    _text("name", key=True),
+    *(_text(name) for name in ("tenant", "scopes", "tags")),
+    _maybe_text("limits"),
+    Column("created_at", _REAL, nullable=False),
+    Column("revoked_at", _REAL, nullable=True),
+    sqlite_strict=True,
+)
+
+key_hash = Table(
+    "key_hash",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True, nullable=False),
+    *(_text(name) for name in ("name", "hint")),
+    Column("created_at", _REAL, nullable=False),
+    Column("expires_at", _REAL, nullable=True),
+    sqlite_strict=True,
+)
+
+key_sharing = Table(
+    "key_sharing",
+    metadata,
+    _int("id", key=True),
+    _int("version"),
+    Column("secret_check", LargeBinary, nullable=True),
+    sqlite_strict=True,
+)
+
 # One row a judged draft, and one the reference's answer it was compared with. `drawn` are those
 # of requests that were drawn before anything was known of them; `score` is 1 for no worse than
 # the reference, as `labeller` says, NULL where nobody could tell.
