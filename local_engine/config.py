@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from local_engine.errors import CheckpointError
 from local_engine.fields import Fields, read_json
 from local_engine.rope_config import Rope, Span, read_rope, rope_span, served_context
 
@@ -341,13 +340,3 @@ def _experts(fields: Fields, family: Family, layers: int) -> Experts | None:
         frozenset(mixed),
         family.experts,
     )
-
-
-def check_stored_plain(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise where the weights are stored quantized."""
-    if values.get("quantization_config") is not None:
-        raise CheckpointError(
-            path,
-            "quantization_config: weights stored quantized are not read yet; use the "
-            "original checkpoint and let the engine quantize it",
-        )

@@ -11,17 +11,20 @@ from typing import Any
 import jinja2
 import torch
 
-from local_engine.assembly import build_decoder, expected_shapes, unread_tensor
-from local_engine.config import ModelConfig, check_stored_plain, parse_config
+from local_engine.assembly import build_decoder
+from local_engine.config import ModelConfig, parse_config
 from local_engine.errors import CheckpointError
 from local_engine.fields import read_json
+from local_engine.formats import find_layout
+from local_engine.inventory import check_fits, check_tensors
 from local_engine.model import Decoder
 from local_engine.quant import Quantization
-from local_engine.source import PlainSource
+from local_engine.quant_store import QuantStore, cache_key
+from local_engine.source import PlainSource, StoredSource
 from local_engine.template import ChatTemplate
 from local_engine.tokenizer import Tokenizer
 from local_engine.types import Sampling
-from local_engine.weights import check_memory, open_weights
+from local_engine.weights import open_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,15 @@ class LoadOptions:
     """How to hold the weights; `dtype` and `device` None take what suits the machine.
 
     `is_long` serves the stretched context of models that have two sets of rotary
-    frequencies, at some cost in quality for short prompts.
+    frequencies, at some cost in quality for short prompts. Quantized weights are kept in
+    `kept_in` and taken from there the next time.
     """
 
     quantization: Quantization = "none"
     dtype: torch.dtype | None = None
     device: torch.device | None = None
     is_long: bool = False
+    kept_in: Path | None = None
 
 
 def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedModel:
@@ -69,15 +74,12 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     path = directory / "config.json"
     values = read_json(path)
     config = parse_config(path, values, is_long=options.is_long)
-    check_stored_plain(path, values)
+    layout = find_layout(path, values)
     weights = open_weights(directory)
-    weights.check(expected_shapes(config), directory)
-    _check_all_is_read(config, weights, directory)
+    check_tensors(config, weights, layout, directory)
     device = options.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = options.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    check_memory(
-        directory, weights.count * (1 if options.quantization == "int8" else dtype.itemsize)
-    )
+    check_fits(config, weights, layout, options.quantization, dtype)
     tokenizer = Tokenizer.load(directory)
     if tokenizer.size > config.vocab:
         raise CheckpointError(
@@ -87,7 +89,15 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     template = _read_template(directory)
     generation = _read_optional(directory / "generation_config.json")
 
-    decoder = build_decoder(config, PlainSource(weights, dtype, device, options.quantization))
+    scheme = options.quantization
+    if layout is not None:
+        source: PlainSource = StoredSource(weights, dtype, device, scheme, layout)
+        decoder = build_decoder(config, source)
+    else:
+        store = _open_store(options, [path, *weights.files])
+        decoder = build_decoder(config, PlainSource(weights, dtype, device, scheme, store))
+        if store is not None:
+            store.save()
     return LoadedModel(
         decoder,
         tokenizer,
@@ -99,13 +109,11 @@ def load_model(directory: Path, options: LoadOptions | None = None) -> LoadedMod
     )
 
 
-def _check_all_is_read(config: ModelConfig, names: Iterable[str], directory: Path) -> None:
-    unread = unread_tensor(config, names)
-    if unread is not None:
-        raise CheckpointError(
-            directory,
-            f"{unread}: this architecture has no such tensor here, so its answers would be wrong",
-        )
+def _open_store(options: LoadOptions, files: Iterable[Path]) -> QuantStore | None:
+    """Open what was quantized before, where that is worth more than quantizing again."""
+    if options.kept_in is None or options.quantization in ("none", "as-stored"):
+        return None
+    return QuantStore(options.kept_in, cache_key(files, options.quantization))
 
 
 def _read_optional(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from local_engine.fields import read_json
 
 _HEADER_BYTES = 100 << 20
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_OTHER_BYTES = {"I64": 8, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Weights:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+    @property
+    def files(self) -> set[Path]:
+        """Return the files that hold the tensors."""
+        return {entry.file for entry in self._entries.values()}
 
     @property
     def count(self) -> int:
@@ -69,18 +75,26 @@ class Weights:
                     "convert the checkpoint to bf16",
                 )
 
-    def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """Read one tensor as `dtype`, refusing values that are not finite."""
+    def entry(self, name: str) -> TensorEntry | None:
+        """Return what a header says of a tensor."""
+        return self._entries.get(name)
+
+    def raw(self, name: str) -> torch.Tensor:
+        """Read one tensor as it is stored."""
         entry = self._entries[name]
         try:
             with safe_open(str(entry.file), framework="pt") as file:
                 tensor: torch.Tensor = file.get_tensor(name)
         except (OSError, SafetensorError) as exc:
             raise CheckpointError(entry.file, f"{name}: cannot be read ({exc})") from exc
-        tensor = tensor.to(dtype)
+        return tensor
+
+    def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """Read one tensor as `dtype`, refusing values that are not finite."""
+        tensor = self.raw(name).to(dtype)
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
-                entry.file, f"{name}: holds NaN or infinite values; download it again"
+                self._entries[name].file, f"{name}: holds NaN or infinite values; download it again"
             )
         return tensor
 
@@ -160,7 +174,7 @@ def _entry(file: Path, name: str, value: Any, data: int) -> TensorEntry:
         raise CheckpointError(
             file, f"{name}: ends at byte {end} of {data}; the file is truncated, download it again"
         )
-    item = _ITEM_BYTES.get(dtype)
+    item = _ITEM_BYTES.get(dtype) or _OTHER_BYTES.get(dtype)
     if item is not None and math.prod(shape) * item != end - start:
         raise CheckpointError(
             file, f"{name}: shape {shape} of {dtype} does not fill its {end - start} bytes"

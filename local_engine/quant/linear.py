@@ -6,13 +6,12 @@ int8: q = round(w / s), s = max|w| / 127 per output channel; y = (x qᵀ) s.
 from __future__ import annotations
 
 import functools
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-Quantization = Literal["none", "int8"]
 
 # Above this many rows a product is bound by arithmetic, where the weight-only
 # kernel is up to three times slower than expanding the weight once.
@@ -45,15 +44,38 @@ class PlainLinear:
         return self.weight.nbytes
 
 
+def int8_pack(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 values `[out, in]` and bf16 scales `[out]`."""
+    scale = (weight.float().abs().amax(dim=1) / 127.0).clamp_min(1e-12).to(torch.bfloat16)
+    # The scale is rounded first, so that the integers absorb its rounding error.
+    ratio = weight.float() / scale.float()[:, None]
+    return ratio.round().clamp(-127, 127).to(torch.int8), scale
+
+
+class SideBySide:
+    """Several products of one input, their outputs one after another.
+
+    For weights that cannot be one product, as their groups are not alike.
+    """
+
+    def __init__(self, parts: Sequence[Linear]) -> None:
+        self._parts = parts
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self._parts], dim=-1)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the weights take."""
+        return sum(part.nbytes for part in self._parts)
+
+
 class Int8Linear:
     """A product with an int8 weight and one bf16 scale per output channel."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        scale = (weight.float().abs().amax(dim=1) / 127.0).clamp_min(1e-12)
-        # The scale is rounded first, so that the integers absorb its rounding error.
-        self.scale = scale.to(torch.bfloat16)
-        ratio = weight.float() / self.scale.float()[:, None]
-        self.weight = ratio.round().clamp(-127, 127).to(torch.int8)
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight
+        self.scale = scale
         self.bias = bias
         self._has_kernel = has_int8_kernel(weight.device.type)
 
@@ -90,16 +112,6 @@ class Int8Head(Int8Linear):
         if self.bias is not None:
             values = values + self.bias.float()[best]
         return y.scatter_(1, best, values)
-
-
-def make_linear(weight: Tensor, bias: Tensor | None, quantization: Quantization) -> Linear:
-    """Wrap a `[out, in]` weight as the policy asks."""
-    return Int8Linear(weight, bias) if quantization == "int8" else PlainLinear(weight, bias)
-
-
-def make_head(weight: Tensor, quantization: Quantization) -> Linear:
-    """Wrap the product that gives the logits."""
-    return Int8Head(weight) if quantization == "int8" else PlainLinear(weight)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from local_engine.quant import (
     make_head,
     make_linear,
 )
+from local_engine.quant.linear import int8_pack
 from tests.local_engine.support import ask, prompt_of, run
 
 INT8 = LoadOptions("int8", device=torch.device("cpu"))
@@ -43,7 +44,7 @@ def logprobs_of(model: LoadedModel, prompts: list[tuple[int, ...]]) -> torch.Ten
 
 def test_rounding_to_int8_stays_within_half_a_step() -> None:
     weight = random(48, 64)
-    quantized = Int8Linear(weight)
+    quantized = Int8Linear(*int8_pack(weight))
 
     error = (quantized.weight.float() * quantized.scale.float()[:, None] - weight).abs()
 
@@ -67,7 +68,7 @@ def test_channels_of_zeros_stay_zero() -> None:
     weight = random(32, 64)
     weight[5] = 0.0
 
-    found = Int8Linear(weight)(random(2, 64))
+    found = Int8Linear(*int8_pack(weight))(random(2, 64))
 
     assert not found[:, 5].any()
     assert bool(torch.isfinite(found).all())
@@ -96,7 +97,7 @@ def test_unquantized_products_are_the_plain_ones() -> None:
 
 
 def test_without_the_kernel_the_result_is_the_same() -> None:
-    layer, x = Int8Linear(random(96, 64)), random(4, 64, seed=5)
+    layer, x = Int8Linear(*int8_pack(random(96, 64))), random(4, 64, seed=5)
     with_kernel = layer(x)
     layer._has_kernel = False
 
