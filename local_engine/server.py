@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -30,11 +31,14 @@ from local_engine.engine import Engine
 from local_engine.errors import CheckpointError
 from local_engine.http1 import Connection, HttpLimits
 from local_engine.loader import LoadedModel, LoadOptions, load_model
+from local_engine.quant import SCHEMES
+from local_engine.quant_store import cache_directory
 from local_engine.types import EngineLimits
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_WORTH_KEEPING = 64 << 20
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -105,7 +109,7 @@ class EngineServer:
             model, error = None, None
             try:
                 directory = find_checkpoint(self.settings.checkpoint)
-                model = load_model(directory, self.settings.loading)
+                model = load_model(directory, loading_for(directory, self.settings.loading))
             except BaseException as exc:  # handed to whoever waits
                 error = exc
             with contextlib.suppress(RuntimeError):  # the loop may be gone by now
@@ -214,6 +218,14 @@ async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> 
     await EngineServer(settings).run(stop)
 
 
+def loading_for(directory: Path, options: LoadOptions) -> LoadOptions:
+    """Keep what is quantized of large checkpoints; a small one is sooner made again."""
+    stored = sum(f.stat().st_size for f in directory.glob("*.safetensors"))
+    if options.kept_in is not None or stored < _WORTH_KEEPING:
+        return options
+    return dataclasses.replace(options, kept_in=cache_directory())
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
@@ -231,7 +243,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free port")
     parser.add_argument("--uds", type=Path, help="listen on this Unix socket instead")
     parser.add_argument("--model-name", help="the name clients ask for; default: the checkpoint's")
-    parser.add_argument("--quantization", choices=("none", "int8"), default="none")
+    parser.add_argument("--quantization", choices=SCHEMES, default="none")
     parser.add_argument("--dtype", choices=tuple(_DTYPES), default="auto")
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: half of the cores")
     parser.add_argument("--max-batch", type=_positive, default=8, help="requests computed at once")

@@ -58,7 +58,7 @@ class EngineCommand:
 
     checkpoint: str
     model_name: str
-    quantization: Literal["none", "int8"] = "none"
+    quantization: str = "none"
     threads: int | None = None
     max_batch: int = 8
     max_queue: int = 64

@@ -15,20 +15,12 @@ LATER_KEYS: dict[KeyPath, str] = {
 }
 """Keys, and what they will bring."""
 
-LATER_VALUES: dict[KeyPath, frozenset[str]] = {
-    ("models", ANY, "quantization"): frozenset({"int4", "fp8", "as-stored"}),
-}
-"""Values of known keys."""
-
 
 def take_out_later(document: Document) -> None:
     """Report what is not built yet, and remove those keys so that the rest can be checked."""
     for pattern, what in LATER_KEYS.items():
         for path in list(_matches(document.data, pattern)):
             _take_out_key(document, path, what)
-    for pattern, values in LATER_VALUES.items():
-        for path in _matches(document.data, pattern):
-            _report_value(document, path, values)
     _report_prefixes(document)
 
 
@@ -38,12 +30,6 @@ def _take_out_key(document: Document, path: KeyPath, what: str) -> None:
         return
     document.settle(path, f"not built yet: {what}", "remove this key", at_key=True)
     del holder[path[-1]]
-
-
-def _report_value(document: Document, path: KeyPath, values: frozenset[str]) -> None:
-    value = document.at(path)
-    if isinstance(value, str) and value in values:
-        document.settle(path, f"not built yet: {path[-1]} {value}", "choose another value")
 
 
 def _report_prefixes(document: Document) -> None:

@@ -48,6 +48,11 @@ from policies.scalars import (
 )
 from policies.section import Section
 
+Quantization = Literal[
+    "none", "as-stored", "int8", "int4", "int4-g32", "int4-g64", "int4-g128", "nf4", "fp8"
+]
+"""How a local model's weights are held; `as-stored` keeps those of GPTQ, AWQ and their like."""
+
 
 class Server(Section):
     """Where the gateway listens, and the bounds of what it reads.
@@ -188,7 +193,7 @@ class Model(Section):
     prompt_cache: Switch = "auto"
     # provider: local
     checkpoint: Checkpoint | None = None
-    quantization: Literal["none", "int8"] = "none"
+    quantization: Quantization = "none"
     threads: Whole = Field(1, ge=1, le=256)
     max_batch: Whole = Field(8, ge=1, le=512)
     # provider: recorded

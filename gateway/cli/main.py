@@ -94,7 +94,9 @@ def engine_serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
     model_name: Annotated[str | None, typer.Option(help="Name that clients send.")] = None,
-    quantization: Annotated[str, typer.Option(help="none or int8.")] = "none",
+    quantization: Annotated[
+        str, typer.Option(help="none, int8, int4, int4-g32, int4-g128, nf4, fp8 or as-stored.")
+    ] = "none",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 8,
 ) -> None:

@@ -12,7 +12,6 @@ ROUTE = "  r: {model: tiny, %s}"
     ("text", "path"),
     [
         (SMALL + "telemetry: {}", "telemetry"),
-        (SMALL.replace("demo/tiny", "demo/tiny, quantization: int4"), "models.tiny.quantization"),
         (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
         (
             routes(ROUTE % "rules: [{when: {language: de}, model: large}]"),
@@ -26,6 +25,14 @@ def test_what_comes_later_is_refused_by_name(text, path):
     assert problem.path == path
     assert problem.message.startswith("not built yet: ")
     assert problem.line > 0
+
+
+def test_every_scheme_of_the_engine_may_be_asked_for():
+    from local_engine.quant import SCHEMES
+
+    for scheme in SCHEMES:
+        policy = load(SMALL.replace("demo/tiny", f"demo/tiny, quantization: {scheme}"))
+        assert policy.models["tiny"].quantization == scheme
 
 
 def test_a_cache_that_is_off_needs_nothing_built():
