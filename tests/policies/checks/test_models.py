@@ -114,7 +114,7 @@ def test_model_with_what_its_provider_needs_is_accepted(model):
         ),
         (
             "provider: local, checkpoint: x, quantization: int9",
-            "expected none or int8, found 'int9' (did you mean 'int8'?)",
+            "nf4 or fp8, found 'int9' (did you mean 'int8'?)",
         ),
     ],
 )
