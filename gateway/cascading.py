@@ -14,6 +14,7 @@ from gateway.access.admission import Admission
 from gateway.access.ceiling import REASON as MAX_USD
 from gateway.access.ceiling import ModestPlan
 from gateway.affinity import Affinity
+from gateway.early import Early
 from gateway.entry import Attempt, Entry, Purpose
 from gateway.errors import (
     CeilingTooLow,
@@ -55,6 +56,7 @@ class Cascading:
         observer: Observer | None = None,
         affinity: Affinity | None = None,
     ) -> None:
+        self.early = Early()
         self._affinity = affinity
         self._observer = observer
         self._chance = chance
@@ -178,20 +180,31 @@ class Cascading:
 
     async def _judged(self, attempt: Attempt, entry: Entry, plan: Plan) -> None:
         """Hold a draft and judge it; a slow or hopeless one is cancelled where it stands."""
-        stream = entry.request.stream or plan.watches
+        watches = plan.watches(attempt.model)
+        stream = entry.request.stream or watches
         call = self._call(attempt, entry, stream=stream, wants_stats=plan.needs_stats)
         hold_s = entry.route.cascade.max_hold if entry.route.cascade else None
         try:
             async with asyncio.timeout(hold_s), aclosing(call) as parts:
                 async for part in parts:
                     attempt.hold(part)
-                    if plan.watches and attempt.is_worth_a_look() and not _promises(attempt, plan):
+                    if watches and attempt.is_worth_a_look() and not plan.watch(attempt.draft()):
+                        self._give_up(attempt)
                         return
         except TimeoutError:
             attempt.reject_early(cut_short(f"not complete within {hold_s:g} s"))
             return
         attempt.end()
+        if watches:
+            self.early.finished(attempt)
         attempt.verdict = await plan.judge(attempt.draft(), self._asker(entry))
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """End a draft that the plan has given up on."""
+        saved = self.early.given_up(attempt)
+        sure = None if attempt.stats is None else math.exp(min(attempt.stats.logprobs, default=0.0))
+        why = f"given up after {attempt.seen} tokens, about {saved:.0f} saved"
+        attempt.reject_early(cut_short(why, sure))
 
     def _asker(self, entry: Entry) -> Ask:
         async def ask(model: str) -> Draft | None:
@@ -260,16 +273,6 @@ def _served(step: Serve, entry: Entry) -> Iterable[Part]:
         served.verdict = replace(served.verdict, accepted=True)
     entry.serve(served)
     return in_mode(served.parts, stream=entry.request.stream)
-
-
-def _promises(attempt: Attempt, plan: Plan) -> bool:
-    """Let the plan see the tokens so far; a draft it gives up on ends here."""
-    stats = attempt.stats
-    if stats is None or plan.watch(stats):
-        return True
-    sure = math.exp(min(stats.logprobs, default=0.0))
-    attempt.reject_early(cut_short(f"given up after {stats.count} tokens", sure))
-    return False
 
 
 def _why_none(entry: Entry, exc: NoModelLeft) -> GatewayError:

@@ -102,6 +102,8 @@ class Attempt:
         if part.stats is not None:
             self._stats.append(part.stats)
             self._counted += part.stats.count
+        elif part.text:
+            self._counted += 1
         if part.finish_reason is not None:
             self.finish_reason = part.finish_reason
         if part.model is not None:
@@ -176,6 +178,11 @@ class Attempt:
     def has_tool_calls(self) -> bool:
         """Return whether the answer so far calls tools."""
         return self._tool_calls > 0
+
+    @property
+    def seen(self) -> int:
+        """Return how many tokens have come, or pieces of text where nobody counts tokens."""
+        return self._counted
 
     def is_worth_a_look(self) -> bool:
         """Return whether enough has come since the last look, so that looks stay few."""

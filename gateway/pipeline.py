@@ -122,6 +122,7 @@ class Pipeline:
             observer=parts.observer,
             affinity=self._affinity,
         )
+        self.early = self._cascading.early
         self._made = self._cascading.run if parts.near is None else self._near_or_made
         self._rates: dict[str, tuple[float, float]] = {}
         self._fresh: dict[int, Freshness] = {}

@@ -9,7 +9,7 @@ from router.cold import signs_of
 from router.course import Course, Judged, Step
 from router.query import Query
 from router.signs import Checked
-from router.types import Draft, TokenStats
+from router.types import Draft
 
 
 class BesideCourse:
@@ -22,7 +22,6 @@ class BesideCourse:
     __slots__ = ("_checked", "_course", "_has_turned", "_judged", "_reference")
 
     needs_stats = True
-    watches = False
 
     def __init__(self, course: Course, query: Query, judged: Sequence[str], reference: str) -> None:
         self._course = course
@@ -31,8 +30,12 @@ class BesideCourse:
         self._reference = reference
         self._has_turned = False
 
-    def watch(self, stats: TokenStats) -> bool:
-        """Let every draft come to its end: it is to be compared."""
+    def watches(self, model: str) -> bool:
+        """Return False: every draft is to be compared."""
+        return False
+
+    def watch(self, draft: Draft, earlier: Sequence[Judged]) -> bool:
+        """Let every draft come to its end."""
         return True
 
     def is_judged(self, model: str) -> bool:

@@ -34,7 +34,6 @@ from router.types import (
     Scorer,
     Serve,
     Skip,
-    TokenStats,
     Tried,
     Verdict,
 )
@@ -143,9 +142,8 @@ class CascadePlan:
         self._scorer = scorer
         self.skipped = skipped
 
-    @property
-    def watches(self) -> bool:
-        """Return whether `watch` can reject a draft before its end."""
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can reject a draft of this model before its end."""
         return self._scorer.watches
 
     @property
@@ -168,9 +166,9 @@ class CascadePlan:
             raise NoModelLeft(why_none(tried, self.skipped))
         return Serve(best, degraded=True)
 
-    def watch(self, stats: TokenStats) -> bool:
+    def watch(self, draft: Draft) -> bool:
         """Return False to reject the draft under way."""
-        return self._scorer.watch(stats)
+        return draft.stats is None or self._scorer.watch(draft.stats)
 
     async def judge(self, draft: Draft, ask: Ask) -> Verdict:
         """Judge a whole draft."""

@@ -19,7 +19,7 @@ from router.online.acceptance import CAREFUL, Acceptance, chance_of, odds_of
 from router.query import Query
 from router.signs import AGREES, Checked, Signs
 from router.stakes import NO_STAKES, Stakes, stay
-from router.types import Draft, TokenStats
+from router.types import Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ColdCourse:
     `may_serve` is False where a floor is to be held and nothing is certified; then
     `drafts` says whether this request is one of those that are drafted to learn from.
     `stage` is a word for the ledger, `stays` says why the tiers are in another order than the
-    route's, if they are.
+    route's, if they are. `watched` are the models whose drafts tell early that they will not do.
     """
 
     tiers: tuple[str, ...]
@@ -41,12 +41,21 @@ class ColdCourse:
     drafts: bool = True
     stays: str = ""
 
-    needs_stats = True
-    watches = False
+    watched: frozenset[str] = frozenset()
 
-    def watch(self, stats: TokenStats) -> bool:
-        """Let every draft come to its end."""
-        return True
+    needs_stats = True
+
+    def watches(self, model: str) -> bool:
+        """Return whether a draft of this model may be given up before its end."""
+        return model in self.watched
+
+    def watch(self, draft: Draft, earlier: Sequence[Judged]) -> bool:
+        """Return False once even the best that the draft may still come to is not enough.
+
+        So nothing is given up that would have been served.
+        """
+        most = self.checked.at_most(draft.stats, may_agree=bool(earlier))
+        return self.acceptance.quality(draft.model, most) >= self.acceptance.threshold
 
     def is_judged(self, model: str) -> bool:
         """Return whether this model's draft is held and judged, or goes out live."""
@@ -77,7 +86,8 @@ class ColdCourses:
     """Begins courses by drafts' own signs. `may_serve`: what they make sure may be served.
 
     `is_certified`: a floor was certified of the tiers in their order, and only the reference
-    may be asked before its turn, which can only lower the loss.
+    may be asked before its turn, which can only lower the loss. `watched` are models that are
+    known to tell of their tokens while they write.
     """
 
     reference: str
@@ -85,6 +95,7 @@ class ColdCourses:
     acceptance: Acceptance = CAREFUL
     stage: str = "cold start"
     is_certified: bool = False
+    watched: frozenset[str] = frozenset()
 
     wants_vector = False
     embedder = ""
@@ -114,6 +125,8 @@ class ColdCourses:
             self.may_serve,
             self.may_serve or drawn,
             stays,
+            # What is drawn is to be compared, so it comes to its end.
+            self.watched if self.may_serve and not drawn else frozenset(),
         )
 
 

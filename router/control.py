@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.types import Ask, Call, Draft, Plan, Serve, Skip, TokenStats, Tried, Verdict
+from router.types import Ask, Call, Draft, Plan, Serve, Skip, Tried, Verdict
 
 
 class ControlPlan:
@@ -25,19 +25,18 @@ class ControlPlan:
         """Return the models left out because they cannot serve this request."""
         return self._usual.skipped
 
-    @property
-    def watches(self) -> bool:
-        """Return whether `watch` can reject a draft before its end."""
-        return self._usual.watches
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can reject a draft of this model before its end."""
+        return self._usual.watches(model)
 
     @property
     def needs_stats(self) -> bool:
         """Return whether token statistics are to be asked of the provider."""
         return self._usual.needs_stats
 
-    def watch(self, stats: TokenStats) -> bool:
+    def watch(self, draft: Draft) -> bool:
         """Return False to reject the draft under way."""
-        return self._usual.watch(stats)
+        return self._usual.watch(draft)
 
     async def judge(self, draft: Draft, ask: Ask) -> Verdict:
         """Judge a whole draft."""

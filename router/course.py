@@ -19,7 +19,6 @@ from router.types import (
     NoModelLeft,
     Serve,
     Skip,
-    TokenStats,
     Tried,
     Verdict,
 )
@@ -66,13 +65,12 @@ class Course(Protocol):
         """Return whether token statistics help it judge."""
         ...
 
-    def watch(self, stats: TokenStats) -> bool:
-        """Return False to reject a draft on all of its tokens so far."""
+    def watch(self, draft: Draft, earlier: Sequence[Judged]) -> bool:
+        """Return False to reject a draft on what it says so far."""
         ...
 
-    @property
-    def watches(self) -> bool:
-        """Return whether `watch` can ever say no."""
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can ever say no to this model's draft."""
         ...
 
     def is_judged(self, model: str) -> bool:
@@ -111,19 +109,18 @@ class CoursePlan:
         self._places: list[str] = []
         self.skipped = skipped
 
-    @property
-    def watches(self) -> bool:
-        """Return whether `watch` can reject a draft before its end."""
-        return self._course.watches
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can reject a draft of this model before its end."""
+        return self._course.watches(model)
 
     @property
     def needs_stats(self) -> bool:
         """Return whether token statistics are to be asked of the provider."""
         return self._course.needs_stats
 
-    def watch(self, stats: TokenStats) -> bool:
+    def watch(self, draft: Draft) -> bool:
         """Return False to reject the draft under way."""
-        return self._course.watch(stats)
+        return self._course.watch(draft, self._drafts)
 
     async def judge(self, draft: Draft, ask: Ask) -> Verdict:
         """Judge a whole draft beside the earlier ones; accepted is the one that will be served."""

@@ -126,6 +126,12 @@ def build_learned(route: Route, capabilities: Mapping[str, Capabilities]) -> Lea
     return LearnedRouter(route, capabilities, courses)
 
 
+def tells_tokens(capabilities: Mapping[str, Capabilities], model: str) -> bool:
+    """Return whether a model is known, not only believed, to tell of its tokens."""
+    known = capabilities.get(model)
+    return known is not None and known.logprobs is True
+
+
 def has_floor(cascade: Cascade) -> bool:
     """Return whether a quality floor is to be held, so that only what is certified may serve."""
     return cascade.target is not None and cascade.target.max_quality_loss is not None

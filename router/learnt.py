@@ -24,7 +24,7 @@ from router.reply import Reply
 from router.stakes import NO_STAKES, Stakes
 from router.state import State
 from router.targets import Mix
-from router.types import Draft, RouterError, TokenStats
+from router.types import Draft, RouterError
 from router.value import STOP, Known, ValueModel, known_of
 
 if TYPE_CHECKING:
@@ -212,7 +212,6 @@ class LearntCourse:
                  "_read", "_route", "_usd", "_value")  # fmt: skip
 
     needs_stats = True
-    watches = False
 
     def __init__(
         self,
@@ -237,7 +236,11 @@ class LearntCourse:
         self._question: Question | None = None
         self._read: dict[str, DraftRead] = {}
 
-    def watch(self, stats: TokenStats) -> bool:
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can ever say no: not yet."""
+        return False
+
+    def watch(self, draft: Draft, earlier: Sequence[Judged]) -> bool:
         """Let every draft come to its end."""
         return True
 

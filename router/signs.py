@@ -55,14 +55,29 @@ class Checked:
         why = "; ".join((told, *(each for _, each in found)))
         return Signs(chance_of(odds), why, any(weight < 0 for weight, _ in found))
 
+    def at_most(self, stats: TokenStats | None, *, may_agree: bool) -> float:
+        """Return the most that a draft can come to whose tokens so far are these.
+
+        Its least likely token will be no likelier; every check that may yet be made is granted.
+        """
+        if stats is None or not stats.count:
+            return 1.0
+        examples = self._read().examples
+        has_examples = examples.output is not None or bool(examples.examples)
+        odds = odds_of(trust(stats.logprobs, 0.0)) + _SOUND + _RIGHT * has_examples
+        return chance_of(max(odds, 0.0) + AGREES if may_agree else odds)
+
+    def _read(self) -> Question:
+        self._question = self._question or read_question(self._query.text)
+        return self._question
+
     def _checks(self, draft: Draft) -> Iterator[tuple[float, str]]:
         """Yield the weight of each check that could be made, and what it found."""
         if draft.tool_calls:
             return
         if self._query.json_schema and not _is_json(draft.text):
             yield _WRONG, "is no JSON"
-        self._question = self._question or read_question(self._query.text)
-        _, same, _, held = self._question.examples.features(draft.text)
+        _, same, _, held = self._read().examples.features(draft.text)
         for share in (same, held):
             if share == share:  # a number: there was something to run
                 is_right = share == 1.0

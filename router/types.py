@@ -177,9 +177,8 @@ class Plan(Protocol):
         """Return the models left out because they cannot serve this request."""
         ...
 
-    @property
-    def watches(self) -> bool:
-        """Return whether `watch` can reject a draft before its end."""
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can reject a draft of this model before its end."""
         ...
 
     @property
@@ -191,8 +190,8 @@ class Plan(Protocol):
         """Return what to do next. Raises NoModelLeft."""
         ...
 
-    def watch(self, stats: TokenStats) -> bool:
-        """Return False to reject the draft under way."""
+    def watch(self, draft: Draft) -> bool:
+        """Return False to reject the draft under way; `finish_reason` is not known yet."""
         ...
 
     async def judge(self, draft: Draft, ask: Ask) -> Verdict:

@@ -9,7 +9,7 @@ from gateway.money.price import shown_usd
 from gateway.request import ChatRequest
 from policies.rules import RequestFacts
 from policies.schema import Route
-from router.types import Ask, Call, Draft, Plan, Serve, Skip, TokenStats, Tried, Verdict
+from router.types import Ask, Call, Draft, Plan, Serve, Skip, Tried, Verdict
 
 REASON = "max_usd"
 """What stands in the path and the ledger for a model that was left out for its price."""
@@ -49,10 +49,9 @@ class ModestPlan:
         named = sorted(self._left_out)
         return (*self._plan.skipped, *(Skip(name, REASON, self._most) for name in named))
 
-    @property
-    def watches(self) -> bool:
-        """Return whether `watch` can reject a draft before its end."""
-        return self._plan.watches
+    def watches(self, model: str) -> bool:
+        """Return whether `watch` can reject a draft of this model before its end."""
+        return self._plan.watches(model)
 
     @property
     def needs_stats(self) -> bool:
@@ -71,9 +70,9 @@ class ModestPlan:
                 return step
             self._passed_over[len(known)] = step.model
 
-    def watch(self, stats: TokenStats) -> bool:
+    def watch(self, draft: Draft) -> bool:
         """Return False to reject the draft under way."""
-        return self._plan.watch(stats)
+        return self._plan.watch(draft)
 
     async def judge(self, draft: Draft, ask: Ask) -> Verdict:
         """Judge a whole draft."""

@@ -18,6 +18,7 @@ from gateway.telemetry.readings import Readings, read_ledger
 
 if TYPE_CHECKING:
     from gateway.app import Running
+    from gateway.pipeline import Pipeline
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _log = logging.getLogger(__name__)
@@ -38,8 +39,14 @@ def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -
             asdict(caches.exact.stats()) if caches else {},
             running.is_ready,
             await asyncio.to_thread(running.refusals.by_code),
+            _early(running.pipeline),
         )
         return Response(await asyncio.to_thread(exposition, scrape), media_type=_TEXT)
+
+
+def _early(pipeline: Pipeline | None) -> dict[str, tuple[int, float]]:
+    own = {} if pipeline is None else pipeline.early.models
+    return {model: (each.given_up, each.saved) for model, each in own.items() if each.given_up}
 
 
 def _readings(url: str, now_s: float) -> Readings | None:

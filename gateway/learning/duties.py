@@ -8,12 +8,13 @@ from pathlib import Path
 
 from gateway.learning.labour import Span, Training, Weighing
 from gateway.learning.training import policy_prices
+from gateway.money.prices import capabilities_of
 from policies.cascade import Cascade, Learning
 from policies.kinds import LEARNED
 from policies.schema import Policy
 from router.cold import ColdCourses
 from router.guarantee import Floor, share_of_look
-from router.learned import Courses
+from router.learned import Courses, tells_tokens
 from router.online.jobs import Job
 from router.online.standing import Standing, Terms, acceptance_told
 from router.types import RouterError
@@ -79,8 +80,25 @@ def courses_at(standing: Standing, duty: Duty) -> Courses:
     is_certified = standing.stage == "certified"
     may_serve = terms.floor is None or is_certified
     return ColdCourses(
-        terms.reference, may_serve, standing.acceptance, standing.stage, is_certified
+        terms.reference,
+        may_serve,
+        standing.acceptance,
+        standing.stage,
+        is_certified,
+        watched_of(duty),
     )
+
+
+def watched_of(duty: Duty) -> frozenset[str]:
+    """Return the tiers of a route that are known to tell of their tokens while they write.
+
+    None where nothing is audited: a draft that was given up teaches nothing.
+    """
+    if duty.cascade.audit is None or not duty.cascade.audit.share:
+        return frozenset()
+    models, tiers = duty.policy.models, duty.cascade.tiers
+    able = {name: capabilities_of(models[name], name) for name in tiers}
+    return frozenset(name for name in tiers if tells_tokens(able, name))
 
 
 def _learnt(standing: Standing, duty: Duty) -> Courses:

@@ -40,6 +40,8 @@ class Scrape:
     """What one scrape found. `semantic` is the report of the semantic cache, if there is one.
 
     `refused` counts by reason, over all workers. `ledger` is None where it could not be read.
+    `early` is by model how many drafts were given up before their end, and about how many tokens
+    that saved.
     """
 
     ledger: Readings | None
@@ -47,6 +49,7 @@ class Scrape:
     exact: Mapping[str, int] = field(default_factory=dict)
     is_ready: bool = True
     refused: Mapping[str, int] = field(default_factory=dict)
+    early: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 def exposition(scrape: Scrape) -> bytes:
@@ -89,8 +92,24 @@ class _Once:
             ("event",),
             [((name,), count) for name, count in scrape.exact.items()],
         )
+        yield from _of_early(scrape.early)
         if scrape.semantic is not None:
             yield from _of_semantic(scrape.semantic)
+
+
+def _of_early(early: Mapping[str, tuple[int, float]]) -> Iterator[Metric]:
+    yield _counter(
+        "process_drafts_given_up",
+        "Drafts that the process that answers gave up before their end.",
+        ("model",),
+        [((model,), float(count)) for model, (count, _) in early.items()],
+    )
+    yield _counter(
+        "process_draft_tokens_saved",
+        "About how many tokens those would have gone on for.",
+        ("model",),
+        [((model,), saved) for model, (_, saved) in early.items()],
+    )
 
 
 def _of_ledger(found: Readings) -> Iterator[Metric]:

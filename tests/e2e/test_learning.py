@@ -6,9 +6,13 @@ import asyncio
 import json
 
 from gateway.learning.book import Book
+from gateway.money.migrate import migrate_sqlite
 from gateway.providers.recorded import RecordedProvider
 from tests.support.gateway_app import serving
-from tests.support.policies import CHEAP, DEAR, policy, remote
+from tests.support.policies import CHEAP, DEAR, policy, remote, two_tiers
+from tests.support.replies import Says
+from tests.support.scripted_upstream import Hold, ScriptedUpstream
+from tests.support.traffic import rows_of, traffic
 
 SOON = {"every": "100ms", "calibrate_from": 20, "certify_from": 40}
 COUNT = 160
@@ -117,3 +121,50 @@ async def test_restart_comes_up_certified(tmp_path):
         response = await gateway.chat(question(110), stream=True)
 
     assert response.headers["x-frugal-model"] == "small"
+
+
+# Giving drafts up
+
+
+LONG = Says("forty two " * 20, tokens=(10, 40), logprobs=[-0.001] * 41, name="small-up")
+DOUBTFUL = Says("forty one " * 20, tokens=(10, 40), logprobs=[-0.1, -3.0] + [-0.1] * 39)
+BEST = Says("#### 42", tokens=(11, 4), name="large-up")
+
+
+async def test_draft_that_cannot_reach_the_certified_threshold_is_given_up(tmp_path):
+    hold = Hold()
+    migrate_sqlite(tmp_path / "ledger.db")
+    book = Book(f"sqlite:///{tmp_path / 'ledger.db'}")
+    book.add(list(rows_of(traffic(400))))
+    book.close()
+    cascade = {
+        "confidence": "learned",
+        "target": {"max_quality_loss": 0.05},
+        "audit": {"share": 1e-9},
+        "learning": {"every": "100ms"},
+    }
+
+    def small_says(received):
+        if b"easy" in received.body:
+            return LONG(received)
+        return [*DOUBTFUL.until(2, has_logprobs=True), hold]
+
+    async with (
+        ScriptedUpstream(small_says) as small,
+        ScriptedUpstream(BEST) as large,
+        serving(two_tiers(small.url, large.url, cascade=cascade), tmp_path) as gateway,
+    ):
+        await until(gateway, "certified")
+        easy = await gateway.chat("easy")
+        while easy.headers["x-frugal-model"] != "small":
+            easy = await gateway.chat("easy", seed=len(large.requests))
+        doubtful = await gateway.chat("hard")
+        await small.until_gone()
+        told = (await gateway.admin.get("/metrics")).text
+        (line, _) = gateway.books.lines(doubtful.headers["x-request-id"])
+
+    assert doubtful.headers["x-frugal-path"].endswith(":escalated_early,large:served")
+    assert (line["outcome"], line["output"]) == ("rejected_early", 2)
+    assert "given up after 2 tokens, about 39 saved" in line["reason"]
+    assert 'frugal_process_drafts_given_up_total{model="small"} 1.0' in told
+    assert 'frugal_process_draft_tokens_saved_total{model="small"} 39.0' in told

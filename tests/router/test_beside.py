@@ -17,12 +17,14 @@ class Straight:
     """Asks `first`, and the reference where that is not enough; judges by length."""
 
     needs_stats = False
-    watches = False
 
     def __init__(self, first=None):
         self.first = first
 
-    def watch(self, stats):
+    def watches(self, model):
+        return False
+
+    def watch(self, draft, earlier):
         return True
 
     def is_judged(self, model):

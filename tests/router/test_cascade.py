@@ -207,9 +207,10 @@ async def test_a_plan_watches_and_judges_with_the_scorer_of_its_route():
     async def nobody(model):
         raise AssertionError(f"{model} must not be asked")
 
-    assert plan.watches
+    assert plan.watches("small")
     assert plan.needs_stats
-    assert not plan.watch(TokenStats((-5.0,)))
+    assert not plan.watch(Draft("small", "1", None, stats=TokenStats((-5.0,))))
+    assert plan.watch(Draft("small", "1", None))
     draft = Draft("small", "17", "stop", stats=TokenStats((-0.1,)))
     assert (await plan.judge(draft, nobody)).accepted
 
