@@ -35,6 +35,7 @@ from gateway.api.metrics import metrics_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
 from gateway.api.reports import reports_routes
+from gateway.api.standing import standing_routes
 from gateway.bookkeeping import bookkeeping
 from gateway.caches import Caches, caches_of
 from gateway.edge import App, Edge
@@ -54,6 +55,7 @@ from gateway.money.location import (
 from gateway.money.prices import PriceBook, resolve_prices
 from gateway.pipeline import Parts, Pipeline
 from gateway.repeats import Repeats
+from gateway.reporting.live import Listeners
 from gateway.resilience.fleet import Fleet
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import shedding_of
@@ -86,8 +88,12 @@ class Running:
     team: Team = ALONE
     made_keys: KnownKeys | None = None
     site: Site | None = None
+    resilience: Resilience | None = None
+    limits: LimitStore | None = None
+    listeners: Listeners = field(default_factory=Listeners)
     refusals: Refusals = field(default_factory=Refusals)
     wall: Callable[[], float] = time.time
+    tick: Callable[[], float] = time.perf_counter
     sessions: Sessions = field(init=False)
     tries: Tries = field(init=False)
 
@@ -120,12 +126,14 @@ class Apps:
 
     Both work while `lifespan` is entered, which the public one does for a
     server that asks it to. `reload` reads the policy's file again, and returns
-    whether it is followed; `loaded` waits for the engines of this process.
+    whether it is followed; `leave` ends what would go on for as long as a client
+    listens; `loaded` waits for the engines of this process.
     """
 
     public: App
     admin: App
     reload: Callable[[], Awaitable[bool]]
+    leave: Callable[[], None]
     lifespan: Callable[[], AbstractAsyncContextManager[None]]
     loaded: Callable[[], Awaitable[None]]
 
@@ -154,6 +162,7 @@ def create_app(
         team=settings.team,
         made_keys=made,
         wall=clock.wall,
+        tick=clock.tick,
     )
     _prices(policy, clock)
     check_extra(policy)
@@ -185,7 +194,9 @@ def create_app(
             meanings = Meanings(
                 clock, remote=settings.semantic, link=shared.link if shared else None
             )
-            build = _Wiring(running, clock, limits, Resilience(clock), meanings).build
+            running.resilience = Resilience(clock)
+            running.limits = limits
+            build = _Wiring(running, clock, limits, running.resilience, meanings).build
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
             )
@@ -208,11 +219,13 @@ def create_app(
     admin_routes(admin, running)
     session_routes(admin, running)
     reports_routes(admin, running)
+    standing_routes(admin, running)
     keys_routes(admin)
     metrics_routes(admin, running, clock.wall)
     dashboard_routes(admin)
     csp_routes(admin)
-    return Apps(Edge(current, public, token=settings.team.token), admin, reload, lifespan, loaded)
+    edge = Edge(current, public, token=settings.team.token)
+    return Apps(edge, admin, reload, running.listeners.over.set, lifespan, loaded)
 
 
 def _fastapi(running: Running, **options: Any) -> FastAPI:

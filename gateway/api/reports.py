@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
 from gateway.api.guests import reader
-from gateway.errors import InvalidRequest, LedgerUnavailable
+from gateway.errors import InvalidRequest, LedgerUnavailable, NotFound
 from gateway.money.errors import LedgerError, ReportError
-from gateway.reporting.shapes import Dimension, Overview, RequestList, Spend, Step
+from gateway.reporting.shapes import (
+    Dimension,
+    Overview,
+    RequestDetail,
+    RequestList,
+    Spend,
+    Step,
+)
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -99,5 +106,17 @@ def reports_routes(app: FastAPI, running: Running) -> None:
         wanted = Wanted(route, model, key, tenant, tag, state, cache, q or None)
         with reporting():
             return request_list(running.ledger_url, within, wanted, cursor=cursor, limit=limit)
+
+    @routes.get("/requests/{request_id}")
+    def request(request_id: str) -> RequestDetail:
+        """Return one request opened: its way, attempt by attempt."""
+        from gateway.reporting.detail import request_detail
+
+        stores = running.policy.privacy.store_texts
+        with reporting():
+            found = request_detail(running.ledger_url, request_id, stores_texts=stores)
+        if found is None:
+            raise NotFound(f"the ledger has no request {request_id[:80]!r}")
+        return found
 
     app.include_router(routes)

@@ -176,6 +176,7 @@ async def _serve_all(servers: Mapping[_Server, socket.socket], apps: Apps, greet
     reloads: set[asyncio.Task[bool]] = set()
 
     def stop() -> None:
+        apps.leave()
         for server in servers:
             server.force_exit = server.should_exit
             server.should_exit = True

@@ -215,6 +215,11 @@ class BalancedProvider:
                 return member
         return drawn
 
+    @property
+    def members(self) -> Sequence[Member]:
+        """Return the deployments."""
+        return self._members
+
     def watch_with(self, watch: Watch) -> None:
         """Let the deployments' health be watched, until this is closed."""
         self._watch = watch

@@ -103,6 +103,10 @@ class Fleet:
         lent = self._lent.get(command)
         return lent if lent is not None else self._engines[command][0].path
 
+    def provider(self, name: str, model: Model) -> Provider | None:
+        """Return who calls a model as it is described, None where nobody does."""
+        return self._given.get(name) or self._providers.get(Berth(name, model))
+
     async def _engine(self, name: str, model: Model) -> Path:
         """Start the engine of a local model unless it runs, and return its socket."""
         command = command_of(name, model)

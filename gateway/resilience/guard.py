@@ -20,6 +20,7 @@ from policies.resilience import BreakerRules
 Tick = Callable[[], float]
 News = Callable[[str, str], None]
 """Hears a model's name, and the state that its breaker has come to."""
+_WORSE: tuple[State, ...] = ("closed", "half_open", "open")
 _THEIR_FAULT = (ProviderTimeout, ProviderUnavailable, ProviderProtocolError)
 
 
@@ -50,6 +51,13 @@ class Breakers:
         if (found := self._breakers.get(key)) is None:
             found = self._breakers[key] = Breaker(rules)
         return found
+
+    def states(self) -> dict[str, State]:
+        """Return the worst state that each model's breakers are in."""
+        worst: dict[str, State] = {}
+        for (model, _), breaker in self._breakers.items():
+            worst[model] = max(worst.get(model, "closed"), breaker.state, key=_WORSE.index)
+        return worst
 
     def guard(
         self, model: str, rules: BreakerRules, parts: AsyncGenerator[Part, None]

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from gateway.entry import Attempt, Clock, Entry
 from gateway.errors import ProviderError
+from gateway.resilience.breaker import State
 from gateway.resilience.budget import RetryBudget
 from gateway.resilience.guard import Breakers, News
 from gateway.resilience.retry import wait_before
@@ -33,6 +34,10 @@ class Resilience:
         self._sleep = sleep
         self._breakers = Breakers(clock.tick)
         self._budget = RetryBudget(clock.tick)
+
+    def breakers(self) -> dict[str, State]:
+        """Return the worst state that the breakers of each model are in, of those ever used."""
+        return self._breakers.states()
 
     def tell(self, news: News | None) -> None:
         """Tell of breakers that open or close from now on."""

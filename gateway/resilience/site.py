@@ -19,7 +19,7 @@ from gateway.pipeline import Pipeline
 from gateway.resilience.fleet import Fleet
 from gateway.wire import Provider
 from policies.loader import load_policy
-from policies.schema import Policy, Server
+from policies.schema import Model, Policy, Server
 
 LOOK_EVERY_S = 1.0
 _SETTLED_S = 1.0
@@ -112,6 +112,17 @@ class Site:
     async def loaded(self) -> None:
         """Wait until each engine of this process serves, or has failed to."""
         await self._fleet.loaded()
+
+    def provider(self, name: str, model: Model) -> Provider | None:
+        """Return who calls a model as it is described, None where nobody does."""
+        return self._fleet.provider(name, model)
+
+    def socket(self, name: str, model: Model) -> Path | None:
+        """Return where the engine of a model listens, None where it has none."""
+        try:
+            return self._fleet.socket(name, model) if model.provider == "local" else None
+        except KeyError:
+            return None
 
     async def _begin(self, policy: Policy) -> None:
         async with AsyncExitStack() as stack:

@@ -171,3 +171,30 @@ async def test_what_cannot_be_asked_is_a_400(gateway, query):
 
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_request_is_opened_as_the_way_it_went(gateway):
+    told = await _get(gateway, "requests/r004")
+    first, second, audit = told["attempts"]
+
+    assert told["request"]["request_id"] == "r004"
+    assert (first["outcome"], second["outcome"]) == ("rejected", "accepted")
+    assert (first["is_placed"], first["started_ms"]) == (False, 0.0)
+    assert (second["is_placed"], second["started_ms"]) == (True, 7.0)
+    assert audit["payer"] == "gateway"
+    assert told["headers"]["x-frugal-path"] == told["request"]["path"]
+    assert "behind the client's back" in told["explanation"][3]
+    assert told["texts"] == []
+
+
+async def test_a_request_that_is_not_there_is_a_404(gateway):
+    assert (await gateway.admin.get("/admin/reports/requests/none")).status_code == 404
+
+
+async def test_models_are_told_with_their_last_calls(gateway):
+    told = await _get(gateway, "providers", since="7d")
+    (large,) = told["providers"]
+
+    assert (large["model"], large["calls"], large["breaker"]) == ("large", 0, "none")
+    assert told["workers"] == 1
+    assert told["calls_since"] is not None
