@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +35,10 @@ def sqlite_engine(path: Path, *, read_only: bool = False, wait_s: float = 5.0) -
     return create_engine(uri, poolclass=NullPool, connect_args=options)
 
 
-def postgres_engine(url: str) -> Engine:
+def postgres_engine(url: str, *, keeps: bool = True) -> Engine:
     """Return an engine of one connection that is kept, and made anew when it broke.
 
+    One that does not keep any opens as many as are asked for, each for its time.
     Raises LedgerRefused for a URL that cannot be read, or without psycopg.
     """
     check_postgres(url)
@@ -51,6 +53,8 @@ def postgres_engine(url: str) -> Engine:
         raise LedgerRefused(
             f"expected postgresql://user:password@host:5432/database, found {shown_url(url)}"
         ) from exc
+    if not keeps:
+        return create_engine(parsed, poolclass=NullPool, connect_args=options)
     return create_engine(
         parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=options
     )
@@ -80,7 +84,7 @@ def reading(url: str) -> Iterator[Connection]:
     path = locate(url).path if is_file else None
     if path is not None and not path.is_file():
         raise LedgerError(f"ledger {path}: no such file; is this the ledger that `serve` writes?")
-    engine = sqlite_engine(path, read_only=True) if path is not None else postgres_engine(url)
+    engine = _reader_of(url if path is None else str(path.absolute()), is_file=is_file)
     try:
         with engine.connect() as connection:
             if path is not None:
@@ -93,5 +97,16 @@ def reading(url: str) -> Iterator[Connection]:
         where = path or shown_url(url)
         why = str(exc.orig).partition("\n")[0]
         raise LedgerError(f"ledger {where}: cannot be read as a ledger: {why}") from exc
-    finally:
-        engine.dispose()
+
+
+@lru_cache(maxsize=16)
+def _reader_of(where: str, *, is_file: bool) -> Engine:
+    """Return an engine that holds no connection, but the statements that were compiled for it.
+
+    To write a report's statements anew would take longer than to carry them out.
+    """
+    return (
+        sqlite_engine(Path(where), read_only=True)
+        if is_file
+        else postgres_engine(where, keeps=False)
+    )

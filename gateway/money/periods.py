@@ -8,8 +8,9 @@ go, all of that hour belongs to the period that it ends in.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, and_, or_, select, union_all
@@ -24,7 +25,7 @@ from gateway.money.schema import (
     rollup_by,
     rollup_latency,
 )
-from gateway.money.views import DAYS, HOURS, latency_cells, view_cells
+from gateway.money.views import DAYS, HOURS, durations, latency_cells, view_cells
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -90,19 +91,16 @@ class Period:
             parts.append(select(*columns).where(table.by == ""))
         return union_all(*parts).subquery()
 
-    def classes(self, *, step: int = DAYS) -> FromClause:
-        """Return the classes of latencies: kind, hour, class and count."""
+    def classes(self, *, step: int = DAYS) -> Select[Any]:
+        """Return the classes of latencies that are kept: kind, hour, class and count."""
         table = rollup_latency.c
         columns = (table.kind, table.hour, table["class"], table["count"])
-        parts: list[Any] = [
+        parts = [
             select(*columns).where(table.kind.in_(("latency", "ttft")), *_within(rollup_latency, p))
             for p in self.pieces(step=step)
         ]
-        if (where := self.lines()) is not None:
-            parts.append(select(latency_cells(where).subquery()))
-        if not parts:
-            parts.append(select(*columns).where(table.kind == ""))
-        return union_all(*parts).subquery()
+        cells = union_all(*parts or [select(*columns).where(table.kind == "")]).subquery()
+        return select(cells.c.kind, cells.c.hour, cells.c["class"], cells.c["count"])
 
     def arms(self) -> FromClause:
         """Return the cells of the routes' experiments."""
@@ -138,14 +136,14 @@ def latencies(
     connection: Connection, asked: Period, *, step: int | None = None
 ) -> dict[tuple[str, int], list[tuple[int, int]]]:
     """Return classes and counts by kind, and with a step by the hour that it begins with."""
-    cells = asked.classes(step=step or DAYS)
-    begins = cells.c.hour // step * step if step else cells.c.hour * 0
-    keys = cells.c.kind, begins.label("begins"), cells.c["class"]
-    found: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-    wanted = select(*keys, sum_of(cells.c["count"])).group_by(*keys)
-    for kind, hour, number, count in connection.execute(wanted):
-        found[kind, int(hour)].append((int(number), int(count)))
-    return found
+    kept = connection.execute(asked.classes(step=step or DAYS))
+    where = asked.lines()
+    live = [] if where is None else latency_cells(connection.execute(durations(where)).t)
+    told = ((cell["kind"], cell["hour"], cell["class"], cell["count"]) for cell in live)
+    counts: dict[tuple[str, int], Counter[int]] = defaultdict(Counter)
+    for kind, at, number, count in chain(kept, told):
+        counts[kind, at // step * step if step else 0][number] += count
+    return {key: sorted(found.items()) for key, found in counts.items()}
 
 
 def _within(table: Any, piece: Piece) -> tuple[ColumnElement[bool], ...]:

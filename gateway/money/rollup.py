@@ -21,7 +21,7 @@ from gateway.money.cells import HOUR_US, ROLLUPS, rowid
 from gateway.money.databases import sqlite_engine
 from gateway.money.errors import LedgerError
 from gateway.money.schema import attempt, entry, rollup_by, rollup_latency, spool
-from gateway.money.views import Cell, latency_cells, view_cells, with_days
+from gateway.money.views import Cell, durations, latency_cells, view_cells, with_days
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -124,11 +124,9 @@ def add_up(connection: Connection, where: ColumnElement[bool]) -> None:
 def cells_of(connection: Connection, where: ColumnElement[bool]) -> list[tuple[Table, list[Cell]]]:
     """Sum up the chosen entries as rows of each table of sums."""
     found = [(table, _rows(connection, make(where))) for table, make in ROLLUPS]
-    for table, wanted in (
-        (rollup_by, view_cells(where)),
-        (rollup_latency, latency_cells(where)),
-    ):
-        found.append((table, with_days(_rows(connection, wanted))))
+    found.append((rollup_by, with_days(_rows(connection, view_cells(where)))))
+    took = latency_cells(row._t for row in connection.execute(durations(where)))
+    found.append((rollup_latency, with_days(took)))
     return found
 
 

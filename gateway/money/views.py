@@ -8,6 +8,7 @@ add up, as quantiles do not, and tell any quantile to 3 %.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,11 +16,8 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Select,
-    and_,
     case,
-    func,
     literal,
-    literal_column,
     select,
     union_all,
 )
@@ -52,13 +50,22 @@ def view_cells(where: ColumnElement[bool], views: Sequence[str] = VIEWS) -> Any:
     return made[0] if len(made) == 1 else union_all(*made)
 
 
-def latency_cells(where: ColumnElement[bool]) -> Any:
-    """Count the latencies, and times to a first byte, of settled requests by hour and class."""
-    settled = and_(where, entry.c.state == "settled")
-    return union_all(
-        _classes("latency", entry.c.latency_us, settled),
-        _classes("ttft", entry.c.ttft_us, and_(settled, entry.c.ttft_us.is_not(None))),
+def durations(where: ColumnElement[bool]) -> Select[Any]:
+    """Return hour, latency and time to a first byte of the chosen requests that were settled."""
+    return select(hour(), entry.c.latency_us, entry.c.ttft_us).where(
+        where, entry.c.state == "settled"
     )
+
+
+def latency_cells(rows: Iterable[tuple[int, int, int | None]]) -> list[Cell]:
+    """Count such rows by hour and class."""
+    counts: Counter[tuple[str, int, int]] = Counter()
+    for at, latency_us, ttft_us in rows:
+        counts["latency", at, class_of(latency_us)] += 1
+        if ttft_us is not None:
+            counts["ttft", at, class_of(ttft_us)] += 1
+    names = ("kind", "hour", "class")
+    return [{**dict(zip(names, key, strict=True)), "count": n} for key, n in counts.items()]
 
 
 def with_days(cells: Iterable[Cell]) -> list[Cell]:
@@ -171,23 +178,6 @@ def _of_calls(calls: CTE, by: str) -> Select[Any]:
     else:
         wanted = wanted.where(calls.c.is_own == (1 if by == OWN_ACCOUNT else 0))
     return wanted.group_by(calls.c.hour, name)
-
-
-def _classes(kind: str, micros: ColumnElement[Any], where: ColumnElement[bool]) -> Select[Any]:
-    number = _class(micros).label("class")
-    keys: tuple[ColumnElement[Any], ...] = (literal(kind).label("kind"), hour(), number)
-    wanted = select(*keys, func.count().label("count"))
-    return wanted.where(where).group_by(literal_column("hour"), number)
-
-
-def _class(micros: ColumnElement[Any]) -> ColumnElement[int]:
-    """Say `class_of` in SQL, which knows no logarithm everywhere."""
-    octaves = [
-        (micros < 2 ** (k + 1), (k - 4) * _CLASSES + micros // 2 ** (k - 4))
-        for k in range(4, _HIGHEST)
-    ]
-    highest = (_HIGHEST - 4) * _CLASSES + micros // 2 ** (_HIGHEST - 4)
-    return case((micros < 0, 0), (micros < _CLASSES, micros), *octaves, else_=highest)
 
 
 def _one(condition: ColumnElement[bool]) -> ColumnElement[int]:
