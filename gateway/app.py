@@ -32,12 +32,15 @@ from gateway.api.dashboard import dashboard_routes
 from gateway.api.guests import session_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
+from gateway.api.policy import policy_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
 from gateway.api.reports import reports_routes
 from gateway.api.standing import standing_routes
 from gateway.bookkeeping import bookkeeping
 from gateway.caches import Caches, caches_of
+from gateway.changes.apply import Editor
+from gateway.changes.file import PolicyFile
 from gateway.edge import App, Edge
 from gateway.entry import Clock
 from gateway.learning.observing import observing
@@ -90,6 +93,7 @@ class Running:
     site: Site | None = None
     resilience: Resilience | None = None
     limits: LimitStore | None = None
+    editor: Editor | None = None
     listeners: Listeners = field(default_factory=Listeners)
     refusals: Refusals = field(default_factory=Refusals)
     wall: Callable[[], float] = time.time
@@ -200,6 +204,10 @@ def create_app(
             running.site = await stack.enter_async_context(
                 Site(policy, fleet, build=build, use=running.use, path=settings.policy_path)
             )
+            if settings.policy_path is not None:
+                running.editor = Editor(
+                    PolicyFile(settings.policy_path), running.site, clock.wall, settings.tell_others
+                )
             yield
 
     def current() -> Pipeline:
@@ -220,6 +228,7 @@ def create_app(
     session_routes(admin, running)
     reports_routes(admin, running)
     standing_routes(admin, running)
+    policy_routes(admin, running)
     keys_routes(admin)
     metrics_routes(admin, running, clock.wall)
     dashboard_routes(admin)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +38,7 @@ class Settings:
     somebody else supervises; the app starts an engine itself for each local
     model not named there. `semantic` is the socket of the process that holds the
     semantic cache for several workers; without one, it stands in this process.
-    `ledger` overrides the policy's.
+    `ledger` overrides the policy's. `supervisor` is the process that runs several workers.
     """
 
     policy_path: Path | None = None
@@ -44,6 +46,12 @@ class Settings:
     sockets: Mapping[str, Path] = field(default_factory=dict)
     team: Team = ALONE
     semantic: Path | None = None
+    supervisor: int | None = None
+
+    def tell_others(self) -> None:
+        """Let every worker read the policy's file again, where there are others."""
+        if self.supervisor is not None:
+            os.kill(self.supervisor, signal.SIGHUP)
 
     @property
     def workers(self) -> int:

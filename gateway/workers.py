@@ -108,6 +108,7 @@ async def _spawn(
         "sockets": {name: str(path) for name, path in settings.sockets.items()},
         "team": asdict(settings.team),
         "semantic": str(settings.semantic) if settings.semantic else None,
+        "supervisor": os.getpid(),
         "public": public.fileno(),
         "admin": admin.fileno() if admin else None,
     }
@@ -132,6 +133,7 @@ def _worker(handed: str) -> None:
         sockets={name: Path(path) for name, path in told["sockets"].items()},
         team=Team(**told["team"]),
         semantic=Path(told["semantic"]) if told["semantic"] else None,
+        supervisor=told["supervisor"],
     )
     admin = socket.socket(fileno=told["admin"]) if told["admin"] is not None else None
     serve_from(settings, socket.socket(fileno=told["public"]), admin)

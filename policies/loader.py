@@ -21,7 +21,8 @@ from policies.later import take_out_later
 from policies.problems import PolicyError, Problem
 from policies.schema import Key, Model, Policy, Route, Server
 
-__all__ = ["MAX_FILE", "PolicyError", "Problem", "load_policy", "parse_policy", "read_policy"]
+__all__ = ["MAX_FILE", "PolicyError", "Problem", "load_policy", "parse_policy", "read_policy",
+           "read_text"]  # fmt: skip
 
 MAX_FILE = 1024 * 1024
 
@@ -62,6 +63,13 @@ def read_policy(path: Path, env: Mapping[str, str]) -> tuple[Policy, Document]:
         problem = Problem(str(path), line, 1, "", "expected UTF-8 text, found other bytes")
         raise PolicyError([problem]) from exc
     return _checked(text, str(path), env, path.absolute().parent)
+
+
+def read_text(
+    text: str, *, name: str, env: Mapping[str, str], folder: Path | None = None
+) -> tuple[Policy, Document]:
+    """Do as `parse_policy`, and return the document too."""
+    return _checked(text, name, env, folder)
 
 
 def _checked(

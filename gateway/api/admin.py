@@ -12,7 +12,6 @@ from gateway.api.guests import guest
 from gateway.api.public import health_routes
 from gateway.api.reports import reporting
 from gateway.errors import UnknownModel
-from policies.show import masked
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 def admin_routes(app: FastAPI, running: Running) -> None:
     """Add the admin endpoints to `app`; each but health asks for a reader or an admin."""
     routes = APIRouter(prefix="/admin", dependencies=[Depends(guest)])
-
-    @routes.get("/policy")
-    def policy() -> dict[str, Any]:
-        """Return the running policy with its secrets masked."""
-        return masked(running.policy)
 
     @routes.get("/reports")
     def report(

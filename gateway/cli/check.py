@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ import typer
 
 if TYPE_CHECKING:
     from gateway.money.prices import Price
-    from policies.document import Document
     from policies.loader import Problem
     from policies.schema import Policy
 
@@ -46,15 +44,12 @@ def check(
 
 
 def _check(path: Path, *, as_json: bool, show: bool) -> int:
-    from policies.loader import PolicyError, read_policy
+    from gateway.checking import checked_file
+    from policies.loader import PolicyError
     from policies.show import masked
 
     try:
-        policy, document = read_policy(path, os.environ)
-        prices = _prices(policy, document)
-        _check_classes(policy, document)
-        if document.problems:
-            raise PolicyError(document.problems)
+        policy, prices = checked_file(path, os.environ)
     except OSError as exc:
         print(f"cannot read {path}: {exc.strerror or exc}", file=sys.stderr)
         return _MISUSED
@@ -67,42 +62,6 @@ def _check(path: Path, *, as_json: bool, show: bool) -> int:
     else:
         _print_fine(path, policy, prices, show=show)
     return _FINE
-
-
-def _prices(policy: Policy, document: Document) -> dict[str, Price]:
-    """Find the price of each model; a model that has none is reported where it stands."""
-    from gateway.money.prices import PriceError, resolve_prices
-
-    now = datetime.now(UTC)
-    prices: dict[str, Price] = {}
-    for name, model in policy.models.items():
-        alone = policy.model_copy(update={"models": {name: model}})
-        try:
-            prices[name] = resolve_prices(alone, now).for_model(name)
-        except PriceError as exc:
-            below = ("price",) if model.price is not None else ()
-            message = str(exc).removeprefix(f"models.{name}: ")
-            document.report(("models", name, *below), message, at_key=True)
-    return prices
-
-
-def _check_classes(policy: Policy, document: Document) -> None:
-    """Import what stands as `package.module:Class`, since serving would."""
-    from policies.kinds import CONFIDENCES, PROVIDERS, KindError, resolve
-
-    for kinds, kind, path in [
-        *((PROVIDERS, model.provider, ("models", name)) for name, model in policy.models.items()),
-        *(
-            (CONFIDENCES, route.cascade.confidence.kind, ("routes", name, "cascade", "confidence"))
-            for name, route in policy.routes.items()
-            if route.cascade
-        ),
-    ]:
-        try:
-            if kind not in kinds:
-                resolve(kinds, kind)
-        except KindError as exc:
-            document.report(path, str(exc))
 
 
 def _print_problems(path: Path, problems: tuple[Problem, ...], *, as_json: bool) -> None:

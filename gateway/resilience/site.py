@@ -49,7 +49,7 @@ class Site:
 
     `use` is told of every policy and its pipeline from then on; with a `path`,
     the policy is read from there again, on `reload` and where it says so on
-    every change of the file.
+    every change of the file. `trouble` is why the last one could not be followed.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Site:
         self._build = build
         self._use = use
         self._path = path
+        self.trouble = ""
         self._turn = asyncio.Lock()
         self._live: list[Generation] = []
         self._retiring: set[asyncio.Task[None]] = set()
@@ -104,6 +105,7 @@ class Site:
             except Exception as exc:
                 # Whatever is wrong with it, an outsider's class included: the old one serves on.
                 _log.error("the policy stays as it was: %s", exc)
+                self.trouble = str(exc)
                 await self._fleet.keep_only(each.policy for each in self._live)
                 return False
         _log.info("the policy was read again and is followed from now on")

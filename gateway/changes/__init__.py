@@ -1,0 +1,1 @@
+"""How a running policy is changed: shown without secrets, checked, planned, applied, taken back."""
