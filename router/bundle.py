@@ -83,6 +83,15 @@ def load_bundle(path: Path, *, pinned: str | None = None) -> Bundle:
     return Bundle(manifest["about"], _state(path, files), known)
 
 
+def about_bundle(path: Path) -> Mapping[str, Any]:
+    """Return what a bundle says of itself, without reading the rest. Raises BundleError."""
+    manifest = _manifest(path)
+    if manifest.get("id") != _identity(manifest):
+        raise BundleError(f"{path / _MANIFEST}: was changed after it was written")
+    about: Mapping[str, Any] = manifest["about"]
+    return about
+
+
 def _is_ours(path: Path) -> bool:
     try:
         _manifest(path)

@@ -43,6 +43,10 @@ class KnownKeys:
         found = self._found.get(digest_of(key, self._secret))
         return found[0] if found is not None and self._wall() < found[1] else None
 
+    def callers(self) -> list[Caller]:
+        """Return whom the keys stand for."""
+        return [caller for caller, _ in list(self._found.values())]
+
     def use(self, keys: Iterable[KeptKey], secret: bytes) -> None:
         """Know these keys and no others."""
         now = self._wall()

@@ -76,6 +76,11 @@ class KeyRing:
             for key in access.keys
         }
 
+    def callers(self) -> list[Caller]:
+        """Return whom the keys stand for, those of the store included."""
+        made = self._made.callers() if self._made is not None else ()
+        return [*self._callers.values(), *made]
+
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, key=self._secret, digest_size=16).digest()
 

@@ -5,87 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI
-from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.keys import Caller
 from gateway.api.guests import admin, guest, named_admin
+from gateway.api.policy_shapes import (
+    Applied,
+    Checked,
+    Edited,
+    Fault,
+    History,
+    Planned,
+    PlanTold,
+    PolicyText,
+    PolicyVersion,
+    Rollback,
+)
 from gateway.changes.apply import ChangeRefused, Editor, Outdated
 from gateway.errors import GatewayError, InvalidRequest, NotFound
-from policies.loader import MAX_FILE, PolicyError
+from policies.loader import PolicyError
 from policies.show import masked
 
 if TYPE_CHECKING:
     from gateway.app import Running
     from gateway.changes.file import Version
-
-Text = Annotated[str, Field(max_length=MAX_FILE)]
-
-
-class Edited(BaseModel):
-    """An edited policy; its masks stand for the secrets of the file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: Text
-
-
-class Applied(Edited):
-    """An edited policy to follow, and the revision of the text that was edited."""
-
-    based_on: Annotated[str, Field(max_length=64)] | None = None
-
-
-class Rollback(BaseModel):
-    """A version to go back to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    version: Annotated[int, Field(ge=1)]
-
-
-class PolicyText(BaseModel):
-    """The file's text, each secret as a mask, and what tells it from another text."""
-
-    file: str
-    text: str
-    revision: str
-
-
-class Fault(BaseModel):
-    """One thing to mend; lines and columns count from 1, 0 where there is no such place."""
-
-    line: int
-    column: int
-    path: str
-    message: str
-    hint: str | None
-
-
-class Checked(BaseModel):
-    """What is wrong with a policy, and where; with nothing wrong, what is worth knowing."""
-
-    ok: bool
-    problems: list[Fault]
-    notes: list[str]
-
-
-class PolicyVersion(BaseModel):
-    """A version that was kept. `by` is the key that applied it; `file` for one edited by hand."""
-
-    version: int
-    at: str
-    by: str
-    revision: str
-    is_current: bool
-
-
-class History(BaseModel):
-    """Versions, newest first."""
-
-    data: list[PolicyVersion]
 
 
 class NoPolicyFile(GatewayError):
@@ -133,29 +79,6 @@ def policy_routes(app: FastAPI, running: Running) -> None:
             shown, revision = editor.shown()
         return PolicyText(file=editor.file.path.name, text=shown, revision=revision)
 
-    @routes.post("/check", dependencies=[Depends(admin)])
-    def check(edited: Edited) -> Checked:
-        """Say what is wrong with an edited policy, as `frugal check` does, and where."""
-        from policies.notes import notes
-
-        try:
-            with _changing():
-                _, found, _ = _editor(running).checked(edited.text)
-        except PolicyInvalid as exc:
-            return Checked(ok=False, problems=exc.body()["problems"], notes=[])
-        return Checked(ok=True, problems=[], notes=list(notes(found)))
-
-    @routes.post("/apply")
-    async def apply(
-        applied: Applied, caller: Annotated[Caller, Depends(named_admin)]
-    ) -> PolicyVersion:
-        """Write an edited policy and follow it; what cannot be followed changes nothing."""
-        with _changing():
-            version = await _editor(running).apply(
-                applied.text, by=caller.key, based_on=applied.based_on
-            )
-        return _shown(version, version.revision)
-
     @routes.get("/history")
     def history() -> History:
         """Return the versions that were kept."""
@@ -178,6 +101,39 @@ def policy_routes(app: FastAPI, running: Running) -> None:
             shown = masked_text(whole, editor.file.path.name, editor.env)
         return PolicyText(file=editor.file.path.name, text=shown, revision=found.revision)
 
+    _trial_routes(routes, running)
+    app.include_router(routes)
+
+
+def _trial_routes(routes: APIRouter, running: Running) -> None:
+    @routes.post("/check", dependencies=[Depends(admin)])
+    def check(edited: Edited) -> Checked:
+        """Say what is wrong with an edited policy, as `frugal check` does, and where."""
+        from policies.notes import notes
+
+        try:
+            with _changing():
+                _, found, _ = _editor(running).checked(edited.text)
+        except PolicyInvalid as exc:
+            return Checked(ok=False, problems=exc.body()["problems"], notes=[])
+        return Checked(ok=True, problems=[], notes=list(notes(found)))
+
+    @routes.post("/plan", dependencies=[Depends(admin)])
+    def plan(edited: Planned) -> PlanTold:
+        """Replay logged traffic through an edited policy, before it is followed."""
+        return planned(running, edited)
+
+    @routes.post("/apply")
+    async def apply(
+        applied: Applied, caller: Annotated[Caller, Depends(named_admin)]
+    ) -> PolicyVersion:
+        """Write an edited policy and follow it; what cannot be followed changes nothing."""
+        with _changing():
+            version = await _editor(running).apply(
+                applied.text, by=caller.key, based_on=applied.based_on
+            )
+        return _shown(version, version.revision)
+
     @routes.post("/rollback")
     async def rollback(
         wanted: Rollback, caller: Annotated[Caller, Depends(named_admin)]
@@ -187,7 +143,21 @@ def policy_routes(app: FastAPI, running: Running) -> None:
             version = await _editor(running).roll_back(wanted.version, by=caller.key)
         return _shown(version, version.revision)
 
-    app.include_router(routes)
+
+def planned(running: Running, edited: Planned) -> PlanTold:
+    """Return what an edited policy would have made of logged traffic. Raises GatewayError."""
+    from gateway.api.reports import reporting
+    from gateway.changes.plan import plan as found
+
+    with _changing():
+        _, policy, _ = _editor(running).checked(edited.text)
+    made = frozenset(caller.key for caller in running.keys.callers())
+    made -= {key.name for key in running.policy.access.keys}
+    now = datetime.fromtimestamp(running.wall(), UTC)
+    with reporting():
+        told = found(running.ledger_url, running.policy, policy, since=edited.since, now=now,
+                     made_keys=made)  # fmt: skip
+    return PlanTold.model_validate(asdict(told))
 
 
 def _editor(running: Running) -> Editor:

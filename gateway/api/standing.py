@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.responses import StreamingResponse
 
+from gateway.access.stores.memory import MemoryLimits
 from gateway.api.guests import reader
 from gateway.api.reports import Asked, Since, reporting
 from gateway.errors import GatewayError
-from gateway.reporting.shapes import Providers, Totals
+from gateway.reporting.shapes import Budgets, Providers, QualityReport, Totals
 
 if TYPE_CHECKING:
+    from gateway.access.meters import Purse
     from gateway.app import Running
+    from policies.schema import Route
 
 Every = Annotated[float, Query(ge=1, le=60, description="Seconds between two")]
 
@@ -40,6 +45,37 @@ def standing_routes(app: FastAPI, running: Running) -> None:
                 workers=running.workers,
             )
 
+    @routes.get("/budgets")
+    def budgets() -> Budgets:
+        """Return every budget in its present window: spent, set aside, foretold, day by day."""
+        from gateway.reporting.budgets import budgets as found
+
+        with reporting():
+            return found(
+                running.ledger_url,
+                running.policy,
+                running.keys.callers(),
+                now_s=running.wall(),
+                held=lambda purse: held(running, purse),
+            )
+
+    @routes.get("/quality")
+    async def quality(within: Asked) -> QualityReport:
+        """Return how good the cheaper answers of each route are, and what is proven of it."""
+        from gateway.reporting.quality import quality as found
+
+        near = running.near
+        report = await near.report() if near else {"budgets": ()}
+        with reporting():
+            return await asyncio.to_thread(
+                found,
+                running.ledger_url,
+                within,
+                running.policy,
+                report["budgets"],
+                lambda name: bundle_certificate(running.policy.routes[name]),
+            )
+
     @routes.get("/live", response_class=StreamingResponse)
     async def live(since: Since = "24h", every: Every = 3.0) -> StreamingResponse:
         """Send the totals of a time every few seconds, as server-sent events `totals`."""
@@ -57,6 +93,29 @@ def standing_routes(app: FastAPI, running: Running) -> None:
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     app.include_router(routes)
+
+
+def held(running: Running, purse: Purse) -> int | None:
+    """Return what is set aside of a budget; None where other processes may hold some of it."""
+    store = running.limits
+    if not isinstance(store, MemoryLimits) or running.workers > 1:
+        return None
+    return store.held(purse)
+
+
+def bundle_certificate(route: Route) -> Mapping[str, Any] | None:
+    """Return what is certified of a route's bundle, None without one that can be read."""
+    from router.bundle import about_bundle
+    from router.types import RouterError
+
+    path = route.cascade.bundle_path if route.cascade else None
+    if path is None:
+        return None
+    try:
+        found = about_bundle(path).get("certificate")
+    except (RouterError, OSError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def live_totals(running: Running, since: str) -> Totals:

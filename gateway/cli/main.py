@@ -13,6 +13,7 @@ from gateway.cli.costs import costs
 from gateway.cli.keys import keys
 from gateway.cli.learn import certify, evaluate, predict, train
 from gateway.cli.outcomes import outcomes
+from gateway.cli.plan import plan
 from gateway.cli.prices import prices
 from gateway.cli.reconcile import reconcile
 
@@ -30,6 +31,7 @@ app.add_typer(prices, name="prices")
 app.add_typer(cache, name="cache")
 app.add_typer(outcomes, name="outcomes")
 app.command()(check)
+app.command()(plan)
 app.command()(costs)
 app.command()(reconcile)
 app.command()(train)

@@ -138,7 +138,7 @@ def latencies(
     """Return classes and counts by kind, and with a step by the hour that it begins with."""
     kept = connection.execute(asked.classes(step=step or DAYS))
     where = asked.lines()
-    live = [] if where is None else latency_cells(connection.execute(durations(where)).t)
+    live = [] if where is None else latency_cells(connection.execute(durations(where)))
     told = ((cell["kind"], cell["hour"], cell["class"], cell["count"]) for cell in live)
     counts: dict[tuple[str, int], Counter[int]] = defaultdict(Counter)
     for kind, at, number, count in chain(kept, told):

@@ -125,7 +125,7 @@ def cells_of(connection: Connection, where: ColumnElement[bool]) -> list[tuple[T
     """Sum up the chosen entries as rows of each table of sums."""
     found = [(table, _rows(connection, make(where))) for table, make in ROLLUPS]
     found.append((rollup_by, with_days(_rows(connection, view_cells(where)))))
-    took = latency_cells(row._t for row in connection.execute(durations(where)))
+    took = latency_cells(connection.execute(durations(where)))
     found.append((rollup_latency, with_days(took)))
     return found
 

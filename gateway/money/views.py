@@ -57,7 +57,7 @@ def durations(where: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def latency_cells(rows: Iterable[tuple[int, int, int | None]]) -> list[Cell]:
+def latency_cells(rows: Iterable[Any]) -> list[Cell]:
     """Count such rows by hour and class."""
     counts: Counter[tuple[str, int, int]] = Counter()
     for at, latency_us, ttft_us in rows:

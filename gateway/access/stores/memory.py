@@ -107,6 +107,11 @@ class MemoryLimits:
         found = self._sums[purse.id]
         return found.spent, found.held
 
+    def held(self, purse: Purse) -> int:
+        """Return what is set aside of a purse, in nano-dollars; nothing of one never asked for."""
+        found = self._sums.get(purse.id)
+        return found.held if found is not None else 0
+
     def levels(self, claim: Claim) -> tuple[Level, ...]:
         """Return how a claim's paces stand, without taking anything."""
         return self._levels(claim, self._tick())

@@ -1,0 +1,202 @@
+"""How every budget stands: what is spent, set aside and foretold in its present window."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.access.accounts import Account
+from gateway.access.keys import Caller
+from gateway.access.meters import Purse, Scope
+from gateway.money.cells import HOUR_US
+from gateway.money.databases import reading
+from gateway.money.forecast import Foretold, foretell
+from gateway.money.periods import NEVER_US, period, sums
+from gateway.money.reports import tags_of
+from gateway.reporting.shapes import Budgets, BudgetState, BurnPoint, Forecast, dollars
+from gateway.reporting.window import iso
+from policies.limits import Budget, Limits
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from policies.schema import Policy
+
+MOST_LISTED = 100
+_LOOK_BACK = {"hour": 48, "day": 14 * 24, "month": 28 * 24, "total": 28 * 24}
+"""Hours before now that a forecast is drawn from."""
+_STEP = {"hour": 1, "day": 1, "month": 24, "total": 24}
+"""Hours of a step, by the window."""
+_VIEW = {"tag": "tags"}
+Steps = Mapping[str, Mapping[int, int]]
+"""Nano-dollars by name and by the hour with which a step begins."""
+Held = Callable[[Purse], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One budget of one account, in its present window."""
+
+    kind: str
+    name: str
+    budget: Budget
+    purse: Purse
+
+    @property
+    def since_us(self) -> int:
+        return int(self.purse.start * 1_000_000)
+
+    @property
+    def end_us(self) -> int | None:
+        return None if self.purse.end == float("inf") else int(self.purse.end * 1_000_000)
+
+
+def budgets(
+    url: str, policy: Policy, callers: Iterable[Caller], *, now_s: float, held: Held
+) -> Budgets:
+    """Return every budget, fullest first. `held` tells what is set aside. Raises LedgerError.
+
+    A budget of every key is told of the keys that have spent of it.
+    """
+    with reading(url) as connection:
+        spent = _Spent(connection, url, now_s)
+        written = list(_written(policy, callers, spent, now_s))
+        shares = [(spent.of(each) / max(1, each.purse.nano_usd), each) for each in written]
+        ordered = [each for _, each in sorted(shares, key=lambda s: (-s[0], s[1].name))]
+        return Budgets(
+            budgets=tuple(_state(each, spent, held) for each in ordered[:MOST_LISTED]),
+            left_out=max(0, len(ordered) - MOST_LISTED),
+        )
+
+
+class _Spent:
+    """What was spent, asked once for each kind of name and each window."""
+
+    def __init__(self, connection: Connection, url: str, now_s: float) -> None:
+        self._connection = connection
+        self._url = url
+        self.now_us = int(now_s * 1_000_000)
+        self._known: dict[tuple[str, int, int], Steps] = {}
+
+    def of(self, each: _Written) -> int:
+        """Return what is spent in a budget's window."""
+        return sum(self.steps(each.kind, each.since_us, _STEP[each.budget.per])
+                   .get(each.name, {}).values())  # fmt: skip
+
+    def steps(self, kind: str, since_us: int, step: int) -> Steps:
+        """Return what was spent since then, by name and step."""
+        key = (kind, since_us, step)
+        if key not in self._known:
+            self._known[key] = self._read(kind, since_us, step)
+        return self._known[key]
+
+    def _read(self, kind: str, since_us: int, step: int) -> Steps:
+        cells = period(self._connection, self._url, since_us).cells(
+            _VIEW.get(kind, kind), step=step
+        )
+        begins = (cells.c.hour // step * step).label("begins")
+        found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for row in sums(self._connection, cells, begins, cells.c.name):
+            # What a kill cut off may have cost as much as its upper bound: admission counts that.
+            nano = int(row.cost_nano_usd) + int(row.unsure_nano_usd)
+            for name in tags_of(row.name) if kind == "tag" else (row.name,):
+                found[name][int(row.begins)] += nano
+        return found
+
+
+def _written(
+    policy: Policy, callers: Iterable[Caller], spent: _Spent, now_s: float
+) -> Iterator[_Written]:
+    limits = policy.limits
+    own = {caller.key: caller.limits for caller in callers}
+    seen = spent.steps("key", 0, 24) if limits.budget else {}
+    for name in sorted({*own, *seen} - {""}):
+        of_key = own.get(name)
+        found = of_key.over(limits) if of_key else limits
+        if name in seen or (of_key is not None and "budget" in of_key.model_fields_set):
+            yield from _accounts(("key", name), found, now_s)
+    for name, tenant in limits.tenants.items():
+        yield from _accounts(("tenant", name), tenant, now_s)
+    for name, tag in limits.tags.items():
+        yield from _accounts(("tag", name), Limits(budget=tag.budget), now_s)
+    for name, route in policy.routes.items():
+        yield from _accounts(("route", name), route.limits, now_s)
+
+
+def _accounts(scope: Scope, limits: Limits, now_s: float) -> Iterator[_Written]:
+    for budget in limits.budget:
+        yield _Written(*scope, budget, Account(scope, budget, 1.0).purse(now_s))
+
+
+def _state(each: _Written, spent: _Spent, held: Held) -> BudgetState:
+    used, limit, reserved = spent.of(each), each.purse.nano_usd, held(each.purse)
+    return BudgetState(
+        kind=each.purse.scope[0],
+        name=each.name,
+        per=each.budget.per,
+        at_limit=each.budget.at_limit,
+        time_zone=each.budget.time_zone,
+        start=iso(each.since_us),
+        end=None if each.end_us is None else iso(each.end_us),
+        limit_nano_usd=limit,
+        limit_usd=dollars(limit),
+        spent_nano_usd=used,
+        spent_usd=dollars(used),
+        reserved_nano_usd=reserved,
+        reserved_usd=None if reserved is None else dollars(reserved),
+        share=used / limit if limit else 1.0,
+        forecast=_forecast(each, spent, used),
+        burn_down=tuple(_burn_down(each, spent, limit)),
+    )
+
+
+def _forecast(each: _Written, spent: _Spent, used: int) -> Forecast | None:
+    if each.end_us is None:
+        return None
+    step_us = _STEP[each.budget.per] * HOUR_US
+    to_come = (each.end_us - spent.now_us) / step_us
+    found = foretell(used, list(_gone_by(each, spent)), max(0.0, to_come))
+    if found is None:
+        return None
+    return Forecast(
+        spend_nano_usd=found.spend,
+        low_nano_usd=found.low,
+        high_nano_usd=found.high,
+        spend_usd=dollars(found.spend),
+        low_usd=dollars(found.low),
+        high_usd=dollars(found.high),
+        runs_out=_runs_out(each, found, used, spent.now_us, step_us),
+    )
+
+
+def _gone_by(each: _Written, spent: _Spent) -> Iterator[int]:
+    """Yield the sums of whole steps before now, since the account first spent anything."""
+    step = _STEP[each.budget.per]
+    this = spent.now_us // HOUR_US // step * step
+    first = (this - _LOOK_BACK[each.budget.per]) // step * step
+    steps = spent.steps(each.kind, first * HOUR_US, step).get(each.name, {})
+    for hour in range(min(steps, default=this), this, step):
+        yield steps.get(hour, 0)
+
+
+def _runs_out(each: _Written, found: Foretold, used: int, now_us: int, step_us: int) -> str | None:
+    left = each.purse.nano_usd - used
+    if left <= 0:
+        return iso(now_us)
+    steps = found.steps_until(left)
+    if steps is None or each.end_us is None or now_us + steps * step_us >= each.end_us:
+        return None
+    return iso(int(now_us + steps * step_us))
+
+
+def _burn_down(each: _Written, spent: _Spent, limit: int) -> Iterator[BurnPoint]:
+    step = _STEP[each.budget.per]
+    steps = spent.steps(each.kind, each.since_us, step).get(each.name, {})
+    gone, last = 0, spent.now_us // HOUR_US
+    first = max(each.since_us // HOUR_US, min(steps, default=last)) // step * step
+    for hour in range(first, last + 1, step):
+        gone += steps.get(hour, 0)
+        at_us = min((hour + step) * HOUR_US, spent.now_us, each.end_us or NEVER_US)
+        yield BurnPoint(t=iso(at_us), left_nano_usd=limit - gone, spent_nano_usd=gone)
