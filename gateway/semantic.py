@@ -443,7 +443,10 @@ def _terms(rules: Rules) -> Any:
     from cache.semantic.found import Terms
 
     verify = rules.verify.cross_encoder if rules.verify is not None else None
-    return Terms(rules.max_error, rules.ttl, rules.max_entry, rules.max_entries, verify)
+    return Terms(
+        rules.max_error, rules.ttl, rules.max_entry, rules.max_entries, verify,
+        rules.changing_ttl, rules.writes_per_minute,
+    )  # fmt: skip
 
 
 def _budget(tenant: str, route: str, budget: ErrorBudget) -> dict[str, Any]:

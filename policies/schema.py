@@ -221,6 +221,8 @@ class Verify(Section):
 class SemanticCache(Section):
     """When an answer to other words may serve: surely wrong at most `max_error` of the time.
 
+    Answers about prices, hours, versions and the like are kept for `changing_ttl`, if it
+    is given. `max_entries` and `writes_per_minute` hold for each tenant.
     `audit` is the share of such answers that is asked again in the background, to
     measure how many were wrong. `verify` looks at close decisions before they are served.
     `judge` is the model that is asked in the background whether a stored answer would
@@ -234,6 +236,8 @@ class SemanticCache(Section):
     ttl: Duration = 6 * 3600.0
     max_entry: Bytes = 256 * 1024
     max_entries: Whole = Field(200_000, ge=1, le=10_000_000)
+    changing_ttl: Duration | None = None
+    writes_per_minute: Whole = Field(600, ge=1, le=1_000_000)
     embedder: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
     audit: Probability = 0.02
     verify: Verify | None = None

@@ -15,7 +15,9 @@ from cache.index.types import Near, Vectors
 
 LINKS = 16
 _BUILD_BREADTH = 80
-_SEARCH_BREADTH = 256
+# The larger a graph, the more of its ways have to be looked down to find the nearest.
+_SEARCH_BREADTH, _BROADER = 256, 512
+_LARGE = 200_000
 _MOST_DEAD = 0.25
 _SPARE = 4  # times as many are asked for where some are dead
 
@@ -51,6 +53,7 @@ class GraphIndex:
         self._faiss.add(codes.astype(np.float32))
         self._place.update((int(i), self._count + n) for n, i in enumerate(ids))
         self._count = end
+        self._look_around()
 
     def search(self, vector: Vectors, count: int) -> list[Near]:
         """Return up to `count` nearest, in falling similarity."""
@@ -68,6 +71,11 @@ class GraphIndex:
     def drop(self, ids: Sequence[int]) -> int:
         """Remove vectors; return how many were there."""
         return sum(self._place.pop(number, None) is not None for number in ids)
+
+    @property
+    def breadth(self) -> int:
+        """Return how many candidates a search keeps in view."""
+        return int(self._faiss.hnsw.efSearch)
 
     @property
     def is_worn(self) -> bool:
@@ -95,9 +103,9 @@ class GraphIndex:
         faiss = faiss_of_this_thread()
         graph = cls(width)
         graph._faiss = faiss.deserialize_index(data)
-        graph._faiss.hnsw.efSearch = _SEARCH_BREADTH
         graph._ids = ids.copy()
         graph._count = len(ids)
+        graph._look_around()
         graph._place = {number: place for place, number in enumerate(ids.tolist()) if number >= 0}
         return graph
 
@@ -111,5 +119,8 @@ class GraphIndex:
         kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
         index = faiss.IndexHNSWSQ(self._width, kind, LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _BUILD_BREADTH
-        index.hnsw.efSearch = _SEARCH_BREADTH
         return index
+
+    def _look_around(self) -> None:
+        is_large = self._count >= _LARGE
+        self._faiss.hnsw.efSearch = _BROADER if is_large else _SEARCH_BREADTH

@@ -20,6 +20,7 @@ from cache.semantic.decision_budget import Allowance, ErrorBudget
 from cache.semantic.embedder import Vector
 from cache.semantic.found import SemanticHit, SemanticStats, Terms
 from cache.semantic.grey_zone import ADMITTED
+from cache.semantic.keeping import WriteQuota
 from cache.semantic.lessons import Lessons
 from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
@@ -79,6 +80,7 @@ class Desk:
         self._stats = stats
         self._budgets: dict[tuple[str, str], ErrorBudget] = {}
         self._hits: Counter[int] = Counter()
+        self._quota = WriteQuota()
         self._pg: PgVectors | None = None
         self.store = AnswerStore(fittings.path, version, fittings.told)
         snapshots = None
@@ -200,8 +202,11 @@ class Desk:
         self, asked: Asked, codes: Codes, reply: CachedReply, answer: str, terms: Terms
     ) -> None:
         """Keep an answer, and tidy up now and then."""
+        if not self._quota.takes(asked.tenant, terms.max_writes, self._wall()):
+            self._stats.decided["write quota"] += 1
+            return
         self.mirror.follow()
-        expires_at = reply.created_at + terms.ttl
+        expires_at = reply.created_at + terms.ttl_of(asked.question)
         number, old = self.store.put(
             asked.scope, asked.question, codes.tobytes(), reply,
             answer=answer, expires_at=expires_at,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from cache.semantic.keeping import is_changing
 from cache.types import CachedReply
 
 
@@ -12,7 +13,8 @@ from cache.types import CachedReply
 class Terms:
     """What a route allows: the share of wrong answers among those served, and bounds.
 
-    `max_entries` holds for each tenant, so that nobody drives out another's answers.
+    `max_entries` and `max_writes`, those of a minute, hold for each tenant, so that nobody
+    drives out another's answers. What changes is kept for `changing_ttl`, where that is given.
     `cross_encoder` is the model that is asked about close decisions, None for nobody.
     """
 
@@ -21,6 +23,14 @@ class Terms:
     max_entry: int = 256 * 1024
     max_entries: int = 1_000_000
     cross_encoder: str | None = None
+    changing_ttl: float | None = None
+    max_writes: int = 1_000_000
+
+    def ttl_of(self, question: str) -> float:
+        """Return for how many seconds the answer to a question is kept."""
+        if self.changing_ttl is None or not is_changing(question):
+            return self.ttl
+        return min(self.ttl, self.changing_ttl)
 
 
 @dataclass(frozen=True, slots=True)

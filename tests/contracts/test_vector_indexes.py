@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.index import VectorIndex
+from cache.index import VectorIndex, graph
 from cache.index.exact import ExactIndex
 from cache.index.graph import GraphIndex
 from cache.index.growing import GrowingIndex
@@ -140,3 +140,14 @@ def test_any_sequence_leaves_what_a_dictionary_would_hold(kind, steps):
 
     assert len(index) == len(kept)
     assert {near.id for near in index.search(vectors[0], 100)} == kept
+
+
+def test_a_large_graph_is_searched_more_broadly(monkeypatch):
+    monkeypatch.setattr(graph, "_LARGE", 100)
+    index = GraphIndex(WIDTH)
+    index.add(range(99), rows(99))
+    before = index.breadth
+    index.add([99], rows(1, seed=1))
+    again = GraphIndex.restored(WIDTH, *index.dumped())
+
+    assert before < index.breadth == again.breadth

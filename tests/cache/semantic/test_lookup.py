@@ -203,6 +203,32 @@ async def test_a_tenant_that_floods_drives_out_its_own_answers_alone(bench_at):
         assert await bench.find("reset my password", tenant="other") == "press"
 
 
+async def test_what_a_tenant_may_have_kept_in_a_minute_is_bounded(bench_at, now):
+    few = replace(TERMS, max_writes=2)
+    async with bench_at() as bench:
+        for question in ("aaa", "bbb", "ccc"):
+            await bench.keep(question, f"{question}!", few)
+        await bench.keep("ccc", "ccc?", few, tenant="other")
+        assert [await bench.find(each) for each in ("aaa", "bbb", "ccc")] == ["aaa!", "bbb!", None]
+        assert await bench.find("ccc", tenant="other") == "ccc?"
+        assert bench.cache.stats.decided["write quota"] == 1
+        now[0] += 60
+        await bench.keep("ccc", "ccc!", few)
+
+        assert await bench.find("ccc") == "ccc!"
+
+
+async def test_an_answer_about_what_changes_lives_for_less(bench_at, now):
+    terms = replace(TERMS, ttl=1000.0, changing_ttl=10.0)
+    async with bench_at() as bench:
+        await bench.keep("what are your opening hours", "nine to five", terms)
+        await bench.keep("reset my password", "press the button", terms)
+        now[0] += 11
+
+        assert await bench.find("what are your opening hours") is None
+        assert await bench.find("reset my password") == "press the button"
+
+
 async def test_dropping_for_show_drops_nothing(bench_at):
     async with bench_at() as bench:
         await bench.keep("reset my password", "press")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from cache.semantic.found import Terms
+from cache.semantic.keeping import WriteQuota, is_changing
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What does the premium plan cost? I heard the price went up",
+        "How much is a single ticket?",
+        "What are your opening hours on Sunday?",
+        "When does the pharmacy open",
+        "Is the blue one in stock?",
+        "Which version of the client do I need?",
+        "Who is the CEO of the company?",
+        "Wie hoch sind die Gebühren?",
+    ],
+)
+def test_what_is_true_for_a_while_only_is_told(question):
+    assert is_changing(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How do I reset my password?",
+        "Explain how a transformer works",
+        "What is the capital of France?",
+        "My card was declined, what shall I do?",
+        "",
+    ],
+)
+def test_what_stays_true_is_not(question):
+    assert not is_changing(question)
+
+
+def test_the_shorter_life_never_is_the_longer():
+    question = "how much is it"
+
+    assert Terms(0.01, 100.0, changing_ttl=10.0).ttl_of(question) == 10.0
+    assert Terms(0.01, 5.0, changing_ttl=10.0).ttl_of(question) == 5.0
+    assert Terms(0.01, 100.0).ttl_of(question) == 100.0
+
+
+def test_a_quota_is_of_a_tenant_and_a_minute():
+    quota = WriteQuota()
+
+    assert [quota.takes("a", 2, at) for at in (0.0, 30.0, 59.9, 60.0)] == [True, True, False, True]
+    assert quota.takes("b", 1, 61.0)
+    assert not quota.takes("b", 1, 62.0)
