@@ -29,6 +29,7 @@ from gateway.alerts import alerting_of
 from gateway.api.admin import admin_routes
 from gateway.api.csp import csp_routes
 from gateway.api.dashboard import dashboard_routes
+from gateway.api.docs import docs_routes
 from gateway.api.guests import session_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
@@ -223,12 +224,13 @@ def create_app(
 
     public = _fastapi(running, lifespan=lifespan, openapi_url=None)
     public_routes(public, running)
-    admin = _fastapi(running)
+    admin = _fastapi(running, docs_url=None)
     admin_routes(admin, running)
     session_routes(admin, running)
     reports_routes(admin, running)
     standing_routes(admin, running)
     policy_routes(admin, running)
+    docs_routes(admin)
     keys_routes(admin)
     metrics_routes(admin, running, clock.wall)
     dashboard_routes(admin)

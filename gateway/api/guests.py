@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,12 @@ class WhoAmI(BaseModel):
     is_anonymous: bool
     csrf: str | None
     expires_at: float | None
+
+
+class LoggedOut(BaseModel):
+    """The browser is forgotten."""
+
+    logged_out: Literal[True] = True
 
 
 def check_host(request: Request) -> None:
@@ -118,14 +124,14 @@ def session_routes(app: FastAPI, running: Running) -> None:
         return _who(reader(request), _session(request))
 
     @routes.delete("", dependencies=[Depends(check_host)])
-    def log_out(request: Request, response: Response) -> dict[str, Any]:
+    def log_out(request: Request, response: Response) -> LoggedOut:
         """Forget this browser."""
         _check_origin(request)
         session = _session(request)
         if session is not None and session.is_from_us(request.headers.get(CSRF)):
             running.sessions.end(request.cookies.get(COOKIE))
         response.delete_cookie(COOKIE, path="/")
-        return {"logged_out": True}
+        return LoggedOut()
 
     app.include_router(routes)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.app import Running
     from policies.schema import Route
 
+_EVENTS = "text/event-stream"
 Every = Annotated[float, Query(ge=1, le=60, description="Seconds between two")]
 
 
@@ -76,7 +77,9 @@ def standing_routes(app: FastAPI, running: Running) -> None:
                 lambda name: bundle_certificate(running.policy.routes[name]),
             )
 
-    @routes.get("/live", response_class=StreamingResponse)
+    @routes.get(
+        "/live", response_class=StreamingResponse, responses={200: {"content": {_EVENTS: {}}}}
+    )
     async def live(since: Since = "24h", every: Every = 3.0) -> StreamingResponse:
         """Send the totals of a time every few seconds, as server-sent events `totals`."""
         from gateway.reporting.live import LiveFull, events
@@ -90,7 +93,7 @@ def standing_routes(app: FastAPI, running: Running) -> None:
         except LiveFull as exc:
             raise TooManyListeners(str(exc), retry_after="10") from exc
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        return StreamingResponse(stream, media_type=_EVENTS, headers=headers)
 
     app.include_router(routes)
 
