@@ -68,6 +68,8 @@ from gateway.routers import build_routers
 from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import ALONE, Settings, Team
 from gateway.shelf import Shelf
+from gateway.telemetry.logs import tell_of_request
+from gateway.telemetry.traces import tracing_of
 from gateway.turns import Turns
 from gateway.upkeep import upkeep
 from gateway.wire import Provider
@@ -323,6 +325,8 @@ class _Wiring:
                 ),
                 embedding=meaning.embedding,
                 observer=observer,
+                tracing=await stack.enter_async_context(tracing_of(policy.telemetry.traces)),
+                tell=tell_of_request if policy.telemetry.logs.requests else None,
             )
         )
         stack.push_async_callback(pipeline.aclose)

@@ -32,6 +32,7 @@ from gateway.learning.observing import Observer
 from gateway.released import in_mode
 from gateway.resilience.hedge import Runner, opening, race
 from gateway.resilience.resilience import Resilience, terms_of
+from gateway.telemetry.context import new_span_id
 from gateway.wire import Part, Provider, ProviderCall
 from policies.resilience import HedgeRules
 from policies.schema import Policy, Route
@@ -246,6 +247,7 @@ class Cascading:
             asked,
             entry.caller.tenant,
             partial(self._again, attempt, entry),
+            _traced(attempt, entry) if entry.trace is not None else (),
         )
         durable = self._intending.announce(attempt, entry)
         parts = self._providers[attempt.model].call(call)
@@ -264,6 +266,14 @@ class Cascading:
         Raises LedgerUnavailable.
         """
         return self._intending.announce(entry.lost(attempt, exc), entry)
+
+
+def _traced(attempt: Attempt, entry: Entry) -> tuple[tuple[str, str], ...]:
+    """Give a call its place in the request's trace, and return what its upstream is told."""
+    assert entry.trace is not None, "only what is traced, or passed through, comes here"
+    if entry.trace.is_sampled:
+        attempt.span_id = new_span_id()
+    return entry.trace.headers(attempt.span_id)
 
 
 def _served(step: Serve, entry: Entry) -> Iterable[Part]:

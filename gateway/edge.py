@@ -25,6 +25,7 @@ from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, Paylo
 from gateway.pipeline import Pipeline
 from gateway.reply import Reply
 from gateway.request import ChatRequest, RawHeaders, read_body, request_of
+from gateway.telemetry.logs import REQUEST_ID
 from gateway.wire import Part
 
 Scope = MutableMapping[str, Any]
@@ -87,6 +88,7 @@ class Opened:
 
         The entry is durable by then. None where the client has left (`tell` says that it has).
         """
+        REQUEST_ID.set(self.request_id)
         try:
             request, reply = self.get()
             if reply.is_instant:
@@ -176,6 +178,7 @@ class Edge:
             self._recent.add(raw, asked)
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, opened: Opened) -> None:
+        REQUEST_ID.set(opened.request_id)
         try:
             request, reply = opened.get()
             if reply.is_instant:

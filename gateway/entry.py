@@ -20,6 +20,7 @@ from gateway.money.prices import PriceBook
 from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.usage import NOTHING, Usage, total_usage
 from gateway.request import ChatRequest
+from gateway.telemetry.context import TraceContext
 from gateway.wire import Part
 from policies.rules import RequestFacts
 from policies.schema import Route
@@ -81,6 +82,7 @@ class Attempt:
         self.is_stream = False
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
+        self.span_id = 0
         self._stats: list[TokenStats] = []
         self._counted = 0
         self._look_at = 1
@@ -223,6 +225,11 @@ class Attempt:
         return "escalated" if self.is_complete else "escalated_early"
 
     @property
+    def started(self) -> float:
+        """Return when the attempt began, in the clock's monotonic seconds."""
+        return self._started
+
+    @property
     def age_s(self) -> float:
         """Return how long ago the attempt began, in seconds."""
         return self._clock.tick() - self._started
@@ -313,6 +320,7 @@ class Entry:
         self._asked: dict[str, set[str]] = {}
         self._facts: RequestFacts | None = None
         self._settled_path: str | None = None
+        self.trace: TraceContext | None = None
         self._clock = clock
         self._started_at = clock.wall()
         self._started = clock.tick()
@@ -332,6 +340,10 @@ class Entry:
         lost.take_place_of(attempt, exc)
         self.attempts.insert(self.attempts.index(attempt), lost)
         return lost
+
+    def began_after_s(self, attempt: Attempt) -> float:
+        """Return how long after the request an attempt began, in seconds."""
+        return max(0.0, attempt.started - self._started)
 
     def drop(self, attempt: Attempt) -> None:
         """Forget the last attempt, which was not made after all."""

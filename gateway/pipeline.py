@@ -40,7 +40,7 @@ from gateway.learning.observing import Observer
 from gateway.money.ledger import Ledger, LedgerError
 from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook, capabilities_of
-from gateway.money.records import Purpose
+from gateway.money.records import AttemptRecord, EntryRecord, Purpose
 from gateway.released import Released, cached, followed, replayed, size_of
 from gateway.repeats import Repeats
 from gateway.reply import Reply
@@ -48,6 +48,7 @@ from gateway.request import ChatRequest, parse_chat
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import Shedding
 from gateway.semantic import NearAnswers, OwnAnswer
+from gateway.telemetry.traces import Tracing
 from gateway.wire import Part, Provider
 from policies.rules import first_match
 from policies.schema import ExactCache as ExactRules
@@ -83,6 +84,8 @@ class Parts:
     refusals: Refusals = field(default_factory=Refusals)
     embedding: Embedding | None = None
     observer: Observer | None = None
+    tracing: Tracing | None = None
+    tell: Callable[[EntryRecord], None] | None = None
 
 
 class Pipeline:
@@ -134,6 +137,8 @@ class Pipeline:
         }
         self._ledger = parts.ledger
         self._observer = parts.observer
+        self._tracing = parts.tracing
+        self._tell = parts.tell
         self._admission = parts.admission
         self._shedding = parts.shedding
         self._clock = parts.clock
@@ -171,6 +176,8 @@ class Pipeline:
         if not self._ledger.is_healthy:
             raise LedgerUnavailable("the ledger cannot be written; try again shortly")
         entry = Entry(request, caller, request.model, route, self._clock)
+        if self._tracing is not None:
+            entry.trace = self._tracing.begin(request.headers)
         if request.max_nano_usd is not None:
             entry.left_out = too_dear(
                 self._worst, request, route, entry.facts, request.max_nano_usd
@@ -296,8 +303,12 @@ class Pipeline:
             self.refusals.count(entry.error or "", entry.caller.tenant, entry.caller.key)
             if entry.permit is not None:
                 entry.permit.close(tokens=0, nano_usd=0)
+            if self._tracing is not None or self._tell is not None:
+                self._account(entry, *entry.settle(self._tariff))
             return
         record, lines = entry.settle(self._tariff)
+        if self._tracing is not None or self._tell is not None:
+            self._account(entry, record, lines)
         try:
             await self._ledger.write(record, lines)
             if self._observer is not None:
@@ -309,6 +320,14 @@ class Pipeline:
                 entry.permit.close(tokens=record.usage.total, nano_usd=record.cost_nano_usd)
             if self._paced:
                 self._pace(entry.route_name, record.cost_nano_usd)
+
+    def _account(self, entry: Entry, record: EntryRecord, lines: Sequence[AttemptRecord]) -> None:
+        """Tell whoever follows single requests, beside the ledger."""
+        trace = entry.trace
+        if self._tracing is not None and trace is not None and trace.is_sampled:
+            self._tracing.note(entry, trace, record, lines)
+        if self._tell is not None:
+            self._tell(record)
 
     def _pace(self, route: str, nano_usd: int) -> None:
         """Tell a route that is to keep to a budget what a request of it has cost."""

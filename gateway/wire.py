@@ -42,7 +42,7 @@ class ProviderCall(msgspec.Struct, frozen=True):
     what the client did not ask for. `tenant` keeps what is learned of prompts
     apart. `asked` names the deployments that this
     request was sent to; whoever chooses one adds it. `again` hears of it before
-    the call is put on the wire a second time.
+    the call is put on the wire a second time. `trace` goes with it as headers.
     """
 
     body: dict[str, Any]
@@ -53,6 +53,7 @@ class ProviderCall(msgspec.Struct, frozen=True):
     asked: set[str] | None = None
     tenant: str = ""
     again: Again | None = None
+    trace: tuple[tuple[str, str], ...] = ()
 
 
 class Provider(Protocol):

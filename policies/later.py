@@ -10,7 +10,6 @@ from policies.problems import KeyPath
 ANY = "*"
 
 LATER_KEYS: dict[KeyPath, str] = {
-    ("telemetry",): "telemetry",
     ("routes", ANY, "rules", ANY, "when", "language"): "the condition on a language",
 }
 """Keys, and what they will bring."""

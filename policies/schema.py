@@ -47,6 +47,7 @@ from policies.scalars import (
     Whole,
 )
 from policies.section import Section
+from policies.telemetry import Telemetry
 
 Quantization = Literal[
     "none", "as-stored", "int8", "int4", "int4-g32", "int4-g64", "int4-g128", "nf4", "fp8"
@@ -461,6 +462,7 @@ class Policy(Section):
     storage: Storage = Storage()
     privacy: Privacy = Privacy()
     alerts: Alerts | None = None
+    telemetry: Telemetry = Telemetry()
 
     def route_for(self, name: str) -> Route | None:
         """Return the route of that name, or a bare one for a model asked for directly.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import math
 import os
 import resource
@@ -28,10 +27,12 @@ from gateway.money.location import spool_of
 from gateway.money.prices import UnknownPrice
 from gateway.semantic_process import running_semantic_process
 from gateway.settings import Settings
+from gateway.telemetry.logs import use_logs
 from gateway.workers import NOT_STARTED, run_workers
 from policies.kinds import KindError
 from policies.loader import PolicyError, load_policy
 from policies.schema import Policy, Server
+from policies.telemetry import Logs
 
 
 def run_serve(
@@ -43,6 +44,7 @@ def run_serve(
     """
     with _clear_errors():
         policy = with_server(load_policy(path, os.environ), overrides)
+        use_logs(policy.telemetry.logs)
         run(policy, Settings(policy_path=path, ledger=ledger), greeting)
 
 
@@ -51,15 +53,14 @@ def serve_from(settings: Settings, public: socket.socket, admin: socket.socket |
     with _clear_errors(status=NOT_STARTED):
         assert settings.policy_path is not None, "a worker is told its policy"
         policy = load_policy(settings.policy_path, os.environ)
+        use_logs(policy.telemetry.logs)
         serve_here(policy, settings, public, admin)
 
 
 @contextmanager
 def _clear_errors(*, status: int = 1) -> Iterator[None]:
     """Log to standard error, and end with one clear line when the policy or a port is wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("alembic", "httpx", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    use_logs(Logs())
     try:
         yield
     except (PolicyError, UnknownPrice, LedgerError, KindError) as exc:

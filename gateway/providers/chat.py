@@ -118,7 +118,7 @@ class ChatClient:
         await self._transport.aclose()
 
     async def _ask(self, call: ProviderCall) -> Response:
-        headers = (*self._headers, ("x-request-id", call.request_id))
+        headers = (*self._headers, ("x-request-id", call.request_id), *call.trace)
         body = _encode(self._dialect.body(call))
         deadlines = _deadlines(call)
         return await self._transport.request(self._path, headers, body, deadlines, call.again)

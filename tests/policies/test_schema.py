@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from policies.schema import Model
-from tests.policies.support import load, routes
+from tests.policies.support import SMALL, load, problems, routes
 
 AUTO = """
   auto:
@@ -128,3 +128,15 @@ def test_models_with_all_kinds_of_prices_can_be_told_apart_by_hash():
     assert first == same
     assert hash(first) == hash(same)
     assert len({first, same, other}) == 2
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["collector:4318", "http://me:word@host", "ftp://host", "http://host?x=1", "http://"],
+)
+def test_a_collector_is_named_by_a_plain_url(endpoint):
+    (problem,) = problems(SMALL + f"telemetry: {{traces: {{endpoint: '{endpoint}'}}}}")
+
+    assert problem.path == "telemetry.traces.endpoint"
+    assert "OTLP collector" in problem.message
+    assert "word" not in problem.message
