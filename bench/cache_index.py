@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.only in (None, "embedding"):
         found["embedding a question of 24 tokens, one thread"] = embeddings()
     if asked.only in (None, "search"):
-        found["search"] = list(searches(sizes))
+        found["search"] = list(map(_told, searches(sizes)))
     if asked.only in (None, "decision"):
         found["guards, search and decision"] = [asyncio.run(decisions(asked.decided))]
     if asked.json:
@@ -122,6 +122,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, rows in found.items():
             _show(name, rows)
     return 0
+
+
+def _told(row: Searching) -> Searching:
+    """Show a row at once: the next one may take long."""
+    print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
+    return row
 
 
 def embeddings() -> list[Embedding]:

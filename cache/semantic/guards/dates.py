@@ -42,14 +42,11 @@ class Dated:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A text at a glance: its runs of letters."""
+    """A text at a glance: its runs of letters, and whether it has figures."""
 
     lower: str
     words: frozenset[str]
-
-    @property
-    def has_four_digits(self) -> bool:
-        return _FOUR_DIGITS.search(self.lower) is not None
+    has_figure: bool
 
 
 def refuse(asked: Dated, stored: Dated, is_reworded: bool) -> str | None:
@@ -67,7 +64,7 @@ def refuse(asked: Dated, stored: Dated, is_reworded: bool) -> str | None:
 @lru_cache(maxsize=4096)
 def dated(lower: str) -> Dated:
     """Read the dates and times of a text in lower case."""
-    seen = _Seen(lower, frozenset(_LETTERS.findall(lower)))
+    seen = _Seen(lower, frozenset(_LETTERS.findall(lower)), _FIGURE.search(lower) is not None)
     atoms: Found = {}
     for needs, pattern, meaning in _READERS:
         if needs(seen):
@@ -158,14 +155,24 @@ def _says(words: str) -> Callable[[_Seen], bool]:
     return lambda seen: not said.isdisjoint(seen.words)
 
 
-def _holds(mark: str) -> Callable[[_Seen], bool]:
-    return lambda seen: mark in seen.lower
+def _figures_and(mark: str) -> Callable[[_Seen], bool]:
+    return lambda seen: seen.has_figure and mark in seen.lower
+
+
+def _figures_and_says(words: str) -> Callable[[_Seen], bool]:
+    said = frozenset(words.split())
+    return lambda seen: seen.has_figure and not said.isdisjoint(seen.words)
+
+
+def _has_four_figures(seen: _Seen) -> bool:
+    return seen.has_figure and _FOUR_FIGURES.search(seen.lower) is not None
 
 
 _IN_MAY = _says("may march mar")
 _IN_A_MONTH = _says(" ".join(_MONTH))
 _ON_A_DAY = _says(" ".join(_DAY))
-_AM_OR_PM = _says("am pm a p")
+_AM_OR_PM = _figures_and_says("am pm a p")
+_ON_A_DATE = _figures_and_says(" ".join(_MONTH))
 _IN_A_PERIOD = _says(_PERIOD.replace("|", " ") + " " + _PERIOD.replace("|", "s ") + "s")
 
 # What each reader needs to find anything, which is cheaper to see than to look for the thing.
@@ -174,20 +181,20 @@ _READERS: tuple[
 ] = tuple(
     (needs, re.compile(pattern), meaning)
     for needs, pattern, meaning in (
-        (_holds("-"), r"\b(\d{4})-(\d\d?)-(\d\d?)(?:t[\d:.]+z?)?\b", _iso),
-        (_holds("/"), r"(?<![\d/])(\d\d?)[/](\d\d?)(?:[/](\d{4}|\d\d))?(?![\d/])", _slashed),
-        (_IN_A_MONTH,
+        (_figures_and("-"), r"\b(\d{4})-(\d\d?)-(\d\d?)(?:t[\d:.]+z?)?\b", _iso),
+        (_figures_and("/"), r"(?<![\d/])(\d\d?)[/](\d\d?)(?:[/](\d{4}|\d\d))?(?![\d/])", _slashed),
+        (_ON_A_DATE,
          rf"\b({_ANY_MONTH})\.?\s+(?:the\s+)?{_NTH}(?![\d:%])(?!\s*(?:am|pm)\b)"
          rf"(?:,?\s+(?:in\s+|of\s+)?{_YEAR})?", _month_first),
-        (_IN_A_MONTH,
+        (_ON_A_DATE,
          rf"\b{_NTH}\s+(?:of\s+)?({_ANY_MONTH})\b(?:,?\s+(?:in\s+|of\s+)?{_YEAR})?", _day_first),
         (_IN_A_MONTH, rf"\b({_CLEAR})\b\.?", _month),
         (_IN_MAY, r"\b(?:in|of|since|by|until|till|last|next|this|during|for)\s+(may|march|mar)\b",
          _month),
         (_ON_A_DAY, rf"\b(?:(this|next|last|every)\s+)?({_WEEKDAYS})\b", _weekday),
         (_AM_OR_PM, r"\b(\d\d?)(?:[:.](\d\d))?\s*(a\.?m|p\.?m)\b\.?", _clock),
-        (_holds(":"), r"\b(\d\d?):(\d\d)()\b", _clock),
-        (_holds("clock"), r"\b(\d\d?)\s+o'?clock\b", _o_clock),
+        (_figures_and(":"), r"\b(\d\d?):(\d\d)()\b", _clock),
+        (_figures_and("clock"), r"\b(\d\d?)\s+o'?clock\b", _o_clock),
         (_says("noon midnight"), r"\b(noon|midnight)\b", _word("time")),
         (_IN_A_PERIOD,
          rf"\b(this|next|last|previous|coming|past|every)\s+({_PERIOD})s?\b", _period),
@@ -198,11 +205,12 @@ _READERS: tuple[
          _word("feast")),
         (_says("morning mornings afternoon afternoons evening evenings"),
          r"\b(?:in the|every|each|this)\s+(morning|afternoon|evening)s?\b", _word("part")),
-        (lambda seen: seen.has_four_digits, rf"(?<![$€£\d.,])\b{_YEAR}\b(?![.,]\d|%)", _year),
+        (_has_four_figures, rf"(?<![$€£\d.,])\b{_YEAR}\b(?![.,]\d|%)", _year),
     )
 )  # fmt: skip
 _LETTERS = re.compile(r"[^\W\d_]+")
-_FOUR_DIGITS = re.compile(r"\d{4}")
+_FIGURE = re.compile(r"\d")
+_FOUR_FIGURES = re.compile(r"\d{4}")
 _NOTHING: frozenset[Atom] = frozenset()
 
 

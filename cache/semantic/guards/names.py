@@ -40,10 +40,9 @@ def _capitalised(raw: str) -> frozenset[str]:
     found: list[str] = []
     counted = capitals = 0
     starts = True
-    for token in _TOKEN.finditer(raw):
-        word = token["word"]
-        if word is None:
-            starts = starts or token["end"] is not None  # a title ends no sentence
+    for word, end in _TOKEN.findall(raw):
+        if not word:
+            starts = starts or bool(end)  # a title ends no sentence
             continue
         counted += 1
         if word[0].isupper():

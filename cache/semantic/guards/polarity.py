@@ -77,8 +77,9 @@ def _senses(text: Text) -> frozenset[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     before = ""
     for word, stem in zip(text.words, text.stems, strict=True):
-        turn = -1 if before in ("least", "less") else 1  # `least expensive` is `cheapest`
-        found.update((axis, turn * sense) for axis, sense in _senses_of(word, stem))
+        if senses := _senses_of(word, stem):
+            turn = -1 if before in ("least", "less") else 1  # `least expensive` is `cheapest`
+            found.update((axis, turn * sense) for axis, sense in senses)
         before = word
     return frozenset(found)
 

@@ -14,6 +14,9 @@ _TOKEN = re.compile(
     r"(?P<glued>[^\W\d_]+|[%°€£])?"
     r"|(?P<word>[^\W\d_]+(?:'[^\W\d_]+)?)|(?P<stop>[.;!?])"
 )
+Tokens = list[tuple[str, str, str, str, str, str]]
+"""Money's sign, minus, figure, what is glued to it, word, and what ends a sentence; or nothing."""
+
 _MONEY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 _SCALES = {"k": 1e3, "m": 1e6, "mn": 1e6, "bn": 1e9, "b": 1e9, "hundred": 1e2, "thousand": 1e3,
            "million": 1e6, "billion": 1e9, "trillion": 1e12, "dozen": 12.0, "grand": 1e3,
@@ -84,19 +87,18 @@ def quantities(lower: str) -> Quantities:
     """Read the amounts, ranks and units of a text in lower case."""
     if _FIGURE.search(lower) is None and _SAYING.isdisjoint(_LETTERS.findall(lower)):
         return _NONE
-    tokens = list(_TOKEN.finditer(lower))
+    tokens = _TOKEN.findall(lower)
     amounts: list[Amount] = []
     ranks: set[int] = set()
     units: set[str] = set()
     at = 0
     while at < len(tokens):
-        token = tokens[at]
-        word = token["word"]
-        if word is not None and word not in _TELLING:
-            at += 1
-        elif token["number"] is not None:
+        _, _, number, _, word, _ = tokens[at]
+        if number:
             at = _figure(tokens, at, amounts, ranks)
-        elif word is not None and (word in _WORDS or word in ("a", "an", "hundred", "dozen")):
+        elif word not in _TELLING:
+            at += 1
+        elif word in _WORDS or word in ("a", "an", "hundred", "dozen"):
             at = _spelled(tokens, at, amounts)
         else:
             _name(word, ranks, units)
@@ -104,37 +106,36 @@ def quantities(lower: str) -> Quantities:
     return Quantities(tuple(amounts), frozenset(ranks), frozenset(units))
 
 
-def _name(word: str | None, ranks: set[int], units: set[str]) -> None:
+def _name(word: str, ranks: set[int], units: set[str]) -> None:
     if word in _ORDINALS:
         ranks.add(_ORDINALS[word])
-    elif word and len(word) > 1 and (unit := UNITS.get(word)) is not None and unit.is_telling:
+    elif len(word) > 1 and (unit := UNITS.get(word)) is not None and unit.is_telling:
         units.add(unit.name)
 
 
-def _figure(tokens: list[re.Match[str]], at: int, amounts: list[Amount], ranks: set[int]) -> int:
-    token = tokens[at]
-    value = float(token["number"].replace(",", "")) * (-1 if token["sign"] else 1)
-    glued = token["glued"]
+def _figure(tokens: Tokens, at: int, amounts: list[Amount], ranks: set[int]) -> int:
+    money, sign, number, glued, _, _ = tokens[at]
+    value = float(number.replace(",", "")) * (-1 if sign else 1)
     at += 1
     if glued in _ORDINAL_ENDINGS:
         ranks.add(int(value))
         return at
     unit: Unit | None = None
-    if glued is not None:
+    if glued:
         scale = _SCALES.get(glued)
         unit = None if scale is not None and glued != "m" else UNITS.get(glued)
         value *= 1.0 if unit is not None else scale or 1.0
     if unit is None:
         value, unit, at = _continued(tokens, at, value)
-    if unit is None and token["money"]:
-        unit = UNITS[_MONEY[token["money"]]]
+    if unit is None and money:
+        unit = UNITS[_MONEY[money]]
     amounts.append(_amount(value, unit))
     return at
 
 
-def _spelled(tokens: list[re.Match[str]], at: int, amounts: list[Amount]) -> int:
+def _spelled(tokens: Tokens, at: int, amounts: list[Amount]) -> int:
     """Read a number in words; `a`, `one` and their like count only before a unit."""
-    first = tokens[at]["word"]
+    first = _word(tokens, at)
     value, after = _value(tokens, at)
     value, unit, end = _continued(tokens, after, value)
     if unit is not None or (first not in ("a", "an") and first not in _VAGUE):
@@ -145,8 +146,8 @@ def _spelled(tokens: list[re.Match[str]], at: int, amounts: list[Amount]) -> int
     return end
 
 
-def _value(tokens: list[re.Match[str]], at: int) -> tuple[float, int]:
-    first = tokens[at]["word"]
+def _value(tokens: Tokens, at: int) -> tuple[float, int]:
+    first = _word(tokens, at)
     if first in ("hundred", "dozen"):
         return _SCALES[first], at + 1
     value = _WORDS.get(first, 1.0)
@@ -156,9 +157,7 @@ def _value(tokens: list[re.Match[str]], at: int) -> tuple[float, int]:
     return value, at + 1
 
 
-def _continued(
-    tokens: list[re.Match[str]], at: int, value: float
-) -> tuple[float, Unit | None, int]:
+def _continued(tokens: Tokens, at: int, value: float) -> tuple[float, Unit | None, int]:
     """Return the value with the scales after it, the unit after those, and where it ends."""
     while len(word := _word(tokens, at)) > 2 and word in _SCALES:
         value *= _SCALES[word]
@@ -173,8 +172,8 @@ def _continued(
 _BETWEEN = frozenset(("us", "american", "business", "working", "more", "whole", "full", "extra"))
 
 
-def _word(tokens: list[re.Match[str]], at: int) -> str:
-    return (tokens[at]["word"] or "") if at < len(tokens) else ""
+def _word(tokens: Tokens, at: int) -> str:
+    return tokens[at][4] if at < len(tokens) else ""
 
 
 def _amount(value: float, unit: Unit | None) -> Amount:

@@ -64,7 +64,7 @@ def read(raw: str) -> Text:
     lower = straight.casefold()
     words = tuple(_words(lower))
     stems = tuple(map(stem, words))
-    content = frozenset(s for w, s in zip(words, stems, strict=True) if w not in EMPTY)
+    content = frozenset([s for w, s in zip(words, stems, strict=True) if w not in EMPTY])
     return Text(straight, lower, words, stems, content)
 
 
