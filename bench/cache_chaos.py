@@ -1,6 +1,7 @@
 """Gateways that share a Redis, under load, while Redis is killed, hung, flushed and filled.
 
     python -m bench.cache_chaos --seconds 4 --rate 100
+    python -m bench.cache_chaos --limits        # rates are shared through the same Redis
 
 Prints, for each thing that befalls Redis: requests, failures, the share answered
 from the cache, and the 50th and 99th percentile of the latency beside those of a
@@ -17,10 +18,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -28,6 +30,8 @@ from bench.cache_servers import WORDS, Redis, a_redis, answer, free_port, policy
 from bench.processes import KEY, gateway
 
 _ANSWER_AFTER_S = 0.03
+# So wide that nothing is refused, by the share of one process either.
+_LIMITS = {"requests_per_minute": 1_000_000, "concurrent": 4096, "without_redis": "local"}
 
 
 @dataclass
@@ -118,14 +122,14 @@ def _written(folder: str, text: str) -> Path:
     return path
 
 
-async def run(seconds: float, rate: float) -> list[Phase]:
+async def run(seconds: float, rate: float, limits: Mapping[str, Any]) -> list[Phase]:
     """Run every phase once, calm first."""
     model = partial(answer, after_s=_ANSWER_AFTER_S)
     upstream = await asyncio.start_server(model, "127.0.0.1", 0)
     phases = [Phase(name) for name in ("warm-up", *_TROUBLES)]
     with a_redis() as redis, tempfile.TemporaryDirectory() as folder:
         port = free_port()
-        text = policy(upstream.sockets[0].getsockname()[1], redis.port, workers=2)
+        text = policy(upstream.sockets[0].getsockname()[1], redis.port, workers=2, **limits)
         started = gateway(_written(folder, text), port)
         await asyncio.to_thread(started.__enter__)
         try:
@@ -152,8 +156,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a phase")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
+    parser.add_argument("--limits", action="store_true", help="share rates, too")
     asked = parser.parse_args()
-    phases = asyncio.run(run(asked.seconds, asked.rate))
+    limits = {"limits": _LIMITS} if asked.limits else {}
+    phases = asyncio.run(run(asked.seconds, asked.rate, limits))
     calm = phases[0]
     print("redis     requests  failed  from cache   p50 ms   p99 ms  added p99 ms")
     for phase in phases:

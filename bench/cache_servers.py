@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from bench.processes import KEY
 
@@ -140,7 +141,7 @@ def _head(kind: str) -> dict[str, object]:
     return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": "m"}
 
 
-def policy(upstream: int, redis: int, *, workers: int) -> str:
+def policy(upstream: int, redis: int, *, workers: int, **more: Any) -> str:
     """Return a policy whose route `auto` is one model, its answers kept and shared."""
     return json.dumps(
         {
@@ -156,5 +157,6 @@ def policy(upstream: int, redis: int, *, workers: int) -> str:
                 }
             },
             "routes": {"auto": {"model": "m", "cache": {"exact": {"ttl": "1h"}}}},
+            **more,
         }
     )

@@ -2,6 +2,7 @@
 
 python -m bench.limits --requests 20000
 python -m bench.limits --redis redis://127.0.0.1:6379/0
+python -m bench.limits --redis redis://127.0.0.1:6379/0 --share
 python -m bench.limits --postgres postgresql://user@host/database
 """
 
@@ -130,7 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--redis", help="measure through this Redis, too")
     parser.add_argument("--postgres", help="measure budgets through this PostgreSQL, too")
+    parser.add_argument(
+        "--share", action="store_true", help="only how exactly two processes keep one limit"
+    )
     told = parser.parse_args(arguments)
+    if told.share:
+        _show_share(told.redis)
+        return
     cases: list[tuple[str, dict[str, Any], dict[str, str]]] = [
         ("no limits", {}, {}),
         ("rates, memory", RATES, {}),
@@ -147,8 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spent = uvloop.run(run(policy_of(limits, storage), told.requests))
         print(f"{name:28} {spent:7.1f} µs a request, {spent / 1000:.4f} CPU-s per 1,000")
     if told.redis:
-        share = share_of_limit(told.redis, 10.0)
-        print(f"two processes on one Redis were admitted {share:.2%} of their limit")
+        _show_share(told.redis)
+
+
+def _show_share(redis: str) -> None:
+    share = share_of_limit(redis, 10.0)
+    print(f"two processes on one Redis were admitted {share:.2%} of their limit")
 
 
 if __name__ == "__main__":
