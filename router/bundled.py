@@ -102,6 +102,7 @@ def _told_operating(operating: Operating) -> dict[str, Any]:
         "objective": operating.objective,
         "mix": None if operating.mix is None else _fields(operating.mix),
         "floor": None if operating.floor is None else _fields(operating.floor),
+        "early": operating.early,
     }
 
 
@@ -113,4 +114,5 @@ def _operating(kept: Any) -> Operating:
         str(kept["objective"]),
         None if mix is None else Mix(**mix),
         None if floor is None else Floor(**floor),
+        None if kept.get("early") is None else float(kept["early"]),
     )

@@ -16,6 +16,7 @@ from router.correctness import AnswerScorer, Judgement
 from router.costs import CostModel, Price
 from router.course import Course, Judged, Step
 from router.drafts import DraftRead, read_draft
+from router.early import LENGTHS
 from router.guarantee import Floor
 from router.quality.model import QualityModel
 from router.query import Query
@@ -37,7 +38,10 @@ _MOST_WHY = 3
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Every learnt part of one route. `values` has one model an objective."""
+    """Every learnt part of one route. `values` has one model an objective.
+
+    `beginnings` judges drafts under way, where enough of them were long enough to learn that.
+    """
 
     quality: QualityModel
     costs: CostModel
@@ -45,6 +49,7 @@ class Learnt:
     beliefs: Beliefs
     values: Mapping[str, ValueModel]
     prices: Mapping[str, Price]
+    beginnings: AnswerScorer | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -59,6 +64,8 @@ class Learnt:
             "scorer": self.scorer.to_state(),
             "beliefs": self.beliefs.to_state(),
         }
+        if self.beginnings is not None:
+            parts["beginnings"] = self.beginnings.to_state()
         parts |= {f"value-{name}": value.to_state() for name, value in self.values.items()}
         prices = {
             name: {**asdict(price), "as_of": price.as_of.isoformat()}
@@ -85,6 +92,7 @@ class Learnt:
             Beliefs.from_state(part("beliefs")),
             {str(name): ValueModel.from_state(part(f"value-{name}")) for name in names},
             _prices(state.values.get("prices")),
+            AnswerScorer.from_state(part("beginnings")) if "beginnings" in state.parts else None,
         )
         for known in (
             learnt.quality.names,
@@ -114,12 +122,13 @@ class Operating:
     """How a route runs: by which objective, at which exchange rate.
 
     `mix` is None where a floor was asked for and nothing could be certified: the
-    reference answers.
+    reference answers. A draft whose beginning scores below `early` is given up.
     """
 
     objective: str
     mix: Mix | None
     floor: Floor | None = None
+    early: float | None = None
 
 
 class LearntCourses:
@@ -180,6 +189,7 @@ class LearntCourses:
             self._now(),
             self._route,
             self._forfeits(stakes),
+            self._operating.early,
         )
 
     def _forfeits(self, stakes: Stakes) -> Floats | None:
@@ -208,8 +218,22 @@ class LearntCourse:
     `first`, `usd` and `forfeits` are [1, K]; without a `rate` the reference answers.
     """
 
-    __slots__ = ("_first", "_forfeits", "_learnt", "_places", "_query", "_question", "_rate",
-                 "_read", "_route", "_usd", "_value")  # fmt: skip
+    __slots__ = (
+        "_early",
+        "_first",
+        "_forfeits",
+        "_has_given_up",
+        "_learnt",
+        "_looks",
+        "_places",
+        "_query",
+        "_question",
+        "_rate",
+        "_read",
+        "_route",
+        "_usd",
+        "_value",
+    )  # fmt: skip
 
     needs_stats = True
 
@@ -223,7 +247,11 @@ class LearntCourse:
         rate: float | None,
         route: str | None,
         forfeits: Floats | None = None,
+        early: float | None = None,
     ) -> None:
+        self._early = early
+        self._has_given_up = False
+        self._looks: dict[str, int] = {}
         self._learnt = learnt
         self._forfeits = forfeits
         self._value = value
@@ -237,12 +265,29 @@ class LearntCourse:
         self._read: dict[str, DraftRead] = {}
 
     def watches(self, model: str) -> bool:
-        """Return whether `watch` can ever say no: not yet."""
-        return False
+        """Return whether a draft of this model may be given up before its end."""
+        can_tell = self._early is not None and self._learnt.beginnings is not None
+        return can_tell and self.is_judged(model)
 
     def watch(self, draft: Draft, earlier: Sequence[Judged]) -> bool:
-        """Let every draft come to its end."""
-        return True
+        """Return False where the beginning of a draft says that it will not do.
+
+        It is looked at whenever it has come to another of the lengths that were learnt from.
+        """
+        reached = sum(length < len(draft.text) for length in LENGTHS)
+        if reached <= self._looks.get(draft.model, 0) or self._early is None:
+            return True
+        self._looks[draft.model] = reached
+        self._has_given_up |= self._beginning(draft, LENGTHS[reached - 1]) < self._early
+        return not self._has_given_up
+
+    def _beginning(self, draft: Draft, length: int) -> float:
+        assert self._learnt.beginnings is not None, "else nothing is watched"
+        self._question = self._question or read_question(self._query.text)
+        reply = Reply(draft.text[:length])
+        read = read_draft(self._question, reply, self._places[draft.model], draft.model)
+        (found,) = self._learnt.beginnings.judge([read], self._first[0], self._route)
+        return found.quality
 
     def is_judged(self, model: str) -> bool:
         """Return whether this model's draft is held and judged, or goes out live."""
@@ -274,6 +319,10 @@ class LearntCourse:
         reference = self._value.lineup.models[self._value.lineup.reference]
         if self._rate is None and reference not in barred:
             return Step(reference, reason="not certified")
+        # A floor was certified of drafts that come to their end: without one, only the reference.
+        has_floor = self._value.objective == "floor"
+        if self._has_given_up and has_floor and reference not in barred:
+            return Step(reference, reason="a draft was given up")
         usable = sorted(
             (self._places[each.draft.model], place)
             for place, each in enumerate(drafts)

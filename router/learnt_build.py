@@ -65,7 +65,8 @@ def operating_of(target: Target | None, bundled: Bundled) -> tuple[Operating, Pa
         and certificate.max_loss <= floor.max_loss
         and certificate.certainty >= floor.certainty
     )
-    return Operating("floor", bundled.operating.mix if holds else None, floor), None
+    mix = bundled.operating.mix if holds else None
+    return Operating("floor", mix, floor, bundled.operating.early), None
 
 
 def _middle(rates: tuple[float, ...]) -> float:

@@ -7,7 +7,7 @@ not see the request. What a certificate stands on is kept apart from all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from router.beliefs import DEEPEST, Beliefs
 from router.correctness import AnswerScorer, HeldOut, fit_scorer
 from router.costs import CostModel, Price
 from router.drafts import Drafts
+from router.early import fit_beginnings, halves_of, lowest_of, threshold_of
 from router.guarantee import Certified
 from router.learn_table import LearnTable
 from router.learnt import Learnt, Operating
@@ -33,7 +34,7 @@ from router.targets import (
 )
 from router.types import RouterError
 from router.value import Lineup
-from router.value_fit import Records, fit_value
+from router.value_fit import Records, fit_value, simulate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,6 +123,11 @@ def train(table: LearnTable, task: Task, advance: Advance | None = None) -> Trai
         apart = table.subset(kept)
         calibration = records_at(learnt, apart, Drafts.read(apart))
     operating, certified, path = _operate(task, learnt, records, calibration)
+    if operating.mix is not None:
+        rows_apart = halves_of(len(taught))[1]
+        apart = table.subset(taught[rows_apart])
+        early = early_at(learnt, operating, apart, records.take(rows_apart))
+        operating = replace(operating, early=early)
     counts = {"requests": len(table), "learnt from": len(taught), "kept apart": len(kept)}
     return Trained(learnt, operating, certified, path, records, rows[taught], calibration, counts)
 
@@ -190,7 +196,14 @@ def _learn(table: LearnTable, task: Task, tell: Advance) -> tuple[Learnt, Record
     for objective in ("quality", "floor"):
         values[objective] = fit_value(records, beliefs, objective=objective, depth=task.depth)
         tell("decision", 0.5 if objective == "quality" else 1.0)
-    return Learnt(quality, costs, scorer, beliefs, values, task.prices), records
+    tell("beginnings of drafts", 0.0)
+    rows = halves_of(len(table))[0]
+    routes = _routes(table.subset(rows))
+    beginnings = fit_beginnings(
+        table.subset(rows), first[rows], routes, lineup.judged, seed=task.seed
+    )
+    tell("beginnings of drafts", 1.0)
+    return Learnt(quality, costs, scorer, beliefs, values, task.prices, beginnings), records
 
 
 def _has_vectors(table: LearnTable) -> bool:
@@ -275,6 +288,22 @@ def records_at(learnt: Learnt, table: LearnTable, drafts: Drafts) -> Records:
     return _records(
         value.lineup, value.depth, first, learnt.scorer, drafts, table, learnt.costs, learnt.prices
     )
+
+
+def early_at(
+    learnt: Learnt, operating: Operating, table: LearnTable, records: Records
+) -> float | None:
+    """Return below what score a beginning may be given up, certified on these requests.
+
+    None of them may have taught what judges beginnings; `records` are theirs.
+    """
+    if learnt.beginnings is None or operating.mix is None:
+        return None
+    value = learnt.values[operating.objective]
+    judged = value.lineup.judged
+    run = simulate(value, learnt.beliefs, records, operating.mix.rate)
+    lowest = lowest_of(learnt.beginnings, table, records.first, _routes(table), judged)
+    return threshold_of(lowest, run.served, judged)
 
 
 def _operate(

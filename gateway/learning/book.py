@@ -126,13 +126,14 @@ class Book:
             scored, drawn = connection.execute(wanted).one()
         return int(scored), int(drawn)
 
-    def newest_us(self, route: str) -> int:
-        """Return when the newest outcome of a route came, 0 where there is none."""
+    def count_after(self, route: str, at_us: int) -> int:
+        """Return how many outcomes of a route came after a time."""
         from sqlalchemy import func, select
 
         from gateway.money.schema import outcome
 
-        wanted = select(func.max(outcome.c.at_us)).where(outcome.c.route == route)
+        own = outcome.c
+        wanted = select(func.count()).where(own.route == route, own.at_us > at_us)
         with self._reading() as connection:
             return int(connection.scalar(wanted) or 0)
 

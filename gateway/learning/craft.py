@@ -82,6 +82,10 @@ class Craft:
         except LearningError as exc:
             await self._take_at_last(Step("untrained", str(exc)))
             return
+        except asyncio.CancelledError:
+            why = "given up, as this policy is followed no longer"
+            await self._take_at_last(Step("untrained", why, {"may_begin_again": True}))
+            raise
         why = f"learnt from {job.audits} audits, and to be weighed on later ones"
         told = {"path": found["path"], "id": found["id"], "until_us": job.until_us}
         await self._take_at_last(Step("candidate", why, told))

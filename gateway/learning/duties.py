@@ -98,7 +98,9 @@ def watched_of(duty: Duty) -> frozenset[str]:
         return frozenset()
     models, tiers = duty.policy.models, duty.cascade.tiers
     able = {name: capabilities_of(models[name], name) for name in tiers}
-    return frozenset(name for name in tiers if tells_tokens(able, name))
+    return frozenset(
+        name for name in tiers if models[name].provider == "local" or tells_tokens(able, name)
+    )
 
 
 def _learnt(standing: Standing, duty: Duty) -> Courses:
@@ -111,8 +113,9 @@ def _learnt(standing: Standing, duty: Duty) -> Courses:
     bundled = load_learnt(Path(standing.bundle["path"]), pinned=standing.bundle["id"])
     if duty.terms.floor is None:
         return courses_of(bundled, *operating_of(duty.cascade.target, bundled))
-    rate = float(standing.bundle["rate"])
-    return courses_of(bundled, Operating("floor", Mix(rate, rate), duty.terms.floor), None)
+    rate, early = float(standing.bundle["rate"]), standing.bundle.get("early")
+    operating = Operating("floor", Mix(rate, rate), duty.terms.floor, early)
+    return courses_of(bundled, operating, None)
 
 
 def training_of(duty: Duty, job: Job, ledger_url: str, out: Path) -> Training:

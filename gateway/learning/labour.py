@@ -116,12 +116,14 @@ def weigh_bundle(job: Weighing) -> dict[str, Any]:
 
     Raises RouterError.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import numpy as np
 
     from router.bundled import load_learnt
     from router.online.promotion import Weighed, doubly_robust, estimated, why_not
+    from router.targets import Mix
+    from router.train import early_at
     from router.value_fit import simulate
 
     rows = audits_of(job.span)
@@ -132,6 +134,9 @@ def weigh_bundle(job: Weighing) -> dict[str, Any]:
         rate, certified = _rate(job, bundled, records)
         value = bundled.learnt.values[bundled.operating.objective]
         run = simulate(value, bundled.learnt.beliefs, records, rate)
+        set_so = replace(bundled.operating, mix=Mix(rate, rate))
+        own = table.of_models(bundled.learnt.models)
+        early = early_at(bundled.learnt, set_so, own, records)
         former = _former(job, table, rows)
     seen = np.where(known[np.arange(len(table)), run.served], run.quality(records), np.nan)
     guessed = records.first[np.arange(len(table)), run.served]
@@ -147,6 +152,7 @@ def weigh_bundle(job: Weighing) -> dict[str, Any]:
     return {
         "why_not": why,
         "rate": rate,
+        "early": early,
         "usd": _told(weighed.usd),
         "quality": _told(weighed.quality),
         "reference_share": float(run.called[:, records.lineup.reference].mean()),

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ ALARMS = frozenset(("lost", "reset", "drift", "rolled_back"))
 """Steps that somebody should hear of."""
 
 _MOST_ROWS = 24_000
+_NEWS = 0.01
 _log = logging.getLogger(__name__)
 
 Tell = Callable[[str, str, int, str], None]
@@ -40,6 +42,15 @@ Tell = Callable[[str, str, int, str], None]
 
 Latest = Callable[[str], Mapping[str, Sequence[str]]]
 """Returns the versions that the upstreams of a route have named lately, by model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the last look was at: its newest outcome, how many, and the versions heard of."""
+
+    newest_us: int
+    count: int
+    latest: Mapping[str, Sequence[str]]
 
 
 class Steward:
@@ -68,7 +79,7 @@ class Steward:
         self._acts = acts
         self._tell = tell
         self._latest = latest or (lambda route: NO_NEWS)
-        self._looked_at: tuple[int, Mapping[str, Sequence[str]]] | None = None
+        self._seen: _Seen | None = None
         self._turn = asyncio.Lock()
 
     async def follow(self) -> None:
@@ -126,8 +137,8 @@ class Steward:
 
     def _due(self, standing: Standing) -> tuple[Step | None, Job | None]:
         route, terms = self._duty.route, self._duty.terms
-        newest_us, latest = self._book.newest_us(route), self._latest(route)
-        if (newest_us, latest) == self._looked_at:
+        latest = self._latest(route)
+        if self._seen is not None and not self._is_news(self._seen, latest):
             return None, None
         since_us = standing.since_us
         rows = self._book.rows(route, most=_MOST_ROWS, since_us=since_us, texts=False)
@@ -137,15 +148,21 @@ class Steward:
         if self.craft is not None and not self.craft.is_idle:
             return None, None
         # What was seen need not be seen again, unless a step changes what it comes to.
-        self._looked_at = newest_us, latest
+        self._seen = _Seen(rows[-1].at_us if rows else 0, len(rows), latest)
         if self.craft is None:
             return None, None
         return None, next_job(requests, standing, terms, int(self._wall() * 1e6))
 
+    def _is_news(self, seen: _Seen, latest: Mapping[str, Sequence[str]]) -> bool:
+        """Return whether it is worth to look again: reading all audits takes a while."""
+        if latest != seen.latest:
+            return True
+        return self._book.count_after(self._duty.route, seen.newest_us) > seen.count * _NEWS
+
     async def _adopt(self, standing: Standing) -> None:
         self._router.courses = await asyncio.to_thread(courses_at, standing, self._duty)
         self.standing = standing
-        self._looked_at = None
+        self._seen = None
 
 
 def row_of(route: str, taken: Taken, standing: Standing) -> LearnStep:

@@ -88,7 +88,12 @@ def step_of_weighing(
         )
     cost = "{:+.6f} [{:+.6f}, {:+.6f}]".format(*found["usd"])
     path, identity = standing.candidate["path"], standing.candidate["id"]
-    told["bundle"] = {"path": path, "id": identity, "rate": found["rate"]}
+    told["bundle"] = {
+        "path": path,
+        "id": identity,
+        "rate": found["rate"],
+        "early": found.get("early"),
+    }
     if terms.floor is not None:
         told["certificate"] = {
             **found["certificate"],

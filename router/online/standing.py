@@ -188,7 +188,8 @@ def _training(standing: Standing, taken: Taken) -> Standing:
 
 
 def _untrained(standing: Standing, taken: Taken) -> Standing:
-    return replace(standing, training_us=0)
+    trained_on = 0 if taken.step.detail.get("may_begin_again") else standing.trained_on
+    return replace(standing, training_us=0, trained_on=trained_on)
 
 
 def _candidate(standing: Standing, taken: Taken) -> Standing:

@@ -66,7 +66,7 @@ def test_promoted_candidate_runs_and_what_ran_before_is_kept():
     standing = taken(waiting, step.kind, step.detail)
 
     assert (step.kind, standing.stage, standing.looks) == ("promoted", "learned", 1)
-    assert standing.bundle == {"path": "p", "id": "i", "rate": 0.5}
+    assert standing.bundle == {"path": "p", "id": "i", "rate": 0.5, "early": None}
     assert standing.certificate["max_loss"] == 0.05
     assert standing.under_bundle.stage == "calibrated"
 
