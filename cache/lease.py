@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cache.messages import Pieces, State, Want
+from cache.single_flight import Stirred
 
 T = TypeVar("T")
 Send = Callable[[bytes, Pieces], None]
@@ -18,12 +19,12 @@ class Lease(Generic[T]):
     """An answer that this process makes for all. `stamp` is the epoch in which it began.
 
     Past `room` bytes it admits no more followers, and no longer holds what those
-    it has were sent; `let_go` is called then. `stir` is called when a follower has
+    it has were sent; `let_go` is called then. `pace` is stirred when a follower has
     all there is, or leaves.
     """
 
     __slots__ = ("_dump", "_first", "_followers", "_has_begun", "_let_go", "_pieces", "_room",
-                 "_send", "_sent", "_state", "_timer", "key", "stamp", "stir", "token")  # fmt: skip
+                 "_send", "_sent", "_state", "_timer", "key", "pace", "stamp", "token")  # fmt: skip
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Lease(Generic[T]):
         self._has_begun = False
         self._state = State.GROWING
         self._timer: asyncio.TimerHandle | None = None
-        self.stir: Callable[[], None] | None = None
+        self.pace: Stirred | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -86,8 +87,8 @@ class Lease(Generic[T]):
     def answer(self, want: Want) -> None:
         """Send a follower what it has not; one that follows no longer is forgotten."""
         self._answer(want)
-        if self.stir is not None:
-            self.stir()
+        if self.pace is not None:
+            self.pace.stir()
 
     def _answer(self, want: Want) -> None:
         if want.have < 0:

@@ -36,10 +36,6 @@ class Crowd(Protocol):
         """Learn that the answer has ended, while its leader still reads."""
         ...
 
-    def unhook(self) -> None:
-        """Learn that its leader has done."""
-        ...
-
 
 class Paced(Generic[P]):
     """The answer as its leader reads it: an iterator that is closed after use.
@@ -73,7 +69,6 @@ class Paced(Generic[P]):
 
     def aclose(self) -> Awaitable[None]:
         """Give the answer up."""
-        self._crowd.unhook()
         return self._source.aclose() if self._task is None else self._stop()
 
     def stir(self) -> None:

@@ -84,7 +84,7 @@ class Seat(Generic[T]):
             self._member.leave(error)
         lease, self._lease = self._lease, None
         if lease is not None and self._cache.far is not None:
-            lease.stir = None
+            lease.pace = None
             is_whole = self._is_whole or (error is None and lease.has_begun)
             self._cache.far.end(lease, is_whole=is_whole)
 
@@ -125,17 +125,10 @@ class Seat(Generic[T]):
         `source` publishes what it yields.
         """
         paced = Paced(source, self, size_of)
-        self._hook(paced.stir)
-        return paced
-
-    def unhook(self) -> None:
-        """Leave the answer to its leader alone."""
-        self._hook(None)
-
-    def _hook(self, stir: Callable[[], None] | None) -> None:
-        self._seated().when_stirred(stir)
+        self._seated().stirs(paced)
         if self._lease is not None:
-            self._lease.stir = stir
+            self._lease.pace = paced
+        return paced
 
     @property
     def is_stale(self) -> bool:

@@ -17,12 +17,19 @@ Who reads so slowly that more than `MOST_BEHIND` bytes wait for it, is left behi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from cache.types import MOST_BEHIND, FellBehind, LeaderFailed
 
 T = TypeVar("T")
+
+
+class Stirred(Protocol):
+    """Looks whether an answer has to go on without its leader."""
+
+    def stir(self) -> None:
+        """Look now."""
+        ...
 
 
 class _Link(Generic[T]):
@@ -44,11 +51,11 @@ class _Link(Generic[T]):
 class _Flight(Generic[T]):
     """An answer under way. `head` is None once newcomers can no longer be admitted.
 
-    `stir` is called when a follower begins to wait, or leaves.
+    `pace` is stirred when a follower begins to wait, or leaves.
     """
 
     __slots__ = ("error", "failures", "followers", "has_begun", "has_landed", "head", "is_over",
-                 "key", "room", "stir", "tail")  # fmt: skip
+                 "key", "pace", "room", "tail")  # fmt: skip
 
     def __init__(self, key: bytes, room: int, failures: int = 0) -> None:
         self.key = key
@@ -61,7 +68,7 @@ class _Flight(Generic[T]):
         self.is_over = False
         self.has_landed = False
         self.error: BaseException | None = None
-        self.stir: Callable[[], None] | None = None
+        self.pace: Stirred | None = None
 
     def wake(self) -> None:
         for follower in self.followers:
@@ -112,12 +119,14 @@ class SingleFlight(Generic[T]):
         """End a flight whose answer is whole."""
         self.close(flight)
         flight.is_over = flight.has_landed = True
+        flight.pace = None
         flight.wake()
 
     def crash(self, flight: _Flight[T], room: int, error: BaseException | None) -> None:
         """End a flight whose leader is gone; those with nothing in hand start over."""
         self.close(flight)
         flight.is_over = True
+        flight.pace = None
         flight.error = error
         failures = flight.failures + isinstance(error, Exception)
         if failures < self._max_failures:
@@ -174,9 +183,9 @@ class Member(Generic[T]):
         """Return whether this one waits for something to read."""
         return self._waiter is not None and not self._waiter.done()
 
-    def when_stirred(self, act: Callable[[], None] | None) -> None:
-        """Have something done whenever a follower begins to wait, or leaves."""
-        self._flight.stir = act
+    def stirs(self, pace: Stirred) -> None:
+        """Have it look, until the flight is over, whenever a follower begins to wait or leaves."""
+        self._flight.pace = pace
 
     @property
     def is_open(self) -> bool:
@@ -210,8 +219,8 @@ class Member(Generic[T]):
         self._cursor = None
         if not self.is_leader:
             flight.followers.pop(self, None)
-            if flight.stir is not None:
-                flight.stir()
+            if flight.pace is not None:
+                flight.pace.stir()
         elif not flight.is_over:
             if error is None and flight.has_begun:
                 self._flights.land(flight)
@@ -255,8 +264,8 @@ class Member(Generic[T]):
     async def __anext__(self) -> T:
         while (item := self._take()) is None:
             self._waiter = asyncio.get_running_loop().create_future()
-            if self._flight.stir is not None:
-                self._flight.stir()
+            if (pace := self._flight.pace) is not None:
+                pace.stir()
             try:
                 await self._waiter
             finally:
