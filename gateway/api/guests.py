@@ -174,13 +174,19 @@ def _check_origin(request: Request) -> None:
     """Refuse what another site's page sends to change something. Raises Forbidden."""
     if request.method in _SAFE:
         return
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    origin = request.headers.get("origin")
-    host = request.headers.get("host", "")
-    if site not in ("same-origin", "none") or (
-        origin is not None and origin.partition("://")[2] != host
-    ):
+    site = request.headers.get("sec-fetch-site")
+    if site is None:  # an older browser, or no browser at all
+        site = "same-origin" if _is_own(request, request.headers.get("origin")) else "cross-site"
+    if site not in ("same-origin", "none"):
         raise Forbidden("a page of another site may not change anything here")
+
+
+def _is_own(request: Request, origin: str | None) -> bool:
+    """Return whether a page of that origin is ours: at this address, or at one that is allowed."""
+    name = (origin or "").partition("://")[2]
+    server = request.app.state.running.policy.server
+    own = (request.headers.get("host", ""), *server.allowed_hosts)
+    return origin is None or name in own or name.partition(":")[0] in server.allowed_hosts
 
 
 def _is_https(request: Request) -> bool:

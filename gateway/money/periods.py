@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, and_, or_, select, union_all
@@ -28,7 +30,7 @@ from gateway.money.schema import (
 from gateway.money.views import DAYS, HOURS, durations, latency_cells, view_cells
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 NEVER_US = 24 * 100_000_000 * HOUR_US
 """The end of a period without end."""
@@ -123,13 +125,16 @@ def period(connection: Connection, url: str, since_us: int, until_us: int | None
     return Period(since_us, end_us, first, last, upto)
 
 
-def sums(connection: Connection, cells: FromClause, *keys: ColumnElement[Any]) -> list[Row[Any]]:
-    """Return the sums of cells by some keys, in their order."""
+def sums(connection: Connection, cells: FromClause, *keys: ColumnElement[Any]) -> list[Any]:
+    """Return the sums of cells by some keys, in their order, as whole numbers."""
     totals = (sum_of(cells.c[name]).label(name) for name in VIEW_SUMS)
     wanted: Select[Any] = select(*keys, *totals)
     if keys:
         wanted = wanted.group_by(*keys).order_by(*keys)
-    return list(connection.execute(wanted))
+    if connection.dialect.name != "postgresql":
+        return list(connection.execute(wanted))
+    # PostgreSQL adds whole numbers up to decimals.
+    return [SimpleNamespace(**_whole(row._asdict())) for row in connection.execute(wanted)]
 
 
 def latencies(
@@ -142,8 +147,12 @@ def latencies(
     told = ((cell["kind"], cell["hour"], cell["class"], cell["count"]) for cell in live)
     counts: dict[tuple[str, int], Counter[int]] = defaultdict(Counter)
     for kind, at, number, count in chain(kept, told):
-        counts[kind, at // step * step if step else 0][number] += count
+        counts[kind, at // step * step if step else 0][int(number)] += int(count)
     return {key: sorted(found.items()) for key, found in counts.items()}
+
+
+def _whole(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: int(v) if isinstance(v, Decimal) else v for name, v in row.items()}
 
 
 def _within(table: Any, piece: Piece) -> tuple[ColumnElement[bool], ...]:

@@ -14,8 +14,9 @@ from gateway.money.cells import HOUR_US
 from gateway.money.databases import reading
 from gateway.money.forecast import Foretold, foretell
 from gateway.money.periods import NEVER_US, period, sums
+from gateway.money.price import shown_usd
 from gateway.money.reports import tags_of
-from gateway.reporting.shapes import Budgets, BudgetState, BurnPoint, Forecast, dollars
+from gateway.reporting.shapes import Budgets, BudgetState, BurnPoint, Forecast
 from gateway.reporting.window import iso
 from policies.limits import Budget, Limits
 
@@ -141,11 +142,11 @@ def _state(each: _Written, spent: _Spent, held: Held) -> BudgetState:
         start=iso(each.since_us),
         end=None if each.end_us is None else iso(each.end_us),
         limit_nano_usd=limit,
-        limit_usd=dollars(limit),
+        limit_usd=shown_usd(limit),
         spent_nano_usd=used,
-        spent_usd=dollars(used),
+        spent_usd=shown_usd(used),
         reserved_nano_usd=reserved,
-        reserved_usd=None if reserved is None else dollars(reserved),
+        reserved_usd=None if reserved is None else shown_usd(reserved),
         share=used / limit if limit else 1.0,
         forecast=_forecast(each, spent, used),
         burn_down=tuple(_burn_down(each, spent, limit)),
@@ -164,9 +165,9 @@ def _forecast(each: _Written, spent: _Spent, used: int) -> Forecast | None:
         spend_nano_usd=found.spend,
         low_nano_usd=found.low,
         high_nano_usd=found.high,
-        spend_usd=dollars(found.spend),
-        low_usd=dollars(found.low),
-        high_usd=dollars(found.high),
+        spend_usd=shown_usd(found.spend),
+        low_usd=shown_usd(found.low),
+        high_usd=shown_usd(found.high),
         runs_out=_runs_out(each, found, used, spent.now_us, step_us),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from gateway.money.databases import reading
+from gateway.money.price import shown_usd
 from gateway.money.records import GATEWAY
 from gateway.money.schema import BUCKETS, attempt, entry, outcome
 from gateway.reporting.redaction import redacted, redacted_all
@@ -18,7 +19,6 @@ from gateway.reporting.shapes import (
     RequestDetail,
     RequestRow,
     StoredText,
-    dollars,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _attempt(call: Mapping[str, Any], began_us: int) -> AttemptRow:
         ttft_ms=None if call["ttft_us"] is None else call["ttft_us"] / 1000,
         usage={bucket: call[bucket] for bucket in BUCKETS},
         tokens=sum(call[bucket] for bucket in BUCKETS),
-        cost_usd=dollars(call["cost_nano_usd"]),
+        cost_usd=shown_usd(call["cost_nano_usd"]),
         estimated=bool(call["estimated"]),
     )
 
@@ -139,7 +139,7 @@ def _explained(request: RequestRow, calls: Sequence[AttemptRow], reference: str)
         yield _told(call)
     if request.saved_nano_usd:
         more = "more" if request.saved_nano_usd < 0 else "less"
-        amount = dollars(abs(request.saved_nano_usd))
+        amount = shown_usd(abs(request.saved_nano_usd))
         yield f"It cost {amount} dollars {more} than {reference} would have at its list price."
     if request.state == "abandoned":
         yield "The client left before the answer was complete."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.money.cells import HOUR_US
 from gateway.money.databases import reading
 from gateway.money.periods import Period, latencies, period, sums
+from gateway.money.price import shown_usd
 from gateway.money.reports import background, idle, measured_savings
 from gateway.money.savings import Measured
 from gateway.money.views import ALL, quantile
@@ -18,7 +19,6 @@ from gateway.reporting.shapes import (
     Quantiles,
     Savings,
     Totals,
-    dollars,
 )
 from gateway.reporting.window import Window, iso
 
@@ -55,11 +55,11 @@ def totals(connection: Connection, asked: Period, until_us: int) -> Totals:
         abandoned=row.abandoned,
         tokens=row.tokens,
         spend_nano_usd=row.cost_nano_usd,
-        spend_usd=dollars(row.cost_nano_usd),
+        spend_usd=shown_usd(row.cost_nano_usd),
         own_nano_usd=own,
-        own_usd=dollars(own),
+        own_usd=shown_usd(own),
         idle_nano_usd=rest,
-        idle_usd=dollars(rest),
+        idle_usd=shown_usd(rest),
         hits_exact=row.hits_exact,
         hits_semantic=row.hits_semantic,
         escalations=row.escalations,
@@ -83,7 +83,7 @@ def quantiles(classes: Classes) -> Quantiles:
 def measured_saving(line: Measured) -> MeasuredSaving:
     """Return a line as it is told, with dollars beside its nano-dollars."""
     amounts = (line.saved_nano_usd, line.low_nano_usd, line.high_nano_usd)
-    saved, low, high = (None if nano is None else dollars(nano) for nano in amounts)
+    saved, low, high = (None if nano is None else shown_usd(nano) for nano in amounts)
     return MeasuredSaving(
         route=line.route,
         control_requests=line.control_requests,
@@ -100,9 +100,9 @@ def measured_saving(line: Measured) -> MeasuredSaving:
 def _savings(row: Row[Any], lines: Any) -> Savings:
     return Savings(
         list_price_nano_usd=row.saved_nano_usd,
-        list_price_usd=dollars(row.saved_nano_usd),
+        list_price_usd=shown_usd(row.saved_nano_usd),
         caches_nano_usd=row.cache_saved_nano_usd,
-        caches_usd=dollars(row.cache_saved_nano_usd),
+        caches_usd=shown_usd(row.cache_saved_nano_usd),
         measured=tuple(measured_saving(line) for line in lines),
     )
 
@@ -123,7 +123,7 @@ def _point(hour: int, row: Row[Any] | None, classes: Mapping[tuple[str, int], Cl
     return Point(
         t=iso(hour * HOUR_US),
         spend_nano_usd=spend,
-        spend_usd=dollars(spend),
+        spend_usd=shown_usd(spend),
         **counts,
         p50_ms=latency.p50_ms,
         p95_ms=latency.p95_ms,

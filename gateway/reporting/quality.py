@@ -134,10 +134,14 @@ def _models(connection: Connection, drafts: ColumnElement[bool]) -> Iterator[Mod
             model=model,
             drafts=sum(int(row.drafts) for row in rows),
             scored=scored,
-            mean_confidence=sum(float(r.quality) for r in rows) / scored if scored else None,
-            mean_score=sum(float(r.score) for r in rows) / scored if scored else None,
+            mean_confidence=_mean((r.quality for r in rows), scored),
+            mean_score=_mean((r.score for r in rows), scored),
             bins=tuple(_bin(row) for row in sorted(rows, key=lambda r: r.number) if row.scored),
         )
+
+
+def _mean(sums: Iterable[float], count: int) -> float | None:
+    return round(sum(map(float, sums)) / count, 9) if count else None
 
 
 def _bin(row: Any) -> ReliabilityBin:
@@ -147,7 +151,7 @@ def _bin(row: Any) -> ReliabilityBin:
         low=row.number / BINS,
         high=(row.number + 1) / BINS,
         drafts=count,
-        mean_confidence=float(row.quality) / count,
+        mean_confidence=round(float(row.quality) / count, 9),
         share_good=good / count,
         share_low=low,
         share_high=high,

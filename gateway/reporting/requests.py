@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, tuple
 from gateway.money.cells import HOUR_US, rowid
 from gateway.money.databases import reading
 from gateway.money.errors import ReportError
+from gateway.money.price import shown_usd
 from gateway.money.reports import request_row
 from gateway.money.rollup import OWN, position
 from gateway.money.schema import entry, rollup_by
-from gateway.reporting.shapes import RequestList, RequestRow, dollars
+from gateway.reporting.shapes import RequestList, RequestRow
 from gateway.reporting.window import Window, iso
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def shown_request(row: Mapping[str, Any]) -> RequestRow:
         **request_row(row),
         at=iso(row["started_at_us"]),
         status=row["status"],
-        cost_usd=dollars(row["cost_nano_usd"]),
-        saved_usd=dollars(row["saved_nano_usd"]),
+        cost_usd=shown_usd(row["cost_nano_usd"]),
+        saved_usd=shown_usd(row["saved_nano_usd"]),
         tags=tuple(json.loads(row["tags"])),
         requested_model=row["requested_model"],
         stream=bool(row["stream"]),

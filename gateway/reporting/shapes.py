@@ -481,9 +481,3 @@ class Providers(Shape):
     providers: tuple[ProviderState, ...]
     calls_since: str | None
     workers: int
-
-
-def dollars(nano: int) -> str:
-    """Write nano-dollars as dollars, exactly: no float is met on the way."""
-    whole, rest = divmod(abs(nano), 1_000_000_000)
-    return f"{'-' if nano < 0 else ''}{whole}.{rest:09d}"

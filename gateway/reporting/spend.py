@@ -12,6 +12,7 @@ from gateway.money.cells import HOUR_US
 from gateway.money.databases import reading
 from gateway.money.exports import harmless
 from gateway.money.periods import Period, period, sums
+from gateway.money.price import shown_usd
 from gateway.money.reports import background, idle, measured_savings, tags_of
 from gateway.money.views import ALL, CALL
 from gateway.reporting.overview import measured_saving
@@ -22,7 +23,6 @@ from gateway.reporting.shapes import (
     Spend,
     SpendGroup,
     SpendPoint,
-    dollars,
 )
 from gateway.reporting.window import Window, iso
 
@@ -60,7 +60,7 @@ def spend(url: str, by: Dimension, asked: Window) -> Spend:
                     calls=line.attempts,
                     tokens=line.tokens,
                     spend_nano_usd=line.cost_nano_usd,
-                    spend_usd=dollars(line.cost_nano_usd),
+                    spend_usd=shown_usd(line.cost_nano_usd),
                 )
                 for line in background(connection, now)
             ),
@@ -70,7 +70,7 @@ def spend(url: str, by: Dimension, asked: Window) -> Spend:
                     up_s=line.up_us / 1e6,
                     busy_s=line.busy_us / 1e6,
                     spend_nano_usd=line.idle_nano_usd,
-                    spend_usd=dollars(line.idle_nano_usd),
+                    spend_usd=shown_usd(line.idle_nano_usd),
                 )
                 for line in idle(connection, now, asked.until_us)
             ),
@@ -134,7 +134,7 @@ def _series(
             t=iso(hour * HOUR_US),
             name=name,
             spend_nano_usd=cost,
-            spend_usd=dollars(cost),
+            spend_usd=shown_usd(cost),
             requests=requests,
         )
 
@@ -157,9 +157,9 @@ def _group(name: str, total: Sums) -> SpendGroup:
         name=name,
         **{each: total[each] for each in counts},
         spend_nano_usd=spent,
-        spend_usd=dollars(spent),
+        spend_usd=shown_usd(spent),
         saved_nano_usd=saved,
-        saved_usd=dollars(saved),
+        saved_usd=shown_usd(saved),
         cache_saved_nano_usd=cached,
-        cache_saved_usd=dollars(cached),
+        cache_saved_usd=shown_usd(cached),
     )

@@ -31,7 +31,7 @@ _SAMPLE = re.compile(r"^frugal_engine_(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MU
 
 
 @dataclass(slots=True)
-class _Calls:
+class Calls:
     """The last calls of one model."""
 
     count: int = 0
@@ -51,13 +51,13 @@ async def providers(
     workers: int,
 ) -> Providers:
     """Return every model of a policy; of its calls, the last of all. Raises LedgerError."""
-    calls, since_us = await asyncio.to_thread(_calls, url, asked)
+    calls, since_us = await asyncio.to_thread(last_calls, url, asked)
     engines = await asyncio.gather(
         *(_engine(site.socket(name, model), model) for name, model in policy.models.items())
     )
     return Providers(
         providers=tuple(
-            _state(name, model, calls.get(name, _Calls()), breakers, site, now_tick, engine)
+            _state(name, model, calls.get(name, Calls()), breakers, site, now_tick, engine)
             for (name, model), engine in zip(policy.models.items(), engines, strict=True)
         ),
         calls_since=None if since_us is None else iso(since_us),
@@ -68,7 +68,7 @@ async def providers(
 def _state(
     name: str,
     model: Model,
-    calls: _Calls,
+    calls: Calls,
     breakers: Mapping[str, str],
     site: Site,
     now: float,
@@ -108,8 +108,11 @@ def _deployments(provider: object, now: float) -> Iterable[Deployment]:
         )
 
 
-def _calls(url: str, asked: Window) -> tuple[dict[str, _Calls], int | None]:
-    """Count the last calls within a time, and say when the first of those began."""
+def last_calls(url: str, asked: Window) -> tuple[dict[str, Calls], int | None]:
+    """Count the last calls within a time by model, and say when the first of those began.
+
+    Raises LedgerError.
+    """
     at = entry.c.started_at_us
     last = select(entry.c.request_id, at).where(at >= asked.since_us, at < asked.until_us)
     chosen = last.order_by(at.desc()).limit(MOST_CALLS).subquery()
@@ -117,7 +120,7 @@ def _calls(url: str, asked: Window) -> tuple[dict[str, _Calls], int | None]:
     wanted = select(chosen.c.started_at_us, *columns).join(
         attempt, attempt.c.request_id == chosen.c.request_id
     )
-    found: dict[str, _Calls] = defaultdict(_Calls)
+    found: dict[str, Calls] = defaultdict(Calls)
     since_us: int | None = None
     with reading(url) as connection:
         for began, model, word, took, first in connection.execute(wanted):
