@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: shipped, a directory, or a name on the Hugging Face hub."""
+"""Where a checkpoint lies: shipped, in a directory or a .gguf file, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
 
 
 def find_checkpoint(name: str) -> Path:
-    """Resolve `demo/NAME`, a directory or a hub name to a local directory.
+    """Resolve `demo/NAME`, a directory, a .gguf file or a hub name to a local path.
 
     Raises `CheckpointError` where there is none, and never runs code from the hub.
     """
     if name.startswith("demo/"):
         return _shipped(name)
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        raise CheckpointError(
-            path, "GGUF files are not read yet; give the Hugging Face checkpoint directory instead"
-        )
+    if path.suffix == ".gguf" and path.is_file():
+        return path
     if path.is_dir():
         return path
     if _HUB_NAME.fullmatch(name) and not path.exists():
         return _download(name)
     raise CheckpointError(
         path,
-        "expected a Hugging Face checkpoint directory, demo/NAME or a hub name like "
+        "expected a Hugging Face checkpoint directory, a .gguf file, demo/NAME or a hub name like "
         "Qwen/Qwen2.5-0.5B-Instruct",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +32,15 @@ class Tokenizer:
     def load(cls, directory: Path) -> Tokenizer:
         """Read tokenizer.json; raises `CheckpointError`."""
         path = directory / "tokenizer.json"
-        decoder = read_json(path).get("decoder")
+        read_json(path)  # names a file that is missing, too large or no JSON
+        return cls.parse(path, path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def parse(cls, path: Path, text: str) -> Tokenizer:
+        """Read the text of a tokenizer.json; `path` is named in errors."""
         try:
-            core = _Tokenizer.from_file(str(path))
+            decoder = json.loads(text).get("decoder")
+            core = _Tokenizer.from_str(text)
         except Exception as exc:
             raise CheckpointError(path, f"is not a usable tokenizer ({exc})") from exc
         # Padding and truncation are the training script's settings, not the model's.

@@ -20,7 +20,6 @@ def take_out_later(document: Document) -> None:
     for pattern, what in LATER_KEYS.items():
         for path in list(_matches(document.data, pattern)):
             _take_out_key(document, path, what)
-    _report_prefixes(document)
 
 
 def _take_out_key(document: Document, path: KeyPath, what: str) -> None:
@@ -29,14 +28,6 @@ def _take_out_key(document: Document, path: KeyPath, what: str) -> None:
         return
     document.settle(path, f"not built yet: {what}", "remove this key", at_key=True)
     del holder[path[-1]]
-
-
-def _report_prefixes(document: Document) -> None:
-    for path in _matches(document.data, ("models", ANY, "checkpoint")):
-        value = document.at(path)
-        if isinstance(value, str) and value.endswith(".gguf"):
-            hint = "name a directory with config.json and *.safetensors"
-            document.settle(path, "not built yet: GGUF checkpoints", hint)
 
 
 def _matches(data: object, pattern: KeyPath, path: KeyPath = ()) -> Iterator[KeyPath]:

@@ -11,7 +11,6 @@ ROUTE = "  r: {model: tiny, %s}"
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        (SMALL.replace("demo/tiny", "x.gguf"), "models.tiny.checkpoint"),
         (
             routes(ROUTE % "rules: [{when: {language: de}, model: large}]"),
             "routes.r.rules[0].when.language",

@@ -1,0 +1,182 @@
+"""A writer of GGUF files by the public description of the format, for tests alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
+NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+def quantize(weight: torch.Tensor, kind: str) -> tuple[bytes, torch.Tensor]:
+    """Return the bytes of a matrix `[rows, in]` in blocks, and what they stand for.
+
+    Each block is put together from integers one by one, and expanded by the formula.
+    """
+    if kind in ("F32", "F16", "BF16"):
+        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
+        low = weight.to(dtype)
+        return low.contiguous().view(torch.uint8).numpy().tobytes(), low.float()
+    make = {"Q4_0": _q4_0, "Q8_0": _q8_0, "Q4_K": _q4_k, "Q6_K": _q6_k}[kind]
+    size = 256 if kind.endswith("K") else 32
+    blocks = weight.float().numpy().reshape(-1, size)
+    made = [make(block) for block in blocks]
+    values = np.array([v for _, v in made], dtype=np.float32).reshape(weight.shape)
+    return b"".join(b for b, _ in made), torch.from_numpy(values)
+
+
+def _half(value: float) -> float:
+    return float(np.float16(value))
+
+
+def _q4_0(block: np.ndarray) -> tuple[bytes, np.ndarray]:
+    d = _half(np.abs(block).max() / 8)
+    q = np.clip(np.round(block / d) + 8, 0, 15).astype(int)
+    packed = bytes(int(q[i] | q[i + 16] << 4) for i in range(16))
+    return struct.pack("<e", d) + packed, (q - 8) * d
+
+
+def _q8_0(block: np.ndarray) -> tuple[bytes, np.ndarray]:
+    d = _half(np.abs(block).max() / 127)
+    q = np.clip(np.round(block / d), -128, 127).astype(int)
+    return struct.pack("<e32b", d, *q), q * d
+
+
+def _q4_k(block: np.ndarray) -> tuple[bytes, np.ndarray]:
+    subs = block.reshape(8, 32)
+    low = np.maximum(-subs.min(1), 0)
+    step = (subs.max(1) + low) / 15
+    d, dmin = _half(step.max() / 63), _half(low.max() / 63)
+    sc = np.clip(np.round(step / d), 1, 63).astype(int)
+    m = np.clip(np.round(low / dmin), 0, 63).astype(int)
+    q = np.clip(np.round((subs + (dmin * m)[:, None]) / (d * sc)[:, None]), 0, 15).astype(int)
+    scales = [0] * 12
+    for j in range(4):
+        scales[j] = int(sc[j] | (sc[j + 4] >> 4) << 6)
+        scales[j + 4] = int(m[j] | (m[j + 4] >> 4) << 6)
+        scales[j + 8] = int((sc[j + 4] & 15) | (m[j + 4] & 15) << 4)
+    packed = bytes(int(q[2 * r, i] | q[2 * r + 1, i] << 4) for r in range(4) for i in range(32))
+    values = (d * sc)[:, None] * q - (dmin * m)[:, None]
+    return struct.pack("<ee", d, dmin) + bytes(scales) + packed, values.reshape(-1)
+
+
+def _q6_k(block: np.ndarray) -> tuple[bytes, np.ndarray]:
+    subs = block.reshape(16, 16)
+    step = np.abs(subs).max(1) / 31
+    d = _half(step.max() / 127)
+    sc = np.clip(np.round(step / d), 1, 127).astype(int)
+    q = np.clip(np.round(subs / (d * sc)[:, None]) + 32, 0, 63).astype(int)
+    flat = q.reshape(-1)
+    low, high = bytearray(128), bytearray(64)
+    for i, value in enumerate(flat):
+        half, rest = divmod(i, 128)
+        quarter, lane = divmod(rest, 32)
+        low[64 * half + lane + 32 * (quarter % 2)] |= int(value & 15) << (4 if quarter >= 2 else 0)
+        high[32 * half + lane] |= int(value >> 4) << (2 * quarter)
+    values = ((d * sc)[:, None] * (q - 32)).reshape(-1)
+    return bytes(low) + bytes(high) + struct.pack("<16be", *sc, d), values
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def entry(key: str, value: Any) -> bytes:
+    if isinstance(value, bool):
+        return text(key) + struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return text(key) + struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return text(key) + struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return text(key) + struct.pack("<I", 8) + text(value)
+    inner = {str: 8, int: 5, float: 6}[type(value[0])]
+    head = text(key) + struct.pack("<IIQ", 9, inner, len(value))
+    if inner == 8:
+        return head + b"".join(text(v) for v in value)
+    return head + struct.pack(f"<{len(value)}{'i' if inner == 5 else 'f'}", *value)
+
+
+Info = tuple[str, tuple[int, ...], int, int]
+
+
+def container(metadata: dict[str, Any], infos: list[Info], data: bytes) -> bytes:
+    """Put a file together; an info is a name, a shape outermost first, a type, an offset."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(metadata))
+    head += b"".join(entry(k, v) for k, v in metadata.items())
+    for name, shape, kind, offset in infos:
+        head += text(name) + struct.pack("<I", len(shape))
+        head += struct.pack(f"<{len(shape)}Q", *reversed(shape)) + struct.pack("<IQ", kind, offset)
+    return head + b"\0" * (-len(head) % 32) + data
+
+
+def write_gguf(directory: Path, kind: str, path: Path, **metadata: Any) -> dict[str, torch.Tensor]:
+    """Write a Hugging Face checkpoint as a file; return the tensors that it stands for."""
+    values = json.loads((directory / "config.json").read_text())
+    name = values["model_type"]
+    is_llama = name == "llama"
+    infos: list[Info] = []
+    data, stands_for = b"", {}
+    for hf, tensor in load_file(directory / "model.safetensors").items():
+        stored = tensor.float()
+        heads = {"q": values["num_attention_heads"], "k": values["num_key_value_heads"]}
+        match = re.search(r"self_attn\.([qk])_proj", hf) if is_llama else None
+        if match:  # pairs side by side, as files of Llama's kind have them
+            rows = len(stored)
+            stored = stored.view(heads[match[1]], 2, rows // heads[match[1]] // 2, -1)
+            stored = stored.transpose(1, 2).reshape(tensor.shape)
+        form = kind if stored.dim() == 2 else "F32"
+        encoded, meant = quantize(stored, form)
+        if match:
+            meant = meant.view(heads[match[1]], -1, 2, *meant.shape[1:]).transpose(1, 2)
+        stands_for[hf] = meant.reshape(tensor.shape).contiguous()
+        infos.append((_name(hf), tuple(tensor.shape), TYPE_IDS[form], len(data)))
+        data += encoded + b"\0" * (-len(encoded) % 32)
+    path.write_bytes(container(_metadata(values, name) | metadata, infos, data))
+    return stands_for
+
+
+def _name(hf: str) -> str:
+    module, _, last = hf.rpartition(".")
+    if module in OUTER:
+        return f"{OUTER[module]}.{last}"
+    _, _, index, inner = module.split(".", 3)
+    return f"blk.{index}.{NAMES[inner]}.{last}"
+
+
+def _metadata(values: dict[str, Any], name: str) -> dict[str, Any]:
+    metadata = {
+        "general.architecture": name,
+        f"{name}.block_count": values["num_hidden_layers"],
+        f"{name}.context_length": values["max_position_embeddings"],
+        f"{name}.embedding_length": values["hidden_size"],
+        f"{name}.feed_forward_length": values["intermediate_size"],
+        f"{name}.attention.head_count": values["num_attention_heads"],
+        f"{name}.attention.head_count_kv": values["num_key_value_heads"],
+        f"{name}.attention.layer_norm_rms_epsilon": float(values["rms_norm_eps"]),
+        f"{name}.rope.freq_base": float(values["rope_parameters"]["rope_theta"]),
+    }
+    if values.get("head_dim"):
+        metadata[f"{name}.attention.key_length"] = values["head_dim"]
+    return metadata
