@@ -58,8 +58,7 @@ def unread_tensor(config: ModelConfig, names: Iterable[str]) -> str | None:
     A bias or a norm that is stored and not applied gives fluent nonsense.
     """
     known = expected_shapes(config)
-    layers = tuple(f"model.layers.{i}." for i in range(config.layers))
-    unread = (n for n in names if n not in known and n.startswith(layers))
+    unread = (n for n in names if n not in known and n.startswith("model.layers."))
     return next((n for n in unread if not _HARMLESS.search(n)), None)
 
 

@@ -47,7 +47,7 @@ def quantize(weight: torch.Tensor, kind: str) -> tuple[bytes, torch.Tensor]:
 
 
 def _half(value: float) -> float:
-    return float(np.float16(value))
+    return float(np.float16(value)) or 1.0  # of zeros alone, any scale
 
 
 def _q4_0(block: np.ndarray) -> tuple[bytes, np.ndarray]:
