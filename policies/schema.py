@@ -238,7 +238,7 @@ class SemanticCache(Section):
     max_entry: Bytes = 256 * 1024
     max_entries: Whole = Field(200_000, ge=1, le=10_000_000)
     changing_ttl: Duration | None = None
-    writes_per_minute: Whole = Field(600, ge=1, le=1_000_000)
+    writes_per_minute: Whole = Field(6000, ge=1, le=1_000_000)
     embedder: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
     audit: Probability = 0.02
     verify: Verify | None = None
