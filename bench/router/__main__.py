@@ -14,6 +14,7 @@ TABLES = {
     "models": "before generating: AUROC and Brier of each model's estimated quality",
     "pool": "the whole cascade over a pool of models: cost at a share of the best one's quality",
     "guarantee": "how often a certified floor is broken, and how many reference calls it takes",
+    "online": "a route that learns by itself: audits to a certificate, and whether it holds",
     "speed": "before generating: CPU to fit 50,000 outcomes, and to estimate one query",
 }
 """What there is, by the name of its module in this package."""
