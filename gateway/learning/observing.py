@@ -23,9 +23,9 @@ import msgspec
 from gateway.learning.book import Book, OutcomeRow
 from gateway.learning.comparing import is_no_worse, judging, score_of
 from gateway.money.errors import LedgerError
-from policies.cascade import Audit
+from policies.cascade import Audit, Learning
 from policies.kinds import LEARNED
-from policies.schema import Policy, Privacy
+from policies.schema import Policy, Privacy, Route
 from router.types import TokenStats, Verdict
 
 if TYPE_CHECKING:
@@ -55,12 +55,17 @@ class OwnCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """A route that is learnt from. Without `audit`, only what comes for nothing is."""
+    """A route that is learnt from. Without `audit`, only what comes for nothing is.
+
+    `tiers` are those of which a drawn request is to tell, if need be by asking them afterwards:
+    to learn from the ones alone that were asked on the way would be to learn from hard requests.
+    """
 
     reference: str
     audit: Audit | None
     revision: str
     bundle: str
+    tiers: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -166,6 +171,7 @@ class Observer:
             rows.append(self._row(pair, route, draft, score, labeller))
         if truth is not None:
             rows.append(self._row(pair, route, truth, 1.0, "reference", asked))
+            rows += [row async for row in self._beside(pair, route, truth)]
         await asyncio.to_thread(self.book.add, rows)
         self._learnt += 1
         if self._learnt % _PRUNE_EVERY == 0:
@@ -183,6 +189,26 @@ class Observer:
         answer = await pair.own.ask_reference(pair.entry, route.reference)
         await self._spend(name, answer)
         return answer
+
+    async def _beside(
+        self, pair: _Pair, route: _Watched, truth: Attempt
+    ) -> AsyncIterator[OutcomeRow]:
+        """Ask the tiers that a drawn request has passed over, as far as the day's money goes."""
+        entry = pair.entry
+        met = {each.model for each in entry.attempts} | {each.model for each in entry.skipped}
+        for place, model in enumerate(route.tiers if pair.is_drawn else ()):
+            if model in met or route.audit is None:
+                continue
+            if not await self._may_spend(entry.route_name, route.audit):
+                return
+            answer = await pair.own.ask_reference(entry, model)
+            await self._spend(entry.route_name, answer)
+            if answer.attempt is not None:
+                score, labeller = await self._compared(pair, route, answer.attempt, truth)
+                row = self._row(pair, route, answer.attempt, score, labeller, answer)
+                told = msgspec.json.decode(row.stats) | {"beside": 1}
+                stats = msgspec.json.encode(told).decode()
+                yield msgspec.structs.replace(row, seq=row.seq + 1 + place, stats=stats)
 
     async def _compared(
         self, pair: _Pair, route: _Watched, draft: Attempt, truth: Attempt
@@ -270,11 +296,22 @@ def watched(policy: Policy) -> dict[str, _Watched]:
             route.cascade.audit,
             policy.revision(name),
             route.cascade.bundle_id or str(route.cascade.bundle or ""),
+            _tiers(route, policy.privacy),
         )
         for name, route in policy.routes.items()
         if route.cascade is not None
         and (route.cascade.audit is not None or route.confidence.kind == LEARNED)
     }
+
+
+def _tiers(route: Route, privacy: Privacy) -> tuple[str, ...]:
+    """Return the tiers of which every drawn request is to tell: where a whole learner may come."""
+    cascade = route.cascade
+    assert cascade is not None, "only cascades are learnt from"
+    learns = route.confidence.kind == LEARNED and cascade.bundle is None and cascade.target
+    if not (learns and privacy.store_texts and (cascade.learning or Learning()).automatic):
+        return ()
+    return tuple(tier for tier in cascade.tiers if tier != cascade.reference_model)
 
 
 def summary_of(stats: TokenStats | None, verdict: Verdict | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
@@ -32,7 +32,8 @@ def _asked(rows: list[OutcomeRow], reference: str, judged_so: bool) -> Asked | N
     if first.reference != reference:
         return None
     truth = next((row for row in rows if row.model == reference), None)
-    drafts = tuple(_drafts(sorted(rows, key=lambda row: row.seq), reference))
+    ordered = [row for row in sorted(rows, key=lambda row: row.seq) if row.model != reference]
+    drafts = tuple(_seen(row) for row in ordered if not is_beside(row))
     if judged_so and any(seen.raw is None and seen.quality is not None for seen in drafts):
         return None
     return Asked(
@@ -44,21 +45,25 @@ def _asked(rows: list[OutcomeRow], reference: str, judged_so: bool) -> Asked | N
         reference_version="" if truth is None else truth.answered_by,
         prompt_tokens=first.prompt_tokens,
         propensity=first.propensity,
+        beside=tuple(_seen(row) for row in ordered if is_beside(row)),
     )
 
 
-def _drafts(rows: Iterable[OutcomeRow], reference: str) -> Iterator[Seen]:
-    for row in rows:
-        if row.model != reference:
-            told: dict[str, Any] = msgspec.json.decode(row.stats)
-            yield Seen(
-                row.model,
-                told.get("raw"),
-                row.score,
-                row.cost_nano_usd / 1e9,
-                row.served,
-                row.quality,
-                told.get("expected"),
-                row.answered_by,
-                row.completion_tokens,
-            )
+def is_beside(row: OutcomeRow) -> bool:
+    """Return whether a tier was asked only once its request had been answered."""
+    return '"beside"' in row.stats
+
+
+def _seen(row: OutcomeRow) -> Seen:
+    told: dict[str, Any] = msgspec.json.decode(row.stats)
+    return Seen(
+        row.model,
+        told.get("raw"),
+        row.score,
+        row.cost_nano_usd / 1e9,
+        row.served,
+        row.quality,
+        told.get("expected"),
+        row.answered_by,
+        row.completion_tokens,
+    )

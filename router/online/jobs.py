@@ -44,7 +44,8 @@ def next_job(
 
 def is_complete(request: Asked, terms: Terms) -> bool:
     """Return whether every tier's draft was scored, so that all may be learnt from it."""
-    scored = {seen.model for seen in request.drafts if seen.score is not None}
+    told = (*request.drafts, *request.beside)
+    scored = {seen.model for seen in told if seen.score is not None}
     return scored >= set(terms.judged)
 
 

@@ -5,6 +5,7 @@ What stands between the cold start and a full learner: two numbers a model and o
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ FEWEST_OF_MODEL = 20
 
 _STEPS = 24
 _RIDGE = 0.5
+_FINEST = 1e6
 
 
 def fit_platt(requests: Sequence[Asked]) -> dict[str, Platt]:
@@ -89,7 +91,8 @@ def path_of(
     """
     plain = Acceptance(0.0, platt)
     known = {
-        round(plain.quality(seen.model, seen.raw), 6)
+        # Rounded down, so that a threshold lets those through that it was taken from.
+        math.floor(plain.quality(seen.model, seen.raw) * _FINEST) / _FINEST
         for each in requests
         for seen in each.drafts
         if seen.raw is not None

@@ -33,7 +33,8 @@ class Asked:
     """A request with its drafts, in the order in which they were asked for.
 
     `drawn` with `propensity`: it was drawn before anything was known of it. `reference_usd` is
-    None where the reference was not asked.
+    None where the reference was not asked. `beside` are tiers asked once the request had been
+    answered, so that it tells of every one; they were judged by nobody.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Asked:
     reference_version: str = ""
     prompt_tokens: int = 0
     propensity: float | None = None
+    beside: tuple[Seen, ...] = ()
 
     @property
     def is_for_tuning(self) -> bool:

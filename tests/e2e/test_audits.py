@@ -8,6 +8,7 @@ import json
 import pytest
 
 from gateway.learning.book import Book
+from gateway.learning.traffic import traffic_of
 from tests.support.gateway_app import serving
 from tests.support.policies import policy, remote, two_tiers
 from tests.support.replies import Says
@@ -150,3 +151,35 @@ async def test_key_without_background_is_left_alone(tmp_path, small):
 
     assert len({row.request_id for row in rows}) == 1
     assert len(large.requests) == 1
+
+
+async def test_drawn_request_tells_of_tiers_it_has_passed_over_where_a_learner_may_come(tmp_path):
+    unsure = Says("#### 41", tokens=(10, 3), logprobs=[-2.0, -3.0], name="middle-up")
+    async with (
+        ScriptedUpstream(SURE) as small,
+        ScriptedUpstream(unsure) as middle,
+        ScriptedUpstream(RIGHT) as large,
+    ):
+        models = {
+            "small": remote(small.url, logprobs=True),
+            "middle": remote(middle.url, logprobs=True),
+            "large": remote(large.url),
+        }
+        cascade = {
+            "tiers": ["small", "middle", "large"],
+            "confidence": "learned",
+            "target": {"usd_per_quality_point": 0.01},
+            "audit": {"share": 1},
+        }
+        kept = {"privacy": {"store_texts": True}}
+        text = policy(models, {"auto": {"cascade": cascade}}, **kept)
+        async with serving(text, tmp_path) as gateway:
+            response = await gateway.chat()
+            rows = {row.model: row for row in await outcomes(gateway, 3)}
+
+    assert response.headers["x-frugal-path"] == "small:0.98:accepted"
+    assert [rows[name].score for name in ("small", "middle", "large")] == [1.0, 0.0, 1.0]
+    (asked,) = traffic_of(rows.values(), "large")
+    assert [seen.model for seen in asked.drafts] == ["small"]
+    assert [seen.model for seen in asked.beside] == ["middle"]
+    assert rows["middle"].response == "#### 41"

@@ -93,6 +93,21 @@ def test_path_goes_from_careful_to_careless_and_ends():
     assert loss_at(path[-2]) < 3 * FLOOR.max_loss
 
 
+def test_threshold_lets_those_through_that_it_was_taken_from():
+    alike = [
+        replace(each, drafts=(replace(each.drafts[0], raw=0.1 + 0.8 * (each.at_us % 7) / 7),))
+        for each in traffic(200)
+    ]
+    platt = fit_platt(alike)
+    path = path_of(alike, platt, Floor(0.5), "small")
+
+    assert path
+    for threshold in path:
+        served = [way_of(each, Acceptance(threshold, platt), "small", 0.0) for each in alike]
+        qualities = [platt["small"](way.served.raw) for way in served if way.served]
+        assert min(qualities) - threshold < 1e-6
+
+
 def test_request_whose_next_tier_was_never_asked_counts_as_a_loss():
     (request,) = traffic(1, served=True)
     careful = Acceptance(1.1)
