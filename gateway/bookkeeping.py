@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ADD_UP_EVERY_S = 60.0
 SEND_EVERY_S = 0.5
+LAST_WITHIN_S = 5.0
+"""How long a stop waits for PostgreSQL to take what is left."""
 _LONGEST_WAIT_S = 15.0
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ class Keeper(Protocol):
 
     def look(self) -> None:
         """Take note of how things stand, whether or not the last piece was done."""
+        ...
+
+    def break_off(self) -> None:
+        """End what a piece of work waits for; called from another thread."""
         ...
 
     def close(self) -> None:
@@ -62,6 +68,9 @@ class OwnSums:
 
     def look(self) -> None:
         """Nothing to note."""
+
+    def break_off(self) -> None:
+        """Nothing is waited for."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -102,6 +111,10 @@ class Sending:
             most = self._storage.spool.max_entries
             self._ledger.hold_back(self._projection.waiting() >= most)
 
+    def break_off(self) -> None:
+        """Wait for PostgreSQL no longer."""
+        self._projection.break_off()
+
     def close(self) -> None:
         """Disconnect."""
         self._projection.close()
@@ -113,8 +126,11 @@ async def bookkeeping(
 ) -> AsyncIterator[None]:
     """Keep the books as long as the block is entered; what waits for PostgreSQL, to its end."""
 
+    keepers: list[Keeper] = []
+
     def build() -> Keeper:
-        return _keeper(storage, ledger_url, spool, ledger, wall)
+        keepers.append(_keeper(storage, ledger_url, spool, ledger, wall))
+        return keepers[-1]
 
     ending = asyncio.Event()
     keeping = _keep_on(build, ending) if is_postgres(ledger_url) else _add_up(build, ending)
@@ -123,6 +139,10 @@ async def bookkeeping(
         yield
     finally:
         ending.set()
+        # What a hung server has not taken by then waits in the spool for the next start.
+        while not (await asyncio.wait({task}, timeout=LAST_WITHIN_S))[0]:
+            for keeper in keepers:
+                keeper.break_off()
         await task
 
 

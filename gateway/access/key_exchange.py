@@ -28,7 +28,7 @@ from gateway.access.key_store import (
     digest_of,
     read_secret,
 )
-from gateway.money.databases import postgres_engine
+from gateway.money.databases import BreakOff, postgres_engine
 from gateway.money.errors import LedgerError
 from gateway.money.location import is_postgres, shown_url
 from gateway.money.migrate import migrate_postgres
@@ -53,6 +53,7 @@ class KeyExchange:
         self._env = env
         self._store = KeyStore(path, env)
         self._engine = postgres_engine(ledger_url)
+        self._break_off = BreakOff(self._engine)
         self._has_tables = False
         self._seen: tuple[KeyCopy, int] | None = None
 
@@ -72,7 +73,8 @@ class KeyExchange:
             raise KeysApart(f"keys are not shared: {str(exc).partition(chr(10))[0]}") from exc
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect, also from a server that hangs."""
+        self._break_off()
         self._engine.dispose()
 
     def _make_tables(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy.event import listen
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -58,6 +62,29 @@ def postgres_engine(url: str, *, keeps: bool = True) -> Engine:
     return create_engine(
         parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=options
     )
+
+
+class BreakOff:
+    """Ends what an engine's connections wait for; a server that hangs would never answer.
+
+    Called from another thread than theirs, which then meets a lost connection.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._open: WeakSet[Any] = WeakSet()
+        listen(engine, "connect", lambda made, _: self._open.add(made))
+
+    def __call__(self) -> None:
+        """Shut every connection's socket down."""
+        from psycopg import Error
+
+        for connection in list(self._open):
+            # One that is closed has no socket.
+            with (
+                suppress(OSError, Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as line,
+            ):
+                line.shutdown(socket.SHUT_RDWR)
 
 
 def check_postgres(url: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
 from gateway.money.cells import rowid
-from gateway.money.databases import postgres_engine, sqlite_engine
+from gateway.money.databases import BreakOff, postgres_engine, sqlite_engine
 from gateway.money.errors import LedgerError
 from gateway.money.location import shown_url
 from gateway.money.migrate import migrate_postgres
@@ -41,6 +41,7 @@ class Projection:
         self._at_once = at_once
         self._spool = sqlite_engine(spool_path)
         self._target = postgres_engine(url)
+        self.break_off = BreakOff(self._target)
         self._is_ready = False
         self._up_since_us = 0
 

@@ -140,3 +140,19 @@ async def test_the_password_of_the_ledger_is_never_shown(upstream, tmp_path):
     assert shown.json()["storage"]["ledger"] == "postgresql://u:***@127.0.0.1:1/x"
     assert report.status_code == 503
     assert "planted" not in json.dumps([shown.json(), report.json()])
+
+
+def test_a_postgresql_that_hangs_does_not_hold_up_a_stop(server, tmp_path):
+    url = server.new_database()
+    storage = {"ledger": url, "spool": {"file": str(tmp_path / "ledger.db")}}
+    text = policy({"m": remote("http://127.0.0.1:1/v1")}, storage=storage)
+    with frugal_serve(text, tmp_path, ledger=url) as served:
+        # Its tables are there once it has sent for the first time: a connection is open by then.
+        asyncio.run(_until_there(url, 0))
+        server.hang()
+        try:
+            status = served.stop()
+        finally:
+            server.resume()
+
+    assert status == 0

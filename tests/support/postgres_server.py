@@ -87,6 +87,22 @@ class PostgresServer:
                 time.sleep(0.02)
         raise AssertionError("PostgreSQL did not start")
 
+    def hang(self) -> None:
+        """Let it, and all that serve connections, stand still."""
+        for each in self._processes():
+            os.kill(each, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        for each in self._processes():
+            os.kill(each, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        assert self._process is not None, "it runs"
+        own = self._process.pid
+        served = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return [own, *map(int, served)]
+
     def kill(self) -> None:
         """End it at once, as a crash would: its children notice and end, too."""
         if self._process is not None:
