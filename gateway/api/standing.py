@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.responses import StreamingResponse
 
-from gateway.access.stores.memory import MemoryLimits
 from gateway.api.guests import reader
 from gateway.api.reports import Asked, Since, reporting
 from gateway.errors import GatewayError
 from gateway.reporting.shapes import Budgets, Providers, QualityReport, Totals
 
 if TYPE_CHECKING:
-    from gateway.access.meters import Purse
     from gateway.app import Running
     from policies.schema import Route
 
@@ -50,14 +48,17 @@ def standing_routes(app: FastAPI, running: Running) -> None:
     def budgets() -> Budgets:
         """Return every budget in its present window: spent, set aside, foretold, day by day."""
         from gateway.reporting.budgets import budgets as found
+        from gateway.reporting.reserved import reserved
 
+        shared, now_s = running.policy.storage.limits, running.wall()
         with reporting():
+            held = reserved(running.limits, shared, workers=running.workers, now_s=now_s)
             return found(
                 running.ledger_url,
                 running.policy,
                 running.keys.callers(),
-                now_s=running.wall(),
-                held=lambda purse: held(running, purse),
+                now_s=now_s,
+                held=held,
             )
 
     @routes.get("/quality")
@@ -96,14 +97,6 @@ def standing_routes(app: FastAPI, running: Running) -> None:
         return StreamingResponse(stream, media_type=_EVENTS, headers=headers)
 
     app.include_router(routes)
-
-
-def held(running: Running, purse: Purse) -> int | None:
-    """Return what is set aside of a budget; None where other processes may hold some of it."""
-    store = running.limits
-    if not isinstance(store, MemoryLimits) or running.workers > 1:
-        return None
-    return store.held(purse)
 
 
 def bundle_certificate(route: Route) -> Mapping[str, Any] | None:

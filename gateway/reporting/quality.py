@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, func, select
 
 from gateway.learning.quality_report import wilson
+from gateway.learning.steward import ALARMS
 from gateway.money.cells import sum_of
 from gateway.money.databases import reading
 from gateway.money.schema import learning_step, outcome
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 BINS = 10
 MOST_STEPS = 200
-ALARMS = frozenset(("lost", "reset", "drift", "rolled_back"))
-"""Steps of learning that somebody should hear of."""
+_PROVEN = ("certified", "promoted")
+_LOOKS = (*_PROVEN, "not_certified", "declined")
 Bundled = Callable[[str], Mapping[str, Any] | None]
 """Returns the certificate of a route's bundle, None where it has none."""
 
@@ -185,7 +186,7 @@ def _certificate(
     last = steps[0].detail if steps else {}
     stage = last.get("stage")
     proven = bundled or _last_proven(steps, stage)
-    looks = sum(step.kind in ("certified", "not_certified") for step in steps)
+    looks = sum(step.kind in _LOOKS for step in steps)
     return Certificate(
         state=_state(floor, proven, steps),
         stage=stage,
@@ -205,7 +206,7 @@ def _last_proven(steps: Sequence[LearningStep], stage: object) -> Mapping[str, A
         return {}
     for step in steps:
         found = step.detail.get("detail")
-        if step.kind == "certified" and isinstance(found, dict):
+        if step.kind in _PROVEN and isinstance(found, dict):
             kept = found.get("certificate")
             return {**found, **kept} if isinstance(kept, dict) else found
     return {}

@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import func, select
 
-from gateway.money.cells import sum_of
 from gateway.money.databases import reading
-from gateway.money.location import is_postgres
-from gateway.money.reports import span_from
-from gateway.money.schema import attempt, entry, learning_step, rollup, rollup_call
+from gateway.money.periods import period
+from gateway.money.reports import background, groups
+from gateway.money.schema import attempt, entry, learning_step
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from gateway.money.cells import Span
+    from gateway.money.periods import Period
 
 RECENT_S = 300
 """How far back `answered` and `called` look, in seconds."""
-
-_SUMS = ("requests", "cost_nano_usd", "saved_nano_usd", "cache_saved_nano_usd", "cache_hits",
-         "escalations")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +68,33 @@ def read_ledger(url: str, now_s: float) -> Readings:
     """Return what the ledger says now. Raises LedgerError."""
     since_us = int((now_s - RECENT_S) * 1e6)
     with reading(url) as connection:
-        span = span_from(connection, 0, is_file=not is_postgres(url))
+        asked = period(connection, url, 0)
         return Readings(
-            _routes(connection, span),
-            _background(connection, span),
+            _routes(connection, asked),
+            _background(connection, asked),
             _answered(connection, since_us),
             _called(connection, since_us),
             _learnt(connection),
         )
 
 
-def _routes(connection: Connection, span: Span) -> list[RouteSums]:
-    cells = span.cells(rollup)
-    sums = (sum_of(cells.c[name]) for name in _SUMS)
-    rows = connection.execute(select(cells.c.route, *sums).group_by(cells.c.route))
-    return [RouteSums(row[0], *(int(value) for value in row[1:])) for row in rows]
+def _routes(connection: Connection, asked: Period) -> list[RouteSums]:
+    return [
+        RouteSums(
+            each.name,
+            each.requests,
+            each.cost_nano_usd,
+            each.saved_nano_usd,
+            each.cache_saved_nano_usd,
+            each.cache_hits,
+            each.escalations,
+        )
+        for each in groups(connection, "route", asked)
+    ]
 
 
-def _background(connection: Connection, span: Span) -> list[tuple[str, int]]:
-    cells = span.cells(rollup_call)
-    wanted = select(cells.c.purpose, sum_of(cells.c.cost_nano_usd)).where(cells.c.is_own == 1)
-    return [(row[0], int(row[1])) for row in connection.execute(wanted.group_by(cells.c.purpose))]
+def _background(connection: Connection, asked: Period) -> list[tuple[str, int]]:
+    return [(each.purpose, each.cost_nano_usd) for each in background(connection, asked)]
 
 
 def _answered(connection: Connection, since_us: int) -> list[tuple[str, str, str, int]]:
