@@ -3,6 +3,8 @@
 #   make run                                      the demo: two small models, no key, no network
 #   POLICY=my.yaml PORT=8000 make run             your policy, on another port
 #   make test                                     format, lint, types, tests
+#   make browser                                  Chromium, for the dashboard's tests (else they skip)
+#   make screenshots                              the pictures in docs/images, from those tests
 #   make bench                                    the benchmarks that need nothing but this tree
 #   make lock                                     pin the newest allowed versions again
 
@@ -17,10 +19,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TORCH := 2.13.0
 
-.PHONY: help run test bench lock setup clean
+.PHONY: help run test browser screenshots bench lock setup clean
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 run: $(INSTALLED)
 	@$(BIN)/frugal $(if $(POLICY),serve "$(POLICY)",up) $(if $(PORT),--port $(PORT)) $(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT))
@@ -30,6 +32,18 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q
+
+# Where nobody may install packages, the dashboard's tests say so and skip.
+browser:
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get install -y --no-install-recommends chromium fonts-inter fonts-noto-color-emoji >/dev/null \
+		|| { apt-get update >/dev/null && apt-get install -y --no-install-recommends chromium fonts-inter \
+			fonts-noto-color-emoji >/dev/null; }; \
+	else echo "Chromium is not installed; on Debian: apt install chromium" >&2; exit 1; fi
+
+screenshots: $(INSTALLED)
+	FRUGAL_SCREENSHOTS=docs/images $(BIN)/pytest -q tests/dashboard/test_screenshots.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench.ledger

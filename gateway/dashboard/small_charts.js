@@ -19,7 +19,7 @@ export function spark(values) {
  * An estimate with its interval on a scale of its own, and a limit where there is one. `bad` marks
  * an interval that passes the limit.
  */
-export function interval({ low, value, high, limit, format, label, isBad }) {
+export function interval({ low, value, high, limit, format, label, isBad, limitWord = "allowed" }) {
   const ends = [low, high, limit, value, 0].filter((each) => each !== null && each !== undefined);
   const from = Math.min(...ends);
   const to = Math.max(...ends);
@@ -38,7 +38,7 @@ export function interval({ low, value, high, limit, format, label, isBad }) {
       limit !== null && limit !== undefined && s("path", { class: "limit", d: `M${x(limit)} 2v28` }),
     ),
     h("div", { class: "interval-words", "aria-hidden": "true" }, h("span", {}, `${format(low)} to ${format(high)}`),
-      limit !== null && limit !== undefined && h("span", {}, `┊ ${format(limit)} allowed`)),
+      limit !== null && limit !== undefined && h("span", {}, `┊ ${format(limit)} ${limitWord}`)),
   );
 }
 

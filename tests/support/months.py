@@ -111,7 +111,7 @@ def _request(
 def _calls(draw: Random, route: str, state: str) -> list[_Call]:
     if route == "deep":
         return [_Call("large", None, state == "settled")]
-    if draw.random() < 0.04:
+    if draw.random() < 0.08:
         return [_Call("large", None, state == "settled", "control")]
     found = []
     for model in ("tiny", "mini"):

@@ -79,7 +79,7 @@ function waterfall({ request, cache, skipped, attempts }) {
 
 function cacheStep({ cache }, detail) {
   const isHit = cache === "exact" || cache === "semantic";
-  const more = Object.entries(detail).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value));
+  const more = Object.entries(detail).filter(([name, value]) => name !== "state" && ["string", "number"].includes(typeof value));
   return {
     name: "caches", what: isHit ? `${cache} hit` : cache, tone: isHit ? "good" : "plain",
     text: more.map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", "),

@@ -15,14 +15,19 @@ export function draw({ routes }) {
     return h("div", { class: "panel" }, empty("No route has quality to speak of",
       "A route with a cascade is measured against its reference model here, and one with a semantic cache against its error budget."));
   }
-  return h("div", { class: "stack" }, routes.map(route));
+  const [told, plain] = [routes.filter(hasQuality), routes.filter((each) => !hasQuality(each))];
+  return h("div", { class: "stack" }, told.map(route), plain.length > 0 && section("Nothing to compare", {
+    note: ["Routes that one model answers: ", plain.map((each, index) => [index ? ", " : "", h("bdi", {}, each.route)]), "."],
+  }));
 }
+
+const hasQuality = (each) => Boolean(each.reference) || each.drawn > 0 || each.false_hits.length + each.models.length > 0;
 
 function route(each) {
   return section(each.route, {
     name: "quality-route",
-    note: each.reference ? ["measured against ", h("strong", {}, h("bdi", {}, each.reference))] : "one model answers: there is nothing to compare",
-    tools: csvButton(`quality-${each.route}`, CSV, each.models.flatMap((model) => model.bins.map((bin) => ({ model: model.model, ...bin })))),
+    note: each.reference ? ["measured against ", h("strong", {}, h("bdi", {}, each.reference))] : "one model answers",
+    tools: each.models.length > 0 && csvButton(`quality-${each.route}`, CSV, each.models.flatMap((model) => model.bins.map((bin) => ({ model: model.model, ...bin })))),
   }, alarms(each.alarms), h("div", { class: "cards wide" }, each.reference && lossCard(each), each.reference && certificateCard(each.certificate), each.false_hits.map(falseHitCard)),
     calibration(each), history(each.steps));
 }

@@ -4,7 +4,7 @@ import { changed, go } from "../address.js";
 import { get } from "../api.js";
 import { h, refill } from "../dom.js";
 import { count, dayAndSecond, duration, moment, usd, usdExact } from "../format.js";
-import { badge, csvButton, dataTable, empty } from "../parts.js";
+import { badge, csvButton, dataTable, empty, section } from "../parts.js";
 import { STATE_TONES } from "../tones.js";
 import { openRequest } from "./one_request.js";
 
@@ -23,7 +23,7 @@ export async function load({ query, params }, signal) {
 
 export function draw({ asked, page }, { params }) {
   const rows = [...page.data];
-  const list = h("div", { class: "part" });
+  const list = h("div");
   const more = h("div", { class: "more" });
   const tools = h("div", { class: "tools" });
   let { next, searched_to: searchedTo } = page;
@@ -33,7 +33,7 @@ export function draw({ asked, page }, { params }) {
       : ["No requests in this time", "Send one to the public port, or look at a longer time."];
     refill(list, rows.length ? dataTable({ id: "requests", caption: "Requests, newest first", columns: COLUMNS, rows })
       : h("div", { class: "panel" }, next ? empty("Nothing yet", "Nothing was found as far back as was searched.") : empty(...nothing)));
-    refill(tools, csvButton("requests", CSV, rows));
+    refill(tools, isFiltered(params) && clearLink(), csvButton("requests", CSV, rows));
     refill(more,
       next && h("button", { type: "button", "data-key": "more", onclick: goOn }, rows.length ? "Show more" : "Search further back"),
       h("p", { class: "note", role: "status" }, `${count(rows.length)} shown${next && searchedTo ? `, back to ${moment(Date.parse(searchedTo))}` : ""}`));
@@ -54,7 +54,8 @@ export function draw({ asked, page }, { params }) {
 
   fill();
   const opened = params.get("open");
-  const stack = h("div", { class: "stack" }, filterForm(params, tools), list, more, opened && openRequest(opened));
+  const stack = h("div", { class: "stack" }, filterForm(params),
+    section("Newest first", { tools }, list, more), opened && openRequest(opened));
   list.addEventListener("click", (event) => openHere(event, stack));
   return stack;
 }
@@ -70,7 +71,12 @@ function openHere(event, stack) {
 
 const isFiltered = (params) => [...FILTERS, "state", "cache", "q"].some((name) => params.get(name));
 
-function filterForm(params, tools) {
+function clearLink() {
+  const clear = Object.fromEntries([...FILTERS, "state", "cache", "q", "open"].map((name) => [name, null]));
+  return h("a", { class: "button", href: changed(clear), "data-key": "filter-clear" }, "Clear filters");
+}
+
+function filterForm(params) {
   const text = (name, title) => h("label", { class: "field" }, h("span", {}, title),
     h("input", { name, value: params.get(name) ?? "", spellcheck: "false", autocapitalize: "off", autocomplete: "off", "data-key": `filter-${name}`, dir: "auto" }));
   const choice = (name, title, values) => h("label", { class: "field" }, h("span", {}, title),
@@ -81,14 +87,12 @@ function filterForm(params, tools) {
     const told = Object.fromEntries(new FormData(event.target));
     go(changed({ ...told, open: null }));
   };
-  const clear = Object.fromEntries([...FILTERS, "state", "cache", "q", "open"].map((name) => [name, null]));
   return h("form", { class: "filters requests-filters", role: "search", "aria-label": "Requests", onsubmit: submit },
     h("label", { class: "field wide" }, h("span", {}, "Search"),
       h("input", { name: "q", type: "search", value: params.get("q") ?? "", placeholder: "request id, error, path …", "data-key": "filter-q", dir: "auto" })),
     FILTERS.map((name) => text(name, name[0].toUpperCase() + name.slice(1))),
     choice("state", "State", STATES), choice("cache", "Cache", CACHES),
-    h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary", "data-key": "filter-go" }, "Filter"),
-      isFiltered(params) && h("a", { class: "button", href: changed(clear), "data-key": "filter-clear" }, "Clear"), tools));
+    h("button", { type: "submit", class: "primary", "data-key": "filter-go" }, "Filter"));
 }
 
 const COLUMNS = [

@@ -14,12 +14,10 @@ import { toneAt } from "../tones.js";
 export const isLive = true;
 
 const WAYS = { model: "Model", route: "Route", tenant: "Tenant", key: "Key", tag: "Tag" };
-const BY_HOUR_UP_TO_MS = 72 * 3_600_000;
 
-export async function load({ range, query, params }, signal) {
+export async function load({ query, params }, signal) {
   const by = params.get("by") in WAYS ? params.get("by") : "model";
-  const step = range.length <= BY_HOUR_UP_TO_MS ? "hour" : "day";
-  const asked = { ...query, by, step };
+  const asked = { ...query, by };
   const alone = get("reports/budgets", {}, signal).catch((problem) => ({ problem })); // spend is shown without them
   const [spend, budgets] = await Promise.all([get("reports/spend", asked, signal), alone]);
   return { spend, budgets, asked };

@@ -1,0 +1,75 @@
+"""One gateway with a month behind it, and one Chromium, for all tests of the dashboard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.dashboard.support import ADMIN_KEY, Dashboard, Visitor, policy_text, reply
+from tests.support.gateway_app import frugal_serve
+from tests.support.months import HOSTILE, fill, fill_outcomes
+from tests.support.threaded import upstream_in_thread
+
+CHROMIUM = os.environ.get("FRUGAL_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a browser where there is none."""
+    if CHROMIUM is None:
+        mark = pytest.mark.skip(reason="needs Chromium; `make browser` installs it")
+        for item in items:
+            if "/tests/dashboard/" in item.path.as_posix():
+                item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    """Run a gateway whose ledger has a month of traffic, some of it with hostile names."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    now = time.time()
+    fill(folder / "ledger.db", 6_000, now_s=now, days=60, names=HOSTILE)
+    fill_outcomes(folder / "ledger.db", now_s=now)
+    with (
+        upstream_in_thread(reply) as upstream,
+        frugal_serve(policy_text(upstream.url), folder) as running,
+    ):
+        yield Dashboard(running)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """Start the browser."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser, served: Dashboard):
+    """Return a way to open the dashboard with a key, in a profile of its own."""
+
+    @asynccontextmanager
+    async def visiting(key: str | None = ADMIN_KEY, **options) -> AsyncIterator[Visitor]:
+        options = {"viewport": {"width": 1360, "height": 900}, **options}
+        context = await chromium.new_context(**options)
+        try:
+            visitor = await Visitor.arrive(context, served, key)
+            yield visitor
+            assert visitor.faults == []
+            assert served.violations() == served.reported
+        finally:
+            await context.close()
+
+    return visiting
