@@ -46,7 +46,8 @@ function draw(holder, budget, now) {
     reserved(budget, x, y, Math.min(now, to), end),
     s("path", { class: "area", d: `${line}L${until.toFixed(1)} ${y(0)}L${x(from)} ${y(0)}z` }),
     s("path", { class: "line accent", d: line }),
-    heading(budget, x, y, until, end, to),
+    // What would be spent beyond the limit lies below the edge of this inner drawing.
+    s("svg", { x: 0, y: 0, width, height: HEIGHT - EDGE.bottom, class: "within" }, heading(budget, x, y, until, end, to)),
     s("line", { class: "now", x1: until, x2: until, y1: EDGE.top, y2: HEIGHT - EDGE.bottom }),
   ));
 }
@@ -61,7 +62,7 @@ function reserved(budget, x, y, now, end) {
 
 function heading({ forecast, limit_nano_usd: limit }, x, y, until, end, to) {
   if (!forecast || x(to) <= until) return null;
-  const leftAt = (spent) => y(Math.max(0, limit - spent)).toFixed(1);
+  const leftAt = (spent) => y(limit - spent).toFixed(1);
   const right = x(to).toFixed(1);
   const start = `M${until.toFixed(1)} ${end.toFixed(1)}`;
   return [

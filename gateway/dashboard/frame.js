@@ -113,7 +113,9 @@ class Frame {
     this.shown = name;
     this.markLinks(name);
     document.title = `${VIEWS[name] ?? "?"} · frugal-gateway`;
-    this.view = await import(`./views/${name}.js`);
+    const view = await import(`./views/${name}.js`);
+    if (this.shown !== name) return; // somebody went on meanwhile
+    this.view = view;
     if (isOther) {
       this.body = h("div", { class: "view", "data-view": name });
       this.head = h("div", { class: "view-head" });
@@ -139,7 +141,7 @@ class Frame {
     const loading = (this.loading = new AbortController());
     const sign = isQuiet ? 0 : setTimeout(() => refill(this.body, waiting()), AWHILE_MS);
     this.isBusy = true;
-    this.main.setAttribute("aria-busy", "true");
+    if (!isRefresh) this.main.setAttribute("aria-busy", "true");
     try {
       const data = await this.view.load(this.asked(), loading.signal);
       clearTimeout(sign);
@@ -164,7 +166,7 @@ class Frame {
   tellLive(state) {
     const words = { live: "Live", paused: "Paused", lost: "Not live" };
     const title = state === "paused" ? "Updates are paused; go on" : "Updates arrive as they happen; pause";
-    refill(this.liveButton, h("span", { class: `dot ${state}` }), words[state]);
+    refill(this.liveButton, h("span", { class: `dot is-${state}` }), words[state]);
     this.liveButton.title = title;
     this.liveButton.setAttribute("aria-pressed", String(state === "paused"));
     this.liveButton.setAttribute("aria-label", `${words[state]}. ${title}`);

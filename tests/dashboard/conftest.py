@@ -64,12 +64,13 @@ def visit(chromium: Browser, served: Dashboard):
     async def visiting(key: str | None = ADMIN_KEY, **options) -> AsyncIterator[Visitor]:
         options = {"viewport": {"width": 1360, "height": 900}, **options}
         context = await chromium.new_context(**options)
+        visitor = await Visitor.arrive(context, served, key)
         try:
-            visitor = await Visitor.arrive(context, served, key)
             yield visitor
             assert visitor.faults == []
             assert served.violations() == served.reported
         finally:
+            await visitor.page.unroute_all(behavior="ignoreErrors")
             await context.close()
 
     return visiting

@@ -61,7 +61,7 @@ routes:
     model: large
 
 limits:
-  budget: {usd: 40, per: month, at_limit: warn}
+  budget: {usd: 60, per: month, at_limit: warn}
 """
 
 

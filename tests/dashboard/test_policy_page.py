@@ -75,3 +75,18 @@ async def test_tab_indents_and_escape_lets_it_leave(visit):
         await area.press("Tab")
 
         await expect(area).not_to_be_focused()
+
+
+async def test_an_edit_is_kept_while_another_page_is_looked_at(visit):
+    async with visit() as visitor:
+        page = await visitor.see("policy")
+        area = page.get_by_label("Policy as YAML")
+        before = await area.input_value()
+        await area.fill(before + "# mine\n")
+        await page.get_by_role("link", name="Spend").click()
+        await expect(page.get_by_role("heading", name="Spend", level=1)).to_be_visible()
+        await page.get_by_role("link", name="Policy").click()
+        await expect(area).to_have_value(before + "# mine\n")
+        await page.get_by_role("button", name="Discard it").click()
+
+        await expect(area).to_have_value(before)

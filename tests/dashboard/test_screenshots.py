@@ -76,8 +76,7 @@ async def test_a_picture_of_each_page(visitor, name, address):
 
 async def test_a_picture_of_the_budgets(visitor):
     page = await visitor.see("spend?range=30d")
-    await page.get_by_role("heading", name="Budgets").scroll_into_view_if_needed()
-    await page.mouse.wheel(0, 2000)
+    await page.get_by_role("heading", name="Budgets").evaluate("e => e.scrollIntoView()")
     await _keep(page, "budgets")
 
 

@@ -18,7 +18,7 @@ from gateway.reporting.shapes import (
     Range,
     RouteQuality,
 )
-from tests.dashboard.support import LONG_AGO, VIEWS
+from tests.dashboard.support import ADMIN_KEY, LONG_AGO, VIEWS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -197,13 +197,22 @@ async def test_the_pages_work_behind_a_prefix(visit, served):
             asked = route.request.url.replace(prefix, f"{served.served.admin_url}/")
             headers = {**await route.request.all_headers(), "host": "127.0.0.1"}
             headers.pop("origin", None)
-            await route.fulfill(
-                response=await route.fetch(url=asked, headers=headers, max_redirects=0)
-            )
+            answer = await route.fetch(url=asked, headers=headers, max_redirects=0)
+            await route.fulfill(response=answer)
 
         await page.route(f"{prefix}**", forward)
-        await page.goto(f"{prefix}dashboard/requests")
-        await expect(page.get_by_label("Admin or read-only key")).to_be_visible()
+        await page.route("**/reports/live", lambda route: route.abort())  # it has no end
+        await page.goto(f"{prefix}dashboard/spend?range=30d")
+        await page.get_by_label("Admin or read-only key").fill(ADMIN_KEY)
+        await page.keyboard.press("Enter")
+        await (
+            page.get_by_role("region", name="Spend by model")
+            .get_by_role("link", name="tiny")
+            .click()
+        )
+
+        await expect(page.locator("a[data-request]").first).to_be_visible()
+        assert page.url == f"{prefix}dashboard/requests?range=30d&model=tiny"
 
 
 # Spend
@@ -231,7 +240,7 @@ async def test_a_budget_shows_its_forecast_as_one(visit):
         page = await visitor.see("spend")
         card = page.get_by_role("article").first
 
-        await expect(card).to_contain_text("of $40.00 a month")
+        await expect(card).to_contain_text("of $60.00 a month")
         await expect(card.get_by_role("img").last).to_be_visible()
 
 

@@ -11,6 +11,11 @@ export const isLive = false; // nobody's typing is thrown away
 export const hasRange = false;
 
 let done = null; // what was just done, told once the page is drawn again
+let draft = null; // an edit that is not applied yet, kept while other pages are looked at
+
+addEventListener("beforeunload", (event) => {
+  if (draft) event.preventDefault();
+});
 
 export async function load({ session }, signal) {
   try {
@@ -28,12 +33,25 @@ export function draw({ text, history, session }, _, frame) {
   const mayEdit = session.can_change;
   const result = h("div", { class: "part", role: "status", "aria-label": "Result" }, done && h("p", { class: "notice good" }, done));
   done = null;
-  const edit = editor(text.text, { readOnly: !mayEdit });
+  if (draft?.revision !== text.revision) draft = null;
+  const keep = (edited) => {
+    draft = edited === text.text ? null : { revision: text.revision, text: edited };
+  };
+  const edit = editor(draft?.text ?? text.text, { readOnly: !mayEdit, onEdit: keep });
   const reload = () => frame.load({ isQuiet: false });
   const tools = mayEdit ? steps({ edit, result, reload, inForce: text, mayApply: session.can_manage }) : null;
   return h("div", { class: "policy-columns" },
-    section(mayEdit ? "Edit" : "In force", { tools, note: note(text, session) }, edit.node),
+    section(mayEdit ? "Edit" : "In force", { tools, note: note(text, session) }, draft && keptNote(edit, text.text), edit.node),
     h("div", { class: "stack" }, result, versions(history, { mayApply: session.can_manage, reload, result })));
+}
+
+function keptNote(edit, original) {
+  const discard = (event) => {
+    edit.replace(original);
+    event.target.closest("p").remove();
+  };
+  return h("p", { class: "notice warn" }, "Your edit was kept and is not applied. ",
+    h("button", { type: "button", class: "quiet", onclick: discard }, "Discard it"));
 }
 
 function note({ file }, session) {
@@ -62,6 +80,7 @@ function steps({ edit, result, reload, inForce, mayApply }) {
     });
     if (!isSure) return h("p", { class: "note" }, "Nothing was applied.");
     const made = await post("policy/apply", { text: edit.value(), based_on: inForce.revision });
+    draft = null;
     done = `Applied as version ${made.version}.`;
     await reload();
     return null;

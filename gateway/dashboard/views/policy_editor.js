@@ -2,12 +2,12 @@
 
 import { h, refill } from "../dom.js";
 
-/** Return an editor: its node, `value`, `mark` for lines with problems, and `goTo` a line. */
-export function editor(text, { readOnly }) {
+/** Return an editor: its node, `value`, `replace`, `mark` for lines with problems, `goTo` a line. */
+export function editor(text, { readOnly, onEdit }) {
   const gutter = h("div", { class: "gutter", "aria-hidden": "true" });
   const area = h("textarea", {
     value: text, readonly: readOnly, spellcheck: "false", autocapitalize: "off", autocomplete: "off", wrap: "off",
-    "aria-label": "Policy as YAML", "aria-describedby": "editor-keys", oninput: number, onscroll: follow, onkeydown: indent,
+    "aria-label": "Policy as YAML", "aria-describedby": "editor-keys", oninput: edited, onscroll: follow, onkeydown: indent,
   });
   const node = h("div", {}, h("div", { class: "editor" }, gutter, area),
     h("p", { class: "note", id: "editor-keys" }, readOnly ? "To read only." : "Tab indents; Escape, then Tab, leaves."));
@@ -21,6 +21,11 @@ export function editor(text, { readOnly }) {
     follow();
   }
 
+  function edited() {
+    number();
+    onEdit(area.value);
+  }
+
   function follow() {
     gutter.scrollTop = area.scrollTop;
   }
@@ -31,7 +36,7 @@ export function editor(text, { readOnly }) {
     else if (!mayLeave && !event.shiftKey && !readOnly) {
       event.preventDefault();
       area.setRangeText("  ", area.selectionStart, area.selectionEnd, "end");
-      number();
+      edited();
     }
   }
 
@@ -39,6 +44,10 @@ export function editor(text, { readOnly }) {
   return {
     node,
     value: () => area.value,
+    replace(text) {
+      area.value = text;
+      edited();
+    },
     mark(problems) {
       marked = new Set(problems.map((each) => each.line));
       number();
