@@ -92,6 +92,11 @@ def about_bundle(path: Path) -> Mapping[str, Any]:
     return about
 
 
+def identity_at(path: Path) -> str:
+    """Return the id of a bundle from its manifest alone. Raises BundleError."""
+    return _identity(_manifest(path))
+
+
 def _is_ours(path: Path) -> bool:
     try:
         _manifest(path)

@@ -34,13 +34,13 @@ class Duty:
 
 
 def duties_of(policy: Policy) -> list[Duty]:
-    """Return the routes that learn by themselves: learned ones for which no bundle is named."""
+    """Return the routes that learn by themselves, and those whose bundle audits can watch."""
     return [
         Duty(name, cascade, terms_of(cascade, policy), learning.every, policy)
         for name, route in policy.routes.items()
         if (cascade := route.cascade) is not None
         and cascade.confidence.kind == LEARNED
-        and cascade.bundle is None
+        and (cascade.bundle is None or (cascade.audit is not None and cascade.audit.share))
         and len(cascade.tiers) > 1
         and (learning := cascade.learning or Learning()).automatic
     ]
@@ -60,15 +60,34 @@ def terms_of(cascade: Cascade, policy: Policy) -> Terms:
         learning.certify_from,
         learning.train_from,
         may_train=policy.privacy.store_texts and target is not None,
+        bundle=_identity(cascade),
     )
+
+
+def _identity(cascade: Cascade) -> str:
+    """Return what tells the bundle that a policy names from any other; empty where none is named.
+
+    One that was trained or certified anew in the same place is another one.
+    """
+    if cascade.bundle_path is None:
+        return ""
+    from router.bundle import BundleError, identity_at
+
+    try:
+        return cascade.bundle_id or identity_at(cascade.bundle_path)
+    except BundleError:
+        return str(cascade.bundle_path)
 
 
 def courses_at(standing: Standing, duty: Duty) -> Courses:
     """Return the courses of a route that stands there. Reads a bundle: call it from a thread.
 
-    A bundle that cannot be read here gives way to what ran before it.
+    A bundle that cannot be read here gives way to what ran before it. One that the policy names
+    and that no longer holds gives way to the reference.
     """
     terms = duty.terms
+    if terms.bundle and standing.stage != "learned":
+        return ColdCourses(terms.reference, may_serve=False)
     if standing.bundle is not None:
         try:
             return _learnt(standing, duty)

@@ -27,7 +27,7 @@ from policies.schema import Policy
 from router.learned import LearnedRouter
 from router.online.jobs import Job, next_job
 from router.online.stages import NO_NEWS, counting, next_step
-from router.online.standing import Standing, Step, Taken, standing_of
+from router.online.standing import Standing, Step, Taken, beginning, standing_of
 from router.types import Router
 
 ALARMS = frozenset(("lost", "reset", "drift", "rolled_back"))
@@ -70,7 +70,8 @@ class Steward:
         tell: Tell | None = None,
         latest: Latest | None = None,
     ) -> None:
-        self.standing = Standing()
+        self.standing = beginning(duty.terms)
+        self._first = router.courses
         self.craft: Craft | None = None
         self._duty = duty
         self._router = router
@@ -160,7 +161,10 @@ class Steward:
         return self._book.count_after(self._duty.route, seen.newest_us) > seen.count * _NEWS
 
     async def _adopt(self, standing: Standing) -> None:
-        self._router.courses = await asyncio.to_thread(courses_at, standing, self._duty)
+        if self._duty.terms.bundle and standing.stage == "learned":
+            self._router.courses = self._first
+        else:
+            self._router.courses = await asyncio.to_thread(courses_at, standing, self._duty)
         self.standing = standing
         self._seen = None
 

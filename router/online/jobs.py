@@ -34,7 +34,7 @@ def next_job(
     requests: Sequence[Asked], standing: Standing, terms: Terms, now_us: int
 ) -> Job | None:
     """Return the job that is due, None where none is. `requests` are those that count."""
-    if standing.stage == "rules" or not requests:
+    if standing.stage == "rules" or terms.bundle or not requests:
         return None
     audits = drawn(requests)
     if standing.candidate is not None:

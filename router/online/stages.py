@@ -59,6 +59,8 @@ def next_step(
         return found
     if found := step_of_drift(requests, standing, terms):
         return found
+    if terms.bundle:
+        return None
     if terms.floor is not None and (found := _certifying(requests, standing, terms, terms.floor)):
         return found
     return _calibrating(requests, standing, terms)

@@ -17,12 +17,17 @@ Stage = Literal["rules", "calibrated", "certified", "learned"]
 STAGES: tuple[Stage, ...] = ("rules", "calibrated", "certified", "learned")
 
 
+_TAUGHT = 1_000
+"""About so many requests have taught a bundle that a policy names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a route is to learn, and from how many labels or audits on it takes each step.
 
     `judged` are the tiers before the reference. What was learnt under other tiers, or for
-    another floor, is nothing here.
+    another floor, is nothing here. `bundle` is what the policy names: then nothing is learnt, and
+    what is watched is whether that bundle holds.
     """
 
     judged: tuple[str, ...]
@@ -32,12 +37,13 @@ class Terms:
     certify_from: int = 200
     train_from: int = 1_000
     may_train: bool = False
+    bundle: str = ""
 
     @property
     def key(self) -> str:
         """Return what steps are told by as being of these terms."""
         floor = "" if self.floor is None else f"{self.floor.max_loss:g}@{self.floor.certainty:g}"
-        return "|".join((*self.judged, self.reference, floor))
+        return "|".join((*self.judged, self.reference, floor, *filter(None, (self.bundle,))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,17 @@ class Standing:
 
 def standing_of(steps: Iterable[Taken], terms: Terms, standing: Standing | None = None) -> Standing:
     """Return where a route stands after these steps; those of other terms do not count."""
-    standing = standing or Standing()
+    standing = standing or beginning(terms)
     for taken in steps:
         if taken.key == terms.key:
             standing = after(standing, taken)
         standing = replace(standing, number=taken.number)
     return standing
+
+
+def beginning(terms: Terms) -> Standing:
+    """Return where a route stands before any step."""
+    return Standing(stage="learned", fitted_on=_TAUGHT) if terms.bundle else Standing()
 
 
 def after(standing: Standing, taken: Taken) -> Standing:

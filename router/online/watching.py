@@ -74,7 +74,7 @@ def _versions(requests: Sequence[Asked], model: str, reference: str) -> list[tup
 
 def step_of_drift(requests: Sequence[Asked], standing: Standing, terms: Terms) -> Step | None:
     """Return the step that an alarm asks for; None where everything is as it was."""
-    if standing.stage == "rules":
+    if standing.stage == "rules" or (terms.bundle and standing.has_shifted):
         return None
     fresh = [each for each in drawn(requests) if each.at_us >= standing.stood_since_us]
     is_served = terms.floor is not None and standing.stage in ("certified", "learned")
@@ -137,7 +137,9 @@ def _fallen(
     since = requests[alarm.since :]
     detail = {"since_us": since[0].at_us, "audits": alarm.at - alarm.since + 1}
     why = f"{what}, since {detail['audits']} audits ago"
-    if standing.stage != "learned":
+    if terms.bundle and terms.floor is None:
+        return Step("drift", why, detail)  # for its operator to judge: no floor was promised
+    if terms.bundle or standing.stage != "learned":
         return Step("lost", why, detail)
     to_former = _would_hold(since, standing.under_bundle, terms)
     return Step("rolled_back", why, detail | {"to_former": to_former})

@@ -103,6 +103,15 @@ async def test_learner_is_trained_weighed_promoted_and_rolled_back(book, tmp_pat
     assert one.standing.bundle is None
     assert not router.courses.may_serve
 
+    # The same bundle, named by a policy: it runs until the same audits speak against it.
+    named, own = looked_after(book, tmp_path, now_s, bundle=promoted["bundle"]["path"])
+    its_own = own.courses
+    await named.follow()
+    assert own.courses is its_own
+    assert (await named.look()).kind == "lost"
+    assert not own.courses.may_serve
+    assert await named.look() is None
+
 
 async def test_bundle_that_is_gone_gives_way_to_what_ran_before_it(book, tmp_path, caplog):
     one, router = looked_after(book, tmp_path, [1.0])

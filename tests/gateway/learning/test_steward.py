@@ -107,7 +107,11 @@ async def test_another_floor_begins_anew(book):
 
 @pytest.mark.parametrize(
     "cascade",
-    [{"learning": {"automatic": False}}, {"confidence": "logprob"}, {"bundle": "bundles/auto"}],
+    [
+        {"learning": {"automatic": False}},
+        {"confidence": "logprob"},
+        {"bundle": "bundles/auto", "audit": None},
+    ],
 )
 def test_who_does_not_learn_by_itself_is_left_alone(cascade):
     assert duties_of(parsed(**cascade)) == []

@@ -8,7 +8,7 @@ import pytest
 
 from router.guarantee import Floor
 from router.online.stages import counting, next_step
-from router.online.standing import Standing, Taken, Terms, after
+from router.online.standing import Standing, Taken, Terms, after, beginning, standing_of
 from tests.support.traffic import traffic
 
 TERMS = Terms(("small",), "large", Floor(0.1))
@@ -119,3 +119,30 @@ def test_moved_features_are_told_of_once(past):
     assert (step.kind, step.detail["feature"]) == ("drift", "prompt tokens")
     assert (told.stage, told.certificate) == ("certified", standing.certificate)
     assert due(usual + longer, told) is None or due(usual + longer, told).kind != "drift"
+
+
+# A bundle that the policy names
+
+
+def run_by(requests):
+    """Return requests as a bundle ran them: what it believed in was served."""
+    return [
+        replace(each, drafts=(replace(each.drafts[0], served=each.drafts[0].quality > 0.8),))
+        for each in requests
+    ]
+
+
+@pytest.mark.parametrize(("floor", "kind", "stage"), [
+    (Floor(0.1), "lost", "rules"), (None, "drift", "learned"),
+])  # fmt: skip
+def test_bundle_of_the_policy_is_watched_and_under_a_floor_given_up(floor, kind, stage):
+    terms = replace(TERMS, floor=floor, bundle="sha256:1")
+    standing = beginning(terms)
+    good, bad = run_by(traffic(400)), run_by(later(400, fall=0.7))
+    step = due(good + bad, standing, terms)
+    fallen = after(standing, Taken(1, 10_000, step, terms.key))
+
+    assert due(good, standing, terms) is None
+    assert (step.kind, fallen.stage) == (kind, stage)
+    assert due(good + bad, fallen, terms) is None
+    assert standing_of([Taken(1, 10_000, step, "other")], terms).stage == "learned"
