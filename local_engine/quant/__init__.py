@@ -5,14 +5,8 @@ from __future__ import annotations
 from local_engine.quant.codebook import Fp8Linear, Nf4Linear
 from local_engine.quant.grid import Grid, can_stack, stack
 from local_engine.quant.int4 import Int4Linear, has_int4_kernel
-from local_engine.quant.linear import (
-    Int8Head,
-    Int8Linear,
-    Linear,
-    PlainLinear,
-    SideBySide,
-    has_int8_kernel,
-)
+from local_engine.quant.int8 import Int8Head, Int8Linear, has_int8_kernel, has_integer_product
+from local_engine.quant.linear import Linear, PlainLinear, SideBySide
 from local_engine.quant.schemes import (
     SCHEMES,
     Packed,
@@ -46,6 +40,7 @@ __all__ = [
     "grid_linear",
     "has_int4_kernel",
     "has_int8_kernel",
+    "has_integer_product",
     "make_head",
     "make_linear",
     "quantize",

@@ -11,7 +11,8 @@ from torch import Tensor
 from local_engine.quant.codebook import NF4_BLOCK, Fp8Linear, Nf4Linear, fp8_pack, nf4_pack
 from local_engine.quant.grid import GROUPS, Grid, fit_group, int4_grid
 from local_engine.quant.int4 import Int4Linear
-from local_engine.quant.linear import Int8Head, Int8Linear, Linear, PlainLinear, int8_pack
+from local_engine.quant.int8 import Int8Head, Int8Linear, int8_pack
+from local_engine.quant.linear import Linear, PlainLinear
 
 Quantization = Literal[
     "none", "as-stored", "int8", "int4", "int4-g32", "int4-g64", "int4-g128", "nf4", "fp8"

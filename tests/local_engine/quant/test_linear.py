@@ -18,7 +18,7 @@ from local_engine.quant import (
     make_head,
     make_linear,
 )
-from local_engine.quant.linear import int8_pack
+from local_engine.quant.int8 import has_integer_product, int8_pack
 from tests.local_engine.support import ask, prompt_of, run
 
 INT8 = LoadOptions("int8", device=torch.device("cpu"))
@@ -83,7 +83,7 @@ def test_largest_outputs_of_the_head_are_exact_in_its_weights() -> None:
     found = head(x)
 
     best = wanted.topk(20).indices
-    assert torch.allclose(found.gather(1, best), wanted.gather(1, best), atol=1e-4)
+    assert torch.allclose(found.gather(1, best), wanted.gather(1, best), rtol=2e-5, atol=1e-3)
     assert (found - wanted).abs().max() < 0.01 * wanted.abs().max()
 
 
@@ -96,12 +96,41 @@ def test_unquantized_products_are_the_plain_ones() -> None:
     assert make_linear(weight, None, "int8").nbytes == 8 * 4 + 8 * 2
 
 
-def test_without_the_kernel_the_result_is_the_same() -> None:
-    layer, x = Int8Linear(*int8_pack(random(96, 64))), random(4, 64, seed=5)
-    with_kernel = layer(x)
-    layer._has_kernel = False
+@pytest.mark.parametrize("rows", [1, 16, 17])
+@pytest.mark.parametrize("has_kernel", [True, False])
+def test_without_integer_products_the_result_is_the_same(
+    rows: int, has_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, x = random(96, 64), random(rows, 64, seed=5)
+    wanted = Int8Linear(*int8_pack(weight))(x)
+    head = make_head(weight, "int8")(x)
+    monkeypatch.setattr("local_engine.quant.int8.has_integer_product", lambda device: False)
+    monkeypatch.setattr("local_engine.quant.int8.has_int8_kernel", lambda device: has_kernel)
+    layer = Int8Linear(*int8_pack(weight))
 
-    assert torch.allclose(layer(x), with_kernel, rtol=0.02, atol=0.1)
+    assert not layer.has_planes
+    assert torch.allclose(layer(x), wanted, rtol=0.02, atol=0.1)
+    best = head.topk(20).indices
+    assert torch.allclose(
+        make_head(weight, "int8")(x).gather(1, best), head.gather(1, best), atol=2e-3
+    )
+
+
+def test_integer_products_are_exact_in_the_weights() -> None:
+    if not has_integer_product("cpu"):
+        pytest.skip("this processor or this torch has no integer product that adds up in 32 bits")
+    weight, x = random(96, 640), random(64, 640, seed=6)
+    x[3] *= 1e6
+    x[4] = 0.0
+    x[5, 7] = 500.0
+    layer = Int8Linear(*int8_pack(weight))
+    wanted = x @ (layer.weight.float() * layer.scale.float()[:, None]).T
+
+    found = layer(x)
+
+    peaks = x.abs().amax(-1, keepdim=True) * 640**0.5 * weight.abs().max()
+    assert bool(((found - wanted).abs() <= 3e-5 * peaks + 1e-6).all())
+    assert not found[4].any()
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])

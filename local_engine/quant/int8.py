@@ -1,0 +1,158 @@
+"""Products with int8 weights: q = round(w / s), s = max|w| / 127 per output; y = (x qᵀ) s.
+
+Integer products read a weight once as the bytes it is, where torch's weight-only kernel
+turns every number into a float first. Activations have 16 bits there, as two planes of
+8: x = t (256 h + l), so y = t s (256 h qᵀ + l qᵀ), in one product of twice the rows. On
+one core of a Xeon with AMX that is 1.4 to 2.1 times as fast as the weight-only kernel
+between one row and eight, and exact to 3e-5 where the kernel's bf16 gives 3e-3.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+# Above this many rows one expansion of the weight is cheaper.
+_PLANE_ROWS = 64
+_KERNEL_ROWS = 16
+_LARGEST = 127 * 256 + 127
+# The integer sums of more inputs could leave 32 bits.
+_MOST_INPUTS = 1 << 16
+
+
+def int8_pack(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 values `[out, in]` and bf16 scales `[out]`."""
+    scale = (weight.float().abs().amax(dim=1) / 127.0).clamp_min(1e-12).to(torch.bfloat16)
+    # The scale is rounded first, so that the integers absorb its rounding error.
+    ratio = weight.float() / scale.float()[:, None]
+    return ratio.round().clamp(-127, 127).to(torch.int8), scale
+
+
+class Int8Linear:
+    """A product with an int8 weight and one bf16 scale per output channel."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+        self.scale = scale
+        self.bias = bias
+        self.has_planes = weight.shape[1] <= _MOST_INPUTS and has_integer_product(
+            weight.device.type
+        )
+        self._held = _prepacked(weight) if self.has_planes else weight
+        self._scale = scale.float()
+        self._zeros = torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
+
+    @property
+    def weight(self) -> Tensor:
+        """Return the integers `[out, in]`."""
+        return self._held.to_dense().t() if self.has_planes else self._held
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self._product(x).to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+    def _product(self, x: Tensor) -> Tensor:
+        """Return the product without bias, in fp32 or bf16."""
+        if self.has_planes and len(x) <= _PLANE_ROWS:
+            planes, step = split(x)
+            y = _integer_product(planes, self._held, self._scale, self._zeros)
+            return torch.add(y[len(x) :], y[: len(x)], alpha=256).mul_(step)
+        low = x.to(torch.bfloat16)
+        if not self.has_planes and len(x) <= _KERNEL_ROWS and has_int8_kernel(x.device.type):
+            return torch._weight_int8pack_mm(low.contiguous(), self._held, self.scale)
+        expanded = self._held.to_dense() if self.has_planes else self._held.t()
+        return (low @ expanded.to(torch.bfloat16)) * self.scale
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that weight and scales take."""
+        return self._held.nbytes + self.scale.nbytes
+
+
+class Int8Head(Int8Linear):
+    """An int8 product whose largest outputs are right to a few parts in a hundred thousand.
+
+    Integer products are so by themselves. The weight-only kernel rounds what it gives to bf16: logits around 20 become multiples
+    of 1/8, likely tokens tie, and confidence read from their distance is coarse. The few
+    that matter are cheap to compute exactly; the error of the rest stays below 0.4 %.
+    """
+
+    exact = 64
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self._product(x).float()
+        if self.has_planes and len(x) <= _PLANE_ROWS:
+            return y
+        held = self.weight
+        best = y.topk(min(self.exact, y.shape[-1]), dim=-1).indices
+        weight = held[best].float() * self.scale[best].float()[..., None]
+        return y.scatter_(1, best, torch.einsum("rk,rnk->rn", x.float(), weight))
+
+
+def split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the high and the low bytes of 16-bit activations, and the step of each row.
+
+    Bytes are uint8 `[2 rows, in]` around 128, high ones first; steps are fp32 `[rows, 1]`.
+    """
+    wide = x.float()
+    step = wide.abs().amax(-1, keepdim=True).clamp_min(1e-30) / _LARGEST
+    q = (wide / step).round_().to(torch.int32)
+    high = (q + 128) >> 8
+    return (torch.cat((high, q - (high << 8))) + 128).to(torch.uint8), step
+
+
+def _prepacked(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+    return packed
+
+
+def _integer_product(planes: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+    """Return (planes - 128) qᵀ s in fp32, summed in integers."""
+    found: Tensor = torch.ops.onednn.qlinear_pointwise(
+        planes, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return found
+
+
+@functools.cache
+def has_integer_product(device: str) -> bool:
+    """Tell whether torch's integer product is there and adds up without saturating.
+
+    The operator is private to torch, and processors without VNNI add pairs of products
+    in 16 bits, so it is tried on the largest numbers first.
+    """
+    if device != "cpu" or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return False
+    planes = ((torch.arange(4 * 256) * 61) % 256).reshape(4, 256).to(torch.uint8)
+    planes[0], planes[1] = 255, 0
+    weight = ((torch.arange(48 * 256) * 37) % 256 - 128).reshape(48, 256).to(torch.int8)
+    weight[0], weight[1] = 127, -128
+    zeros = torch.zeros(48, dtype=torch.int64)
+    try:
+        packed = _prepacked(weight)
+        found = _integer_product(planes, packed, torch.ones(48), zeros)
+        is_kept = torch.equal(packed.to_dense().t(), weight)
+    except (RuntimeError, TypeError):  # no kernel here, or another version's signature
+        return False
+    wanted = (planes.to(torch.int64) - 128) @ weight.to(torch.int64).T
+    return is_kept and torch.equal(found.to(torch.int64), wanted)
+
+
+@functools.cache
+def has_int8_kernel(device: str) -> bool:
+    """Tell whether torch's weight-only kernel is there and computes what it should.
+
+    The operator is private to torch, so it is tried on known numbers first.
+    """
+    if not hasattr(torch, "_weight_int8pack_mm"):
+        return False
+    x = torch.linspace(-1, 1, 3 * 64, device=device).reshape(3, 64).to(torch.bfloat16)
+    weight = ((torch.arange(32 * 64, device=device) * 37) % 255 - 127).reshape(32, 64)
+    scale = torch.linspace(0.001, 0.01, 32, device=device).to(torch.bfloat16)
+    try:
+        found = torch._weight_int8pack_mm(x, weight.to(torch.int8), scale).float()
+    except RuntimeError:  # an operator without a kernel for this device raises a kind of it
+        return False
+    wanted = (x.float() @ weight.float().T) * scale.float()
+    return bool((found - wanted).abs().max() <= 0.02 * wanted.abs().max())
