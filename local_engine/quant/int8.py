@@ -73,9 +73,10 @@ class Int8Linear:
 class Int8Head(Int8Linear):
     """An int8 product whose largest outputs are right to a few parts in a hundred thousand.
 
-    Integer products are so by themselves. The weight-only kernel rounds what it gives to bf16: logits around 20 become multiples
-    of 1/8, likely tokens tie, and confidence read from their distance is coarse. The few
-    that matter are cheap to compute exactly; the error of the rest stays below 0.4 %.
+    Integer products are so by themselves. The weight-only kernel rounds what it gives to
+    bf16: logits around 20 become multiples of 1/8, likely tokens tie, and confidence read
+    from their distance is coarse. The few that matter are cheap to compute exactly; the
+    error of the rest stays below 0.4 %.
     """
 
     exact = 64
