@@ -99,3 +99,12 @@ def test_certified_order_gives_way_to_the_reference_alone():
 
     assert begun(certified, stakes=warm).tiers == ("small", "middle", "large")
     assert begun(free, stakes=warm).tiers[0] == "middle"
+
+
+def test_drafts_with_the_same_signs_are_told_apart_by_next_to_nothing():
+    course = begun(courses())
+    raws = [course.judge(draft("small", f"word {number}"), ())[0].raw for number in range(200)]
+
+    assert len(set(raws)) == 200
+    assert max(raws) - min(raws) < 0.001
+    assert course.judge(draft("small", "word 7"), ())[0].raw == raws[7]
