@@ -32,6 +32,7 @@ Try, in another terminal:
   .venv/bin/frugal demo --url {url}      # a few hundred prompts: small, large, cascade
   .venv/bin/frugal costs --ledger {ledger}
 
+What it cost and saved: http://127.0.0.1:{admin_port}/dashboard
 Any OpenAI client works: OpenAI(base_url="{url}/v1", api_key="any").
 Stop with Ctrl-C.
 """
@@ -43,7 +44,9 @@ def run_up(overrides: Mapping[str, Any]) -> None:
     with _remote_model() as upstream:
         os.environ["FRUGAL_DEMO_UPSTREAM"] = f"{upstream}/v1"
         url = f"http://127.0.0.1:{overrides.get('port', 4000)}"
-        greeting = _WHAT_TO_TRY.format(upstream=upstream, url=url, ledger=ledger)
+        greeting = _WHAT_TO_TRY.format(
+            upstream=upstream, url=url, ledger=ledger, admin_port=overrides.get("admin_port", 4001)
+        )
         demo = Path(policies.__file__).parent / "demo.yaml"
         run_serve(demo, overrides, ledger, greeting=greeting)
 

@@ -269,7 +269,7 @@ async def test_a_chart_is_read_by_keyboard_and_as_a_table(visit):
 
 
 async def test_requests_are_filtered_and_one_is_opened_as_a_waterfall(visit, served):
-    request_id = served.ask("What is the capital of France?")
+    request_id = served.ask("Which city lies on the Seine?")
     async with visit() as visitor:
         page = await visitor.see("requests")
         await page.get_by_label("Key", exact=True).fill("web")

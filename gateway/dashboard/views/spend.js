@@ -105,7 +105,7 @@ function budgetPart({ budgets, left_out: leftOut, problem }) {
 
 function budgetCard(budget, now) {
   const { limit_nano_usd: limit, spent_nano_usd: spent, reserved_nano_usd: held, forecast } = budget;
-  const tone = spent + (held ?? 0) >= limit ? "bad" : budget.share >= 0.8 ? "warn" : "";
+  const tone = spent + (held ?? 0) >= limit ? "bad" : budget.share >= 0.8 || forecast?.runs_out ? "warn" : "";
   return h(
     "article", { class: "panel budget" },
     h("div", { class: "card-head" }, h("h3", {}, h("span", { class: "kind" }, budget.kind), " ", h("bdi", {}, budget.name)),
