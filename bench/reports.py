@@ -33,12 +33,15 @@ from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.reports import By, cost_report
 from gateway.money.rollup import Rollup
 from gateway.money.sqlite import SqliteStore
+from gateway.reporting.budgets import budgets
 from gateway.reporting.detail import request_detail
 from gateway.reporting.overview import overview
 from gateway.reporting.requests import Wanted, request_list
 from gateway.reporting.shapes import Dimension
 from gateway.reporting.spend import spend
+from gateway.reporting.standing import last_calls
 from gateway.reporting.window import window
+from policies.loader import parse_policy
 
 _DAYS = 90
 _AT_ONCE = 5_000
@@ -46,6 +49,15 @@ _RUNS = 20
 _ALLOWED_MS = 300
 _TAGS = ((), ("batch",), ("batch", "night"))
 _RARE = "key-rare"
+_POLICY = """
+version: 1
+models: {a: {provider: openai, base_url: "http://localhost/v1", price: {machine_hour_usd: 0}}}
+routes: {route-1: {model: a, limits: {budget: {usd: 100, per: day}}}}
+limits:
+  budget: {usd: 900, per: month}
+  tenants: {tenant-1: {budget: {usd: 5000, per: month}}}
+  tags: {night: {budget: {usd: 70000, per: total}}}
+"""
 
 
 def lines(count: int) -> Iterator[tuple[EntryRecord, AttemptRecord]]:
@@ -108,10 +120,18 @@ def cases(url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     ):
         look = partial(request_list, url, month, wanted, cursor=None, limit=100)
         yield f"requests, {name}", look
+    yield "last calls of each model", partial(last_calls, url, month)
+    policy = parse_policy(_POLICY, name="policy", env={})
+    held = partial(_held, 0)
+    yield "budgets", partial(budgets, url, policy, (), now_s=now.timestamp(), held=held)
     yield "one request", partial(request_detail, url, last.data[0].request_id, stores_texts=False)
     ways: tuple[By, ...] = get_args(By)
     for way in ways:
         yield f"frugal costs --by {way}", partial(cost_report, url, by=way)
+
+
+def _held(nano: int, _: object) -> int:
+    return nano
 
 
 def measured(act: Callable[[], Any]) -> tuple[float, float]:

@@ -88,18 +88,25 @@ def arm_cells(where: ColumnElement[bool]) -> Select[Any]:
 
     Hits of a cache are in neither: they are saved another way. Audits are paid for learning.
     """
+    chosen = (
+        select(entry.c.request_id, hour(), entry.c.route)
+        .where(where, entry.c.state == "settled", entry.c.cache.not_in(HITS))
+        .where(entry.c.tenant != GATEWAY)
+        .cte("chosen")
+        # Else SQLite goes through all entries, since they are grouped by their ids below.
+        .prefix_with("MATERIALIZED")
+    )
     own = (
         select(
-            entry.c.request_id,
-            hour(),
-            entry.c.route,
+            chosen.c.request_id,
+            chosen.c.hour,
+            chosen.c.route,
             sum_of(attempt.c.cost_nano_usd).label("cost"),
             func.max(case((attempt.c.purpose == "control", 1), else_=0)).label("is_control"),
         )
-        .join(attempt, attempt.c.request_id == entry.c.request_id)
-        .where(where, entry.c.state == "settled", entry.c.cache.not_in(HITS))
-        .where(attempt.c.purpose != "audit", entry.c.tenant != GATEWAY)
-        .group_by(entry.c.request_id, literal_column("hour"), entry.c.route)
+        .join(attempt, attempt.c.request_id == chosen.c.request_id)
+        .where(attempt.c.purpose != "audit")
+        .group_by(chosen.c.request_id, chosen.c.hour, chosen.c.route)
         .subquery()
     )
     arm = case((own.c.is_control == 1, "control"), else_="policy").label("arm")
@@ -142,7 +149,7 @@ class Span:
         if self.part is not None:
             chosen.append(and_(first >= self.part, first < self.hour * HOUR_US))
         if self.upto is not None:
-            chosen.append(and_(rowid > self.upto, first >= self.hour * HOUR_US))
+            chosen.append(and_(rowid > self.upto, first + 0 >= self.hour * HOUR_US))
         return or_(*chosen) if chosen else None
 
     def cells(self, table: Table) -> FromClause:

@@ -75,7 +75,8 @@ class Period:
         if self.until_us > last_us:
             chosen.append(and_(at >= last_us, at < self.until_us))
         if self.upto is not None:
-            chosen.append(and_(rowid > self.upto, at >= first_us, at < last_us))
+            # As a sum the moment has no index, so the newest rows are found by their numbers.
+            chosen.append(and_(rowid > self.upto, at + 0 >= first_us, at + 0 < last_us))
         return or_(*chosen) if chosen else None
 
     def cells(self, by: str, *, step: int = DAYS) -> FromClause:

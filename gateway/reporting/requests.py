@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, tuple_
 
-from gateway.money.cells import HOUR_US, rowid
+from gateway.money.cells import HOUR_US, rowid, sum_of
 from gateway.money.databases import reading
 from gateway.money.errors import ReportError
 from gateway.money.price import shown_usd
@@ -56,12 +56,18 @@ def request_list(
     with reading(url) as connection:
         if wanted.q and (row := _by_id(connection, wanted.q)) is not None:
             return RequestList(data=(row,), next=None, searched_to=None)
-        within = _within(asked, start)
+        within = _within(asked, start, entry.c.started_at_us)
         if wanted.is_everything:
             rows = _lines(connection, within, limit + 1)
             more = len(rows) > limit
             return _page(rows[:limit], _mark(rows[limit - 1]) if more else None)
-        return _search(connection, within, wanted, limit)
+        at: ColumnElement[int] = entry.c.started_at_us
+        hours = _hours_with(connection, wanted)
+        if hours is not None:
+            # As a sum the moment has no index, so only the hours are looked at, and then sorted.
+            at = at + 0
+            within = and_(hours, _within(asked, start, at))
+        return _search(connection, within, at, wanted, limit)
 
 
 def shown_request(row: Mapping[str, Any]) -> RequestRow:
@@ -82,20 +88,22 @@ def shown_request(row: Mapping[str, Any]) -> RequestRow:
 
 
 def _search(
-    connection: Connection, within: ColumnElement[bool], wanted: Wanted, limit: int
+    connection: Connection,
+    within: ColumnElement[bool],
+    at: ColumnElement[int],
+    wanted: Wanted,
+    limit: int,
 ) -> RequestList:
     """Look at no more lines than may be, and say how far that came."""
-    hours = _hours_with(connection, wanted)
-    if hours is not None:
-        within = and_(within, hours)
-    looked = select(entry).where(within).order_by(*_NEWEST).limit(LOOKED_AT).subquery()
+    order = at.desc(), entry.c.request_id.desc()
+    looked = select(entry).where(within).order_by(*order).limit(LOOKED_AT).subquery()
     is_postgres = connection.dialect.name == "postgresql"
     found = select(looked).where(*_filters(looked, wanted, is_postgres=is_postgres))
     newest = (looked.c.started_at_us.desc(), looked.c.request_id.desc())
     rows = [r._asdict() for r in connection.execute(found.order_by(*newest).limit(limit + 1))]
     if len(rows) > limit:
         return _page(rows[:limit], _mark(rows[limit - 1]))
-    last = select(entry.c.started_at_us, entry.c.request_id).where(within).order_by(*_NEWEST)
+    last = select(entry.c.started_at_us, entry.c.request_id).where(within).order_by(*order)
     end = connection.execute(last.offset(LOOKED_AT - 1).limit(1)).one_or_none()
     return _page(rows, None if end is None else _mark(end._asdict()))
 
@@ -116,13 +124,19 @@ def _hours_with(connection: Connection, wanted: Wanted) -> ColumnElement[bool] |
             table.by == name, table.step == 1, table.name == value, table.hour < newest
         )
         hours = list(connection.scalars(chosen.order_by(table.hour.desc()).limit(_MOST_HOURS + 1)))
-        if len(hours) <= _MOST_HOURS:
+        if len(hours) <= _MOST_HOURS and _requests_in(connection, hours) <= LOOKED_AT:
             at = entry.c.started_at_us
             ranges = [and_(at >= h * HOUR_US, at < (h + 1) * HOUR_US) for h in hours]
             if connection.dialect.name != "postgresql":
                 ranges.append(rowid > position(connection, OWN)[0])
             return or_(at >= newest * HOUR_US, *ranges)
     return None
+
+
+def _requests_in(connection: Connection, hours: list[int]) -> int:
+    table = rollup_by.c
+    wanted = select(sum_of(table.requests)).where(table.by == "all", table.step == 1)
+    return int(connection.scalar(wanted.where(table.hour.in_(hours))) or 0)
 
 
 _MOST_HOURS = 200
@@ -145,8 +159,9 @@ def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     return cast(column, Text).icontains(text, autoescape=True)
 
 
-def _within(asked: Window, start: tuple[int, str] | None) -> ColumnElement[bool]:
-    at = entry.c.started_at_us
+def _within(
+    asked: Window, start: tuple[int, str] | None, at: ColumnElement[int]
+) -> ColumnElement[bool]:
     found = [at >= asked.since_us]
     if not asked.is_open:
         found.append(at < asked.until_us)
