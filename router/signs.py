@@ -14,9 +14,10 @@ from zlib import crc32
 
 from router.arithmetic import equations
 from router.confidence import trust
+from router.examples import Examples, examples_of
 from router.online.acceptance import chance_of, odds_of
 from router.query import Query
-from router.reading import Question, read_question, read_reply
+from router.reading import MOST
 from router.types import Draft, TokenStats
 
 AGREES = 3.0
@@ -39,13 +40,13 @@ class Signs:
 
 
 class Checked:
-    """Reads the question once, and every draft's signs."""
+    """Reads what can be run of the question once, and every draft's signs."""
 
-    __slots__ = ("_query", "_question")
+    __slots__ = ("_examples", "_query")
 
     def __init__(self, query: Query) -> None:
         self._query = query
-        self._question: Question | None = None
+        self._examples: Examples | None = None
 
     def signs(self, draft: Draft) -> Signs:
         """Return what a draft's signs come to."""
@@ -65,14 +66,15 @@ class Checked:
         """
         if stats is None or not stats.count:
             return 1.0
-        examples = self._read().examples
+        examples = self._read()
         has_examples = examples.output is not None or bool(examples.examples)
         odds = odds_of(trust(stats.logprobs, 0.0)) + _SOUND + _RIGHT * has_examples + _TIE
         return chance_of(max(odds, 0.0) + AGREES if may_agree else odds)
 
-    def _read(self) -> Question:
-        self._question = self._question or read_question(self._query.text)
-        return self._question
+    def _read(self) -> Examples:
+        if self._examples is None:
+            self._examples = examples_of(self._query.text)
+        return self._examples
 
     def _checks(self, draft: Draft) -> Iterator[tuple[float, str]]:
         """Yield the weight of each check that could be made, and what it found."""
@@ -80,12 +82,12 @@ class Checked:
             return
         if self._query.json_schema and not _is_json(draft.text):
             yield _WRONG, "is no JSON"
-        _, same, _, held = self._read().examples.features(draft.text)
+        _, same, _, held = self._read().features(draft.text)
         for share in (same, held):
             if share == share:  # a number: there was something to run
                 is_right = share == 1.0
                 yield (_RIGHT, "examples hold") if is_right else (_WRONG, "an example fails")
-        stated = equations(read_reply(draft.text).text)
+        stated = equations(draft.text[-MOST:])
         if any(not each.is_right for each in stated):
             yield _WRONG, "a calculation is wrong"
         elif stated:
