@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # Larger bodies are read on another thread: tokenizing a megabyte takes a second.
 _INLINE_BYTES = 32 << 10
+# So are those that ask for a form, since compiling it may take as long.
+_FORMS = (b'"response_format"', b'"guided_')
 _PORT = re.compile(r":\d*$")
 
 
@@ -44,7 +46,7 @@ class Ready:
     @property
     def served(self) -> Served:
         """Return what requests are read against."""
-        return Served(self.name, self.engine.model, self.engine.context)
+        return Served(self.name, self.engine.model, self.engine.context, self.engine.grammars)
 
 
 class App:
@@ -142,7 +144,8 @@ class App:
                 return parse_text(body, ready.served, id)
             return parse_chat(body, ready.served, id, datetime.now())
 
-        return parse() if len(request.body) <= _INLINE_BYTES else await asyncio.to_thread(parse)
+        is_quick = len(request.body) <= _INLINE_BYTES and not any(f in request.body for f in _FORMS)
+        return parse() if is_quick else await asyncio.to_thread(parse)
 
     async def _whole(self, generations: Sequence[Generation], writer: ReplyWriter) -> HttpResponse:
         async for index, tokens, finish in _merged(generations):

@@ -45,6 +45,8 @@ class Sequence:
         self.seen = set(request.prompt) if request.sampling.reads_history else set[int]()
         self.submitted = submitted
         self.expires = math.inf if request.deadline_s is None else submitted + request.deadline_s
+        self.progress = None if request.constraint is None else request.constraint.begin()
+        self.fault: Exception | None = None
         self.queue_s: float | None = None
         self.compute_s = 0.0
 
@@ -55,17 +57,39 @@ class Sequence:
 
     def draw(self) -> Draw:
         """Return what the sampler must know for the next token."""
-        request = self.request
-        return Draw(
-            request.sampling, len(self.tokens), self.counts, self.seen, request.top_logprobs
-        )
+        sampling, top = self.request.sampling, self.request.top_logprobs
+        return Draw(sampling, len(self.tokens), self.counts, self.seen, top, self._mask())
+
+    def _mask(self) -> bytes | None:
+        """Return what the form of the answer allows; a form that fails is told at the end."""
+        if self.progress is None:
+            return None
+        try:
+            return self.progress.mask()
+        except ValueError as exc:
+            self.fault = exc
+            return None
 
     def accept(self, token: int) -> None:
         """Append a drawn token."""
         self.tokens.append(token)
+        if self.progress is not None:
+            self._follow(token)
         if self.request.sampling.reads_history:
             self.counts[token] += 1
             self.seen.add(token)
+
+    def _follow(self, token: int) -> None:
+        assert self.progress is not None
+        try:
+            self.progress.accept(token)
+        except ValueError as exc:
+            self.fault = exc
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the form of the answer leaves nothing more to say."""
+        return self.progress is not None and self.progress.is_complete
 
     def finish(self, reason: FinishReason, error: BaseException | None = None) -> Finish:
         """Account for the sequence at its end."""
@@ -232,14 +256,18 @@ class EngineCore:
 
     def _advance(self, lane: Lane, drawn: Drawn | None) -> Event:
         """Append the drawn token and see whether the sequence ends with it."""
+        sequence = self._sequences[lane]
         if drawn is None:
             return self._fail(lane, ArithmeticError("the logits are not finite"))
-        sequence = self._sequences[lane]
+        if sequence.fault is None:
+            sequence.accept(drawn.token)
+        if sequence.fault is not None:
+            return self._fail(lane, sequence.fault)
         request = sequence.request
         is_end = drawn.token in self._model.end_ids and not request.ignore_end
-        sequence.accept(drawn.token)
         self._counters.completion_tokens += 1
-        is_full = sequence.generated >= request.max_tokens
+        is_complete = sequence.is_complete and not is_end
+        is_full = sequence.generated >= request.max_tokens or is_complete
         released = sequence.text.push(drawn.token) if not is_end else sequence.text.finish()
         text, is_stopped = released.text, released.is_stopped
         if is_full and not is_end and not is_stopped:
@@ -254,8 +282,9 @@ class EngineCore:
             margin=drawn.margin,
             top=drawn.top,
             is_end=is_end,
+            is_forced=drawn.is_forced,
         )
-        if is_end or is_stopped:
+        if is_end or is_stopped or is_complete:
             return self._end(lane, "stop", token)
         return self._end(lane, "length", token) if is_full else Event(sequence, token)
 

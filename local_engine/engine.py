@@ -25,6 +25,7 @@ from local_engine.errors import (
     GenerationFailed,
     InvalidRequest,
 )
+from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
 from local_engine.types import EngineLimits, EngineStats, Finish, GenerationRequest, Token
 
@@ -101,6 +102,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
+        self.grammars = Grammars(model.tokenizer, model.end_ids, model.config.vocab)
         self.limits = limits or EngineLimits()
         self.failure: BaseException | None = None
         self._clock = clock

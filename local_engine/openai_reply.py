@@ -20,7 +20,7 @@ class ReplyWriter:
     ) -> None:
         self._ask = ask
         self._is_chat = ask.kind == "chat"
-        self.choices = [_Choice(ask, tokenizer, index) for index in range(len(ask.requests))]
+        self.choices = [_Choice(ask, tokenizer) for _ in ask.requests]
         self._head = {
             "id": id,
             "object": "chat.completion" if self._is_chat else "text_completion",
@@ -59,17 +59,26 @@ class ReplyWriter:
         return sse(value) + b"data: [DONE]\n\n"
 
     def whole(self) -> dict[str, Any]:
-        """Fold finished choices into one reply."""
+        """Fold finished choices into one reply, the likeliest where more were made than asked."""
         stats: dict[str, Any] = {}
+        chosen = self._chosen()
         if self._ask.has_token_stats:
-            parts = [c.take_stats()["token_stats"] for c in self.choices]
+            parts = [c.take_stats()["token_stats"] for c in chosen]
             stats = {"token_stats": {k: [v for p in parts for v in p[k]] for k in parts[0]}}
         return {
             **self._head,
-            "choices": [self._whole_choice(c) for c in self.choices],
+            "choices": [self._whole_choice(index, c) for index, c in enumerate(chosen)],
             "usage": self.usage(),
             "frugal": {**stats, **_costs([c.finish for c in self.choices if c.finish])},
         }
+
+    def _chosen(self) -> list[_Choice]:
+        """Return of each prompt's answers those with the highest log-probability per token."""
+        each, kept = self._ask.best_of, self._ask.copies
+        if each == kept:
+            return self.choices
+        groups = (self.choices[n : n + each] for n in range(0, len(self.choices), each))
+        return [c for g in groups for c in sorted(g, key=lambda c: -c.likelihood)[:kept]]
 
     def usage(self) -> dict[str, int]:
         """Count each prompt once, however many answers it has."""
@@ -97,7 +106,7 @@ class ReplyWriter:
             value["frugal"] = frugal
         return sse(value)
 
-    def _whole_choice(self, choice: _Choice) -> dict[str, Any]:
+    def _whole_choice(self, index: int, choice: _Choice) -> dict[str, Any]:
         text = "".join(choice.texts)
         if self._is_chat:
             message = {"role": "assistant", "content": text, "refusal": None}
@@ -105,7 +114,7 @@ class ReplyWriter:
         else:
             body = {"text": text}
         return {
-            "index": choice.index,
+            "index": index,
             **body,
             "logprobs": choice.all_logprobs(),
             "finish_reason": choice.finish.reason if choice.finish else None,
@@ -115,10 +124,9 @@ class ReplyWriter:
 class _Choice:
     """One answer as it grows: its text, log-probabilities and statistics."""
 
-    def __init__(self, ask: Ask, tokenizer: Tokenizer, index: int) -> None:
+    def __init__(self, ask: Ask, tokenizer: Tokenizer) -> None:
         self._ask = ask
         self._tokenizer = tokenizer
-        self.index = index
         self.has_begun = False
         self.texts: list[str] = []
         self.finish: Finish | None = None
@@ -128,6 +136,13 @@ class _Choice:
         self._produced = 0
         self._released = 0
         self._offset = 0
+        self._logprob_sum = 0.0
+        self._count = 0
+
+    @property
+    def likelihood(self) -> float:
+        """Return the mean log-probability of its tokens."""
+        return self._logprob_sum / max(1, self._count)
 
     def add(
         self, tokens: Sequence[Token], finish: Finish | None
@@ -136,8 +151,11 @@ class _Choice:
         self.finish = finish
         text = "".join(t.text for t in tokens)
         self.texts.append(text)
+        if self._ask.best_of > self._ask.copies:
+            self._logprob_sum += sum(t.logprob for t in tokens)
+            self._count += len(tokens)
         if self._ask.has_token_stats:
-            self._stats += tokens
+            self._stats += [t for t in tokens if not t.is_forced]
         if not self._ask.has_logprobs:
             return text, None
         visible = self._take_visible(tokens, text)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, NoReturn
 
+from local_engine.body import Body, kind_of
 from local_engine.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     UnknownModel,
     Unsupported,
 )
+from local_engine.form import form_of
+from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
 from local_engine.types import GenerationRequest, Sampling
 
@@ -29,7 +31,11 @@ _ODD = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A completion request after all checks; `requests` holds one entry per choice."""
+    """A completion request after all checks; `requests` holds one entry per choice.
+
+    `best_of` is how many answers each prompt gets where not all of them are returned, and
+    `copies` how many are.
+    """
 
     kind: Literal["chat", "text"]
     requests: tuple[GenerationRequest, ...]
@@ -37,6 +43,8 @@ class Ask:
     has_usage: bool
     has_logprobs: bool
     has_token_stats: bool
+    best_of: int = 1
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Served:
     name: str
     model: LoadedModel
     context: int
+    grammars: Grammars
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -57,13 +66,13 @@ def parse_json(body: bytes) -> dict[str, Any]:
     except ValueError as exc:
         raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise InvalidRequest(f"The body must be a JSON object, found {_kind(value)}.")
+        raise InvalidRequest(f"The body must be a JSON object, found {kind_of(value)}.")
     return value
 
 
 def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) -> Ask:
     """Read a /v1/chat/completions body; raises `InvalidRequest` and `UnknownModel`."""
-    fields = _Body(body)
+    fields = Body(body)
     _check_model(fields, served)
     _refuse_unbuilt_chat(fields)
     tokens = _chat_prompt(fields, served.model, now)
@@ -82,14 +91,11 @@ def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) 
 
 def parse_text(body: Mapping[str, Any], served: Served, id: str) -> Ask:
     """Read a /v1/completions body; raises `InvalidRequest` and `UnknownModel`."""
-    fields = _Body(body)
+    fields = Body(body)
     _check_model(fields, served)
     for key in ("suffix", "echo"):
         if fields.values.get(key):
             raise Unsupported(f"{key} is not supported by this engine.", key)
-    best_of = fields.optional_integer("best_of", 1, _MAX_CHOICES)
-    if best_of is not None and best_of != fields.integer("n", 1, _MAX_CHOICES, 1):
-        raise Unsupported("best_of other than n is not supported by this engine.", "best_of")
     prompts = _text_prompts(fields, served)
     limit = fields.integer("max_tokens", 1, 1 << 30, 16)
     logprobs = fields.optional_integer("logprobs", 0, 20)
@@ -98,7 +104,7 @@ def parse_text(body: Mapping[str, Any], served: Served, id: str) -> Ask:
 
 def _ask(
     kind: Literal["chat", "text"],
-    fields: _Body,
+    fields: Body,
     served: Served,
     id: str,
     prompts: list[tuple[int, ...]],
@@ -107,12 +113,14 @@ def _ask(
     logprobs: int | None,
 ) -> Ask:
     copies = fields.integer("n", 1, _MAX_CHOICES, 1)
-    if len(prompts) * copies > 64:
+    best_of = _best_of(fields, copies)
+    if len(prompts) * best_of > 64:
         raise InvalidRequest("A request may ask for 64 answers at most.", "prompt")
     sampling = _sampling(fields, served.model.sampling)
+    constraint = form_of(fields, served.grammars)
     options = fields.mapping("stream_options")
     frugal = fields.mapping("frugal")
-    choices = [(prompt, copy) for prompt in prompts for copy in range(copies)]
+    choices = [(prompt, copy) for prompt in prompts for copy in range(best_of)]
     requests = tuple(
         GenerationRequest(
             id=f"{id}/{index}",
@@ -122,6 +130,7 @@ def _ask(
             stop=_stops(fields),
             top_logprobs=logprobs or 0,
             ignore_end=fields.flag("ignore_eos"),
+            constraint=constraint,
         )
         for index, (prompt, copy) in enumerate(choices)
     )
@@ -129,10 +138,24 @@ def _ask(
         kind,
         requests,
         streams=fields.flag("stream"),
-        has_usage=_Body(options).flag("include_usage"),
+        has_usage=Body(options).flag("include_usage"),
         has_logprobs=logprobs is not None,
-        has_token_stats=_Body(frugal).flag("token_stats"),
+        has_token_stats=Body(frugal).flag("token_stats"),
+        best_of=best_of,
+        copies=copies,
     )
+
+
+def _best_of(fields: Body, copies: int) -> int:
+    """Return how many answers to make of each prompt, of which the likeliest are returned."""
+    if fields.flag("use_beam_search"):
+        raise Unsupported("Beam search is not built here; ask for best_of.", "use_beam_search")
+    best_of = fields.integer("best_of", 1, _MAX_CHOICES, copies)
+    if best_of < copies:
+        raise InvalidRequest("best_of must be at least n.", "best_of")
+    if best_of > copies and fields.flag("stream"):
+        raise InvalidRequest("best_of above n cannot be streamed.", "best_of")
+    return best_of
 
 
 def _room(prompt: tuple[int, ...], limit: int | None, context: int) -> int:
@@ -143,22 +166,19 @@ def _room(prompt: tuple[int, ...], limit: int | None, context: int) -> int:
     return room if limit is None else min(limit, room)
 
 
-def _check_model(fields: _Body, served: Served) -> None:
+def _check_model(fields: Body, served: Served) -> None:
     asked = fields.text("model", served.name)
     if asked != served.name:
         raise UnknownModel(asked[:200], served.name)
 
 
-def _refuse_unbuilt_chat(fields: _Body) -> None:
+def _refuse_unbuilt_chat(fields: Body) -> None:
     for key in ("tools", "functions", "audio", "prediction"):
         if fields.values.get(key):
             raise Unsupported(f"{key} is not supported by this engine.", key)
-    kind = fields.mapping("response_format").get("type", "text")
-    if kind != "text":
-        raise Unsupported(f"response_format {kind!r} is not supported here.", "response_format")
 
 
-def _chat_prompt(fields: _Body, model: LoadedModel, now: datetime) -> tuple[int, ...]:
+def _chat_prompt(fields: Body, model: LoadedModel, now: datetime) -> tuple[int, ...]:
     """Render the messages and tokenize what comes out."""
     messages = _messages(fields)
     if model.template is None:
@@ -172,7 +192,7 @@ def _chat_prompt(fields: _Body, model: LoadedModel, now: datetime) -> tuple[int,
     return tuple(token for piece in pieces for token in piece)
 
 
-def _messages(fields: _Body) -> list[dict[str, Any]]:
+def _messages(fields: Body) -> list[dict[str, Any]]:
     found = fields.values.get("messages")
     if not isinstance(found, list) or not found:
         raise InvalidRequest("messages must be a list with at least one message.", "messages")
@@ -181,7 +201,7 @@ def _messages(fields: _Body) -> list[dict[str, Any]]:
 
 def _message(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{where} must be an object, found {_kind(value)}.", where)
+        raise InvalidRequest(f"{where} must be an object, found {kind_of(value)}.", where)
     if value.get("role") not in _ROLES:
         raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", f"{where}.role")
     content = value.get("content")
@@ -197,7 +217,7 @@ def _content(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise InvalidRequest(f"{where} must be text or parts, found {_kind(content)}.", where)
+        raise InvalidRequest(f"{where} must be text or parts, found {kind_of(content)}.", where)
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
@@ -207,7 +227,7 @@ def _content(content: Any, where: str) -> str:
     return "".join(texts)
 
 
-def _text_prompts(fields: _Body, served: Served) -> list[tuple[int, ...]]:
+def _text_prompts(fields: Body, served: Served) -> list[tuple[int, ...]]:
     prompt = fields.values.get("prompt")
     many = prompt if isinstance(prompt, list) and not _is_ids(prompt) else [prompt]
     if not many:
@@ -231,7 +251,7 @@ def _is_ids(value: list[Any]) -> bool:
     return bool(value) and all(type(item) is int for item in value)
 
 
-def _sampling(fields: _Body, default: Sampling) -> Sampling:
+def _sampling(fields: Body, default: Sampling) -> Sampling:
     seed = fields.optional_integer("seed", -(1 << 63), 1 << 63)
     return Sampling(
         temperature=fields.number("temperature", 0.0, 2.0, default.temperature),
@@ -248,7 +268,7 @@ def _sampling(fields: _Body, default: Sampling) -> Sampling:
     )
 
 
-def _logit_bias(fields: _Body) -> dict[int, float]:
+def _logit_bias(fields: Body) -> dict[int, float]:
     found = fields.mapping("logit_bias")
     if len(found) > _MAX_BIASES:
         raise InvalidRequest(f"logit_bias may hold {_MAX_BIASES} tokens at most.", "logit_bias")
@@ -267,7 +287,7 @@ def _logit_bias(fields: _Body) -> dict[int, float]:
     return {int(key): float(value) for key, value in found.items()}
 
 
-def _stops(fields: _Body) -> tuple[str, ...]:
+def _stops(fields: Body) -> tuple[str, ...]:
     found = fields.values.get("stop")
     stops = [found] if isinstance(found, str) else found or []
     is_sound = isinstance(stops, list) and all(
@@ -279,58 +299,6 @@ def _stops(fields: _Body) -> tuple[str, ...]:
             "stop",
         )
     return tuple(stops)
-
-
-class _Body:
-    """Typed look-ups; null counts as absent, as OpenAI's clients send it."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def text(self, key: str, default: str) -> str:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise InvalidRequest(f"{key} must be text, found {_kind(value)}.", key)
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.values.get(key)
-        if value is not None and not isinstance(value, bool):
-            raise InvalidRequest(f"{key} must be true or false, found {_kind(value)}.", key)
-        return bool(value)
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self.values.get(key)
-        if value is not None and not isinstance(value, dict):
-            raise InvalidRequest(f"{key} must be an object, found {_kind(value)}.", key)
-        return value or {}
-
-    def number(self, key: str, low: float, high: float, default: float) -> float:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-            raise InvalidRequest(f"{key} must be a number from {low:g} to {high:g}.", key)
-        return float(value)
-
-    def integer(self, key: str, low: int, high: int, default: int) -> int:
-        value = self.optional_integer(key, low, high)
-        return default if value is None else value
-
-    def optional_integer(self, key: str, low: int, high: int) -> int | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if type(value) is not int or not low <= value <= high:
-            raise InvalidRequest(f"{key} must be a whole number from {low} to {high}.", key)
-        return int(value)
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), "a number")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,9 +1,9 @@
 """From logits to the next token, and what the model thought of it.
 
 What is reported is taken from the raw logits. What is drawn comes after penalties,
-bias, temperature and cut-offs, in that order. The random number of a draw depends on
-nothing but the request's seed and the position, so neighbours in the batch, chunking
-and preemption cannot change an answer.
+bias, the form asked for, temperature and cut-offs, in that order. The random number of
+a draw depends on nothing but the request's seed and the position, so neighbours in the
+batch, chunking and preemption cannot change an answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from local_engine.types import Sampling
 class Draw:
     """What the sampler must know of one row: parameters, position, tokens so far.
 
-    `counts` counts generated tokens; `seen` holds these and the prompt's.
+    `counts` counts generated tokens; `seen` holds these and the prompt's. `mask` has one
+    bit for each token, the lowest first, set where it may come.
     """
 
     sampling: Sampling
@@ -31,21 +32,23 @@ class Draw:
     counts: Mapping[int, int]
     seen: frozenset[int] | set[int]
     top: int = 0
+    mask: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A drawn token and the raw distribution around it; None where it was not finite."""
+    """A drawn token and the raw distribution around it; forced where nothing else was allowed."""
 
     token: int
     logprob: float
     entropy: float
     margin: float
     top: tuple[tuple[int, float], ...]
+    is_forced: bool = False
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn | None]:
-    """Draw one token for each row of fp32 logits `[rows, vocab]`."""
+    """Draw one token for each row of fp32 logits `[rows, vocab]`; None for one not finite."""
     chosen = _choose(logits, draws)
     logprobs = torch.log_softmax(logits, dim=-1)
     own = logprobs.gather(1, chosen[:, None])[:, 0]
@@ -63,7 +66,9 @@ def _drawn(
     if not math.isfinite(values[0]):
         return None
     top = tuple(zip(ids[: draw.top], values[: draw.top], strict=True))
-    return Drawn(token, logprob, entropy, values[0] - values[min(1, len(values) - 1)], top)
+    margin = values[0] - values[min(1, len(values) - 1)]
+    is_forced = draw.mask is not None and int.from_bytes(draw.mask, "little").bit_count() == 1
+    return Drawn(token, logprob, entropy, margin, top, is_forced)
 
 
 def uniform(seed: int, position: int) -> float:
@@ -76,7 +81,8 @@ def _choose(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Pick a token id for each row."""
     adjusted = logits
     for row, draw in enumerate(draws):
-        if draw.sampling.reads_history or draw.sampling.logit_bias:
+        s = draw.sampling
+        if s.reads_history or s.logit_bias or draw.mask is not None:
             if adjusted is logits:
                 adjusted = logits.clone()
             _adjust(adjusted[row], draw)
@@ -88,7 +94,7 @@ def _choose(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 def _adjust(row: Tensor, draw: Draw) -> None:
-    """Apply repetition, presence and frequency penalties and the bias, in place."""
+    """Apply repetition, presence and frequency penalties, bias and mask, in place."""
     s = draw.sampling
     if s.repetition_penalty != 1.0 and draw.seen:
         ids = torch.tensor(sorted(draw.seen), device=row.device)
@@ -102,6 +108,18 @@ def _adjust(row: Tensor, draw: Draw) -> None:
     for token, bias in s.logit_bias.items():
         if token < row.shape[0]:
             row[token] += bias
+    if draw.mask is not None:
+        row.masked_fill_(~_unpacked(draw.mask, row), -math.inf)
+
+
+def _unpacked(mask: bytes, row: Tensor) -> Tensor:
+    """Return one truth value for each token of a row; those past the mask's end are false."""
+    packed = torch.frombuffer(bytearray(mask), dtype=torch.uint8).to(row.device)
+    bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=row.device)) & 1
+    allowed = torch.zeros(row.shape, dtype=torch.bool, device=row.device)
+    count = min(len(row), len(mask) * 8)
+    allowed[:count] = bits.flatten()[:count].bool()
+    return allowed
 
 
 def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:

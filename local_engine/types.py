@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from local_engine.grammar import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -48,7 +51,8 @@ class GenerationRequest:
 
     `tenant` and `adapter` bound whose computed prefixes it may share. Requests of one
     `group` have the same prompt, which is computed once. A level of `priority` is worth
-    a head start in the line, and `deadline_s` is counted from the submission.
+    a head start in the line, and `deadline_s` is counted from the submission. What the
+    `constraint` does not allow never comes, and where it is complete the answer ends.
     """
 
     id: str
@@ -63,6 +67,7 @@ class GenerationRequest:
     group: str = ""
     priority: int = 0
     deadline_s: float | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class Token:
     come from the raw distribution, before penalties, temperature and cut-offs.
     `text` is what this token releases: empty while a character or a possible stop
     string is incomplete. `data` holds the token's own bytes, empty for special tokens.
+    A token `is_forced` where the form of the answer allowed no other: what the model
+    thought of it says nothing about the answer.
     """
 
     id: int
@@ -83,6 +90,7 @@ class Token:
     margin: float
     top: tuple[tuple[int, float], ...] = ()
     is_end: bool = False
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_engine.errors import EngineError, InvalidRequest, Unsupported
+from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
 from local_engine.openai_request import Ask, Served, parse_chat, parse_json, parse_text
 
@@ -26,12 +27,14 @@ JSON = st.recursive(
 FIELDS = """model messages prompt temperature top_p top_k min_p n stop seed max_tokens logprobs
 stream max_completion_tokens top_logprobs stream_options logit_bias presence_penalty tools frugal
 response_format chat_template_kwargs frequency_penalty repetition_penalty best_of
-ignore_eos""".split()  # noqa: SIM905 - reads better than 26 quoted words
+ignore_eos guided_json guided_regex guided_choice""".split()  # noqa: SIM905 - reads better than thirty quoted words
 
 
 @pytest.fixture(scope="module")
 def served(loaded: Callable[[str], LoadedModel]) -> Served:
-    return Served("tiny", loaded("llama"), 512)
+    model = loaded("llama")
+    grammars = Grammars(model.tokenizer, model.end_ids, model.config.vocab)
+    return Served("tiny", model, 512, grammars)
 
 
 def chat(served: Served, **fields: Any) -> Ask:
@@ -135,7 +138,8 @@ def test_wrong_fields_are_named(served: Served, fields: dict[str, Any], param: s
     [
         {"tools": [{"type": "function"}]},
         {"functions": [{}]},
-        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        {"response_format": {"type": "xml"}},
+        {"use_beam_search": True},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
     ],
 )
@@ -191,6 +195,8 @@ def test_assistant_message_without_content_is_empty(served: Served) -> None:
         {"prompt": [1.5]},
         {"prompt": {"a": 1}},
         {"prompt": "x", "n": 16, "best_of": 3},
+        {"prompt": "x", "best_of": 2, "stream": True},
+        {"prompt": "x", "best_of": 17},
         {"prompt": "x", "echo": True},
         {"prompt": "x", "suffix": "y"},
         {"prompt": ["x"] * 65},

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
@@ -162,3 +163,49 @@ def test_the_top_is_as_long_as_asked() -> None:
     found = sample(logits_of(7, rows=2), [draw(top=0), draw(top=20)])
 
     assert [len(f.top) for f in found if f is not None] == [0, 20]
+
+
+def packed(allowed: list[int]) -> bytes:
+    bits = sum(1 << token for token in allowed)
+    return bits.to_bytes((VOCAB + 31) // 32 * 4, "little")
+
+
+def test_a_mask_comes_after_bias_and_before_cut_offs() -> None:
+    logits = logits_of(8)
+    allowed = [4, 9, 33]
+    wanted = torch.full_like(logits, -torch.inf)
+    wanted[0, allowed] = logits[0, allowed]
+    wanted = TopPLogitsWarper(0.8)(torch.zeros(1, 1, dtype=torch.int64), wanted)[0].softmax(-1)
+    sampling = Sampling(top_p=0.8, seed=1, logit_bias={7: 100.0})
+    draws = [replace(draw(n), sampling=sampling, mask=packed(allowed)) for n in range(3000)]
+
+    found = [d for d in sample(logits.expand(3000, -1), draws) if d is not None]
+
+    counts = torch.bincount(torch.tensor([d.token for d in found]), minlength=VOCAB) / 3000
+    assert close(counts, wanted)
+    assert not any(d.is_forced for d in found)
+    assert sample(logits, [replace(draw(), mask=packed([5]))])[0].is_forced  # type: ignore[union-attr]
+
+
+def test_penalties_temperature_and_cut_offs_come_in_transformers_order() -> None:
+    seen = (3, 7, 11)
+    for seed in range(3):
+        logits = logits_of(seed, scale=2.0)
+        chain = [
+            RepetitionPenaltyLogitsProcessor(1.3),
+            TemperatureLogitsWarper(0.7),
+            TopKLogitsWarper(12),
+            TopPLogitsWarper(0.8),
+            MinPLogitsWarper(0.1),
+        ]
+        scores = logits.clone()
+        for one in chain:
+            scores = one(torch.tensor([seen]), scores)
+        settings = {"temperature": 0.7, "top_k": 12, "top_p": 0.8, "min_p": 0.1}
+        sampling = Sampling(repetition_penalty=1.3, seed=2, **settings)
+        draws = [replace(draw(n, seen), sampling=sampling) for n in range(3000)]
+        found = [d.token for d in sample(logits.expand(3000, -1), draws) if d is not None]
+        counts = torch.bincount(torch.tensor(found), minlength=VOCAB) / 3000
+
+        assert close(counts, scores[0].softmax(-1))
+        assert not counts[scores[0] == -torch.inf].any()

@@ -340,7 +340,8 @@ async def test_refusal_of_a_later_choice_cancels_the_earlier_ones(
             "messages",
         ),
         ({"tools": [{"type": "function"}]}, 400, "unsupported", "tools"),
-        ({"response_format": {"type": "json_object"}}, 400, "unsupported", "response_format"),
+        ({"response_format": {"type": "xml"}}, 400, "unsupported", "response_format"),
+        ({"guided_regex": "("}, 400, "invalid_value", "guided_regex"),
         ({"messages": []}, 400, "invalid_value", "messages"),
         ({"temperature": 3}, 400, "invalid_value", "temperature"),
         ({"stop": [""]}, 400, "invalid_value", "stop"),
@@ -356,6 +357,30 @@ async def test_bad_requests_are_named(
     error = reply.json()["error"]
     assert (error["code"], error["param"]) == (code, param)
     assert error["type"] == "invalid_request_error"
+
+
+async def test_best_of_returns_the_likeliest_answers(http: httpx.AsyncClient) -> None:
+    body = {"prompt": "the fox", "max_tokens": 12, "seed": 3, "logprobs": 0, "ignore_eos": True}
+    every = (await http.post("/v1/completions", json={**body, "n": 4})).json()
+    best = (await http.post("/v1/completions", json={**body, "n": 2, "best_of": 4})).json()
+
+    def likelihood(choice: dict[str, Any]) -> float:
+        return sum(choice["logprobs"]["token_logprobs"])
+
+    wanted = sorted(every["choices"], key=likelihood, reverse=True)[:2]
+    assert [c["text"] for c in best["choices"]] == [c["text"] for c in wanted]
+    assert [c["index"] for c in best["choices"]] == [0, 1]
+    assert best["usage"]["completion_tokens"] == 48
+
+
+async def test_a_form_asked_for_over_http_is_kept(http: httpx.AsyncClient) -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": {"enum": ["yes", "no"]}}}
+    reply = (
+        await http.post("/v1/chat/completions", json={**HELLO, "response_format": form})
+    ).json()
+
+    assert reply["choices"][0]["message"]["content"] in ('"yes"', '"no"')
+    assert reply["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_unknown_paths_and_methods_are_refused(http: httpx.AsyncClient) -> None:
