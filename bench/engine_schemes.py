@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -109,12 +109,12 @@ class Decoding:
             tokens.append(row)
 
 
-def measure(shape: str, batch: int, rounds: int, steps: int) -> dict[str, dict[str, float]]:
+def measure(
+    decoders: Mapping[Quantization, Decoder], batch: int, rounds: int, steps: int
+) -> dict[str, dict[str, float]]:
     """Return for each scheme milliseconds of processor time a step, and gains over bf16."""
-    config = config_of(shape)
-    decoders = {s: build_decoder(config, RandomSource(config, s)) for s in SCHEMES}
     runs = {s: Decoding(d, batch, 48) for s, d in decoders.items()}
-    times: dict[str, list[float]] = {s: [] for s in SCHEMES}
+    times: dict[Quantization, list[float]] = {s: [] for s in decoders}
     for _ in range(rounds):
         for scheme, decoding in runs.items():
             times[scheme].append(1e3 * decoding.run(steps))
@@ -127,7 +127,7 @@ def measure(shape: str, batch: int, rounds: int, steps: int) -> dict[str, dict[s
             "gain": middle["none"] / middle[scheme],
             "best_gain": best["none"] / best[scheme],
         }
-        for scheme in SCHEMES
+        for scheme in decoders
     }
 
 
@@ -136,13 +136,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="100m")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--schemes", choices=SCHEMES[1:], nargs="+", default=SCHEMES[1:])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found = {b: measure(options.shape, b, options.rounds, options.steps) for b in options.batch}
+    config = config_of(options.shape)
+    schemes: tuple[Quantization, ...] = ("none", *options.schemes)
+    decoders = {s: build_decoder(config, RandomSource(config, s)) for s in schemes}
+    found = {b: measure(decoders, b, options.rounds, options.steps) for b in options.batch}
     if options.json:
         print(json.dumps({"shape": options.shape, "threads": options.threads, "batches": found}))
         return

@@ -111,6 +111,13 @@ class StoredSource(PlainSource):
         stored = [self._layout.read(self._weights, n) for n in names]
         return stored_linear(stored, bias, self._dtype, self._device)
 
+    def head(self, weight: Tensor) -> Linear:
+        """Make the product that gives the logits, in 8 bits where the file has few, too."""
+        modules = ("lm_head", "model.embed_tokens")
+        is_stored = any(self._layout.holds(self._weights, m) for m in modules)
+        keeps = self._scheme == "as-stored" and is_stored
+        return make_head(weight, "int8" if keeps else self._scheme)
+
 
 def expanded(stored: Stored) -> Tensor:
     """Return a stored matrix in fp32: the reference for every product made of it."""
