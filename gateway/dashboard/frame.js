@@ -70,7 +70,7 @@ class Frame {
   }
 
   who() {
-    const may = this.session.can_change ? "admin" : "read-only";
+    const may = this.session.can_manage ? "admin" : this.session.can_change ? "no key" : "read-only";
     const name = this.session.is_anonymous ? "this machine" : this.session.key;
     return h("p", { class: "who" }, h("bdi", { class: "who-name" }, name), h("span", { class: "tag" }, may));
   }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from fnmatch import fnmatch
 
 import pytest
 
@@ -51,3 +53,11 @@ def test_every_script_says_what_it_is_for_and_documents_what_it_exports(path):
 
     assert lines[0].startswith("// ")
     assert not bare
+
+
+def test_every_file_of_the_dashboard_is_in_the_package():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = told["tool"]["setuptools"]["package-data"]["gateway"]
+    files = [path.relative_to(ROOT / "gateway") for path in FOLDER.rglob("*") if path.is_file()]
+
+    assert [f for f in map(str, files) if not any(fnmatch(f, p) for p in patterns)] == []
