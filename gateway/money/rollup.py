@@ -190,11 +190,16 @@ def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.
 
 
 def _rows(connection: Connection, wanted: Any) -> list[Cell]:
-    return [_plain(row._asdict()) for row in connection.execute(wanted)]
+    found = connection.execute(wanted)
+    names = list(found.keys())
+    cells = [dict(zip(names, row, strict=True)) for row in found]
+    # PostgreSQL adds whole numbers up to decimals.
+    is_whole = connection.dialect.name != "postgresql"
+    return cells if is_whole else [_plain(cell) for cell in cells]
 
 
 def _plain(cell: dict[str, Any]) -> dict[str, Any]:
-    """Return a cell's sums as whole numbers: PostgreSQL adds up to decimals."""
+    """Return a cell's sums as whole numbers."""
     return {
         name: value if isinstance(value, str | float) else int(value)
         for name, value in cell.items()

@@ -11,6 +11,8 @@ from gateway.errors import GatewayError
 from gateway.reporting.shapes import Totals
 
 MOST = 20
+LASTS_S = 600.0
+"""How long a page listens before it must ask again, and its key is looked at again."""
 _FRESH_S = 1.0
 Look = Callable[[], Totals]
 
@@ -62,7 +64,9 @@ async def _events(
     listeners.count += 1
     try:
         yield "retry: 5000\n\n"
-        while not listeners.over.is_set():
+        for _ in range(max(1, int(LASTS_S / max(every_s, 1.0)))):
+            if listeners.over.is_set():
+                return
             yield await listeners.event(name, look)
             with suppress(TimeoutError):
                 await asyncio.wait_for(listeners.over.wait(), every_s)
