@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Above this many rows one expansion of the weight is cheaper.
-_PLANE_ROWS = 64
+_PLANE_ROWS = 128
 _KERNEL_ROWS = 16
 _FINER = 254
 # The integer sums of more inputs could leave 32 bits.

@@ -53,7 +53,7 @@ def test_rounding_to_int8_stays_within_half_a_step() -> None:
     assert bool((error.amax(1) <= bound).all())
 
 
-@pytest.mark.parametrize("rows", [1, 3, 16, 17, 100])
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 100, 200])
 def test_int8_products_are_close_for_few_rows_and_for_many(rows: int) -> None:
     weight, bias, x = random(96, 64), random(96, seed=1), random(rows, 64, seed=2)
     wanted = x @ weight.T + bias

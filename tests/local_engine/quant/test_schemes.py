@@ -66,7 +66,7 @@ def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-@pytest.mark.parametrize("rows", [1, 5, 49, 100])
+@pytest.mark.parametrize("rows", [1, 5, 49, 100, 140])
 @pytest.mark.parametrize("scheme", KINDS)
 def test_products_equal_the_expanded_weight_for_few_rows_and_for_many(
     scheme: Quantization, rows: int
