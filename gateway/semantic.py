@@ -165,9 +165,8 @@ class NearAnswers:
             _start(self._compare(entry, asking, withheld, served.text, own), self._audits)
         if len(self._keeping) >= _MOST_KEEPING:
             return
-        kept = self.cache.keep(
-            asking.asked, asking.vector, reply, answer=served.text, terms=_terms(asking.rules)
-        )
+        terms = _terms(asking.rules, entry.request.bounds.ttl)
+        kept = self.cache.keep(asking.asked, asking.vector, reply, answer=served.text, terms=terms)
         _start(kept, self._keeping)
         if withheld and not withheld.is_sure and len(self._lessons) < MOST_LESSONS:
             _start(self._teach(entry, asking, withheld, served.text, own), self._lessons)
@@ -439,12 +438,14 @@ def _rules(entry: Entry) -> Rules | None:
     return route.semantic_cache(first_match(route.rules, entry.facts) if route.rules else None)
 
 
-def _terms(rules: Rules) -> Any:
+def _terms(rules: Rules, ttl: float | None = None) -> Any:
+    """Return what a route allows; a request may have its answer kept for less, never for more."""
     from cache.semantic.found import Terms
 
     verify = rules.verify.cross_encoder if rules.verify is not None else None
+    longest = rules.ttl if ttl is None else min(rules.ttl, ttl)
     return Terms(
-        rules.max_error, rules.ttl, rules.max_entry, rules.max_entries, verify,
+        rules.max_error, longest, rules.max_entry, rules.max_entries, verify,
         rules.changing_ttl, rules.writes_per_minute,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.store import AnswerStore
+from gateway.entry import Clock
 from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import one_model, two_tiers
 from tests.support.replies import Says
@@ -18,6 +19,16 @@ ANSWER = Says("Open settings and press reset", tokens=(10, 5))
 FIRST = "How do I reset my password?"
 AGAIN = "how do I reset my password please"
 SEMANTIC = {"max_error": 0.5, "audit": 0}
+
+
+class Time:
+    """A clock that the test moves."""
+
+    def __init__(self):
+        self.now = 1_800_000_000.0
+
+    def __call__(self):
+        return self.now
 
 
 def near(**more):
@@ -67,6 +78,39 @@ async def test_the_semantic_cache_works_without_the_exact_one(tmp_path):
 
         assert first.headers["x-cache"] == "miss"
         assert (await gateway.chat(AGAIN)).headers["x-cache"] == "semantic"
+
+
+@pytest.mark.parametrize(
+    ("cache_ttl", "age", "state"),
+    [(60, 59, "semantic"), (60, 61, "miss"), (86_400, 3599, "semantic"), (86_400, 3601, "miss")],
+)
+async def test_a_request_may_have_its_answer_kept_for_less_and_never_for_more(
+    tmp_path, cache_ttl, age, state
+):
+    time = Time()
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(
+            one_model(upstream.url, cache=near(ttl="1h")), tmp_path,
+            clock=Clock(wall=time, tick=time),
+        ) as gateway,
+    ):  # fmt: skip
+        await gateway.chat(FIRST, frugal={"cache_ttl": cache_ttl})
+        time.now += age
+        answer = await gateway.chat(AGAIN)
+
+    assert answer.headers["x-cache"] == state
+
+
+async def test_a_request_that_is_not_to_be_kept_leaves_nothing_behind(tmp_path):
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST, headers={"cache-control": "no-store"})
+        answer = await gateway.chat(AGAIN)
+
+    assert answer.headers["x-cache"] == "miss"
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}
