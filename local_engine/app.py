@@ -18,7 +18,6 @@ from local_engine.errors import (
     EngineBusy,
     EngineError,
     EngineStopped,
-    GenerationFailed,
     InvalidRequest,
 )
 from local_engine.http1 import HttpRequest, HttpResponse, error_response, json_response
@@ -198,8 +197,8 @@ async def _merged(
 def _finish_of(generation: Generation) -> Finish | None:
     """Return the finish once every token is taken; raise where it is no answer."""
     finish = None if generation.has_tokens else generation.finish
-    if finish is not None and finish.error is not None:
-        raise GenerationFailed(str(finish.error)) from finish.error
+    if finish is not None:
+        finish.raise_error()
     if finish is not None and finish.reason == "cancelled":
         raise EngineStopped("The engine stopped before the answer was complete.")
     return finish

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -58,6 +60,50 @@ class Part:
         return self._grouped[group]
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A batch as kernels that walk page tables want it; everything in int32.
+
+    `decoding` segments of one token come first. `tables` are padded with the null page,
+    `ends` the lengths of the sequences after this step.
+    """
+
+    decoding: int
+    longest: int
+    tables: Tensor
+    ends: Tensor
+    _chunks: tuple[tuple[int, int, int, int], ...]
+    _tiles: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], cache: PagedKv) -> Layout:
+        """Lay out the tables and ends of a step's segments."""
+        longest = max(s.end for s in segments)
+        pages = [_padded(s.pages, -(-longest // cache.page_size)) for s in segments]
+        begins = itertools.accumulate((len(s.tokens) for s in segments), initial=0)
+        chunks = [
+            (n, begin, s.start, len(s.tokens))
+            for n, (begin, s) in enumerate(zip(begins, segments, strict=False))
+        ]
+        decoding = sum(count == 1 for *_, count in chunks)
+        ends = [s.end for s in segments]
+        tables = torch.tensor(pages, dtype=torch.int32, device=cache.device)
+        lengths = torch.tensor(ends, dtype=torch.int32, device=cache.device)
+        return cls(decoding, longest, tables, lengths, tuple(chunks[decoding:]))
+
+    def tiles(self, size: int) -> Tensor:
+        """Cut the chunks into tiles: `[tiles, 4]` of sequence, first row, position, count."""
+        if size not in self._tiles:
+            rows = [
+                (sequence, begin + at, start + at, min(size, count - at))
+                for sequence, begin, start, count in self._chunks
+                for at in range(0, count, size)
+            ]
+            tiles = torch.tensor(rows, dtype=torch.int32, device=self.ends.device)
+            self._tiles[size] = tiles.view(-1, 4)
+        return self._tiles[size]
+
+
 class Batch:
     """Segments as tensors; `slots` are where their own keys go, `last` their final tokens."""
 
@@ -74,6 +120,11 @@ class Batch:
         self.positions = torch.tensor([p for _, span in spans for p in span], device=device)
         self.slots = torch.tensor(slots, device=device)
         self.last = (sizes.cumsum(0) - 1).to(device)
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """Return the page tables of the segments, for kernels that walk them."""
+        return Layout.of(self.segments, self._cache)
 
     def parts(self, window: int | None) -> tuple[Part, ...]:
         """Return the parts for layers that see `window` tokens back; planned once a step."""

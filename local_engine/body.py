@@ -40,9 +40,14 @@ class Body:
 
     def number(self, key: str, low: float, high: float, default: float) -> float:
         """Return a finite number within bounds."""
+        value = self.optional_number(key, low, high)
+        return default if value is None else value
+
+    def optional_number(self, key: str, low: float, high: float) -> float | None:
+        """Return a finite number within bounds, None where there is none."""
         value = self.values.get(key)
         if value is None:
-            return default
+            return None
         if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
             raise InvalidRequest(f"{key} must be a number from {low:g} to {high:g}.", key)
         return float(value)

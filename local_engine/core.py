@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 import torch
 
 from local_engine.batch import Batch, Segment
-from local_engine.errors import DeadlineExceeded, EngineError, EngineOutOfMemory, GenerationFailed
-from local_engine.kv import PAGE_SIZE, KvShape, PagedKv, bytes_per_token
+from local_engine.errors import (
+    DeadlineExceeded,
+    EngineError,
+    EngineOutOfMemory,
+    EngineUnavailable,
+    GenerationFailed,
+)
+from local_engine.kv import PAGE_SIZE, KvShape, bytes_per_token, make_kv
 from local_engine.lanes import Lane, Lanes
 from local_engine.loader import LoadedModel
 from local_engine.sampler import Draw, Drawn, sample
@@ -91,7 +97,7 @@ class Sequence:
         """Tell whether the form of the answer leaves nothing more to say."""
         return self.progress is not None and self.progress.is_complete
 
-    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Finish:
+    def finish(self, reason: FinishReason, error: EngineError | None = None) -> Finish:
         """Account for the sequence at its end."""
         return Finish(
             reason,
@@ -136,7 +142,7 @@ class EngineCore:
         shape = KvShape.of(decoder.config)
         pages = _pages(shape, decoder.dtype, decoder.config.context, limits)
         self.context = _context(pages, decoder.config.context, limits)
-        self._cache = PagedKv(shape, pages, decoder.dtype, decoder.device)
+        self._cache = make_kv(limits.kv_format, shape, pages, decoder.dtype, decoder.device)
         rules = Rules(limits.max_batch, limits.prefill_chunk, PAGE_SIZE)
         reach = _reach(model)
         self._lanes = Lanes(pages, rules, head_start_s=limits.head_start_s, reach=reach)
@@ -194,10 +200,14 @@ class EngineCore:
         lanes = (self._lane_of.get(id) for id in dict.fromkeys(ids))
         return [self._end(lane, "cancelled") for lane in lanes if lane is not None]
 
-    def cancel_all(self, error: EngineError | None = None) -> list[Event]:
-        """End every sequence now, with an error where there is one to tell."""
-        reason: FinishReason = "cancelled" if error is None else "error"
-        return [self._end(lane, reason, error=error) for lane in list(self._sequences)]
+    def cancel_all(self) -> list[Event]:
+        """End every sequence now."""
+        return [self._end(lane, "cancelled") for lane in list(self._sequences)]
+
+    def fail_all(self, message: str) -> list[Event]:
+        """End every sequence now, as the engine itself cannot go on."""
+        lanes = list(self._sequences)
+        return [self._end(lane, "error", error=EngineUnavailable(message)) for lane in lanes]
 
     def step(self) -> list[Event]:
         """Advance the batch once; return what happened to each sequence that yielded."""
@@ -291,11 +301,9 @@ class EngineCore:
     def _fail(self, lane: Lane, cause: Exception) -> Event:
         """End a sequence that broke; what it wrote is cleared and found by nobody."""
         self._cache.clear(self._lanes.spoil(lane))
-        error = (
-            EngineOutOfMemory()
-            if _is_out_of_memory(cause)
-            else GenerationFailed(f"The request failed while it was running: {cause}")
-        )
+        error = GenerationFailed(f"The request failed while it was running: {cause}")
+        if _is_out_of_memory(cause):
+            error = EngineOutOfMemory()
         error.__cause__ = cause
         return self._end(lane, "error", error=error)
 
@@ -304,7 +312,7 @@ class EngineCore:
         lane: Lane,
         reason: FinishReason,
         token: Token | None = None,
-        error: Exception | None = None,
+        error: EngineError | None = None,
     ) -> Event:
         """Take a sequence out, free its pages, and make its one final event."""
         sequence = self._sequences.pop(lane)
@@ -324,7 +332,7 @@ def _segment(lane: Lane, count: int) -> Segment:
 
 def _pages(shape: KvShape, dtype: torch.dtype, context: int, limits: EngineLimits) -> int:
     """Return how many pages the memory given holds, or as many as can be of use."""
-    fits = limits.kv_bytes // (PAGE_SIZE * bytes_per_token(shape, dtype))
+    fits = limits.kv_bytes // (PAGE_SIZE * bytes_per_token(shape, dtype, limits.kv_format))
     context = min(context, limits.max_context or context)
     return max(1, min(fits, _KEEP * limits.max_batch * -(-context // PAGE_SIZE)))
 

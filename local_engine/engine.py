@@ -22,7 +22,7 @@ from local_engine.errors import (
     ContextLengthExceeded,
     EngineBusy,
     EngineStopped,
-    GenerationFailed,
+    EngineUnavailable,
     InvalidRequest,
 )
 from local_engine.grammar import Grammars
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_TOP_LOGPROBS = 20
 
+_BROKEN = "The engine has failed and answers nothing until it is started again."
+
 
 class Generation:
     """The tokens of one request as they come; leaving it early cancels the work.
@@ -41,7 +43,8 @@ class Generation:
             async for token in generation: ...
         generation.finish
 
-    Raises `GenerationFailed` where the request broke.
+    Raises `GenerationFailed` where the request broke, `DeadlineExceeded` where it took
+    too long, `EngineUnavailable` where the engine itself broke.
     """
 
     def __init__(self, request: GenerationRequest, cancel: Callable[[str], None]) -> None:
@@ -81,8 +84,8 @@ class Generation:
             await self._changed.wait()
         tokens = list(self._tokens)
         self._tokens.clear()
-        if not tokens and self.finish is not None and self.finish.error is not None:
-            raise GenerationFailed(str(self.finish.error)) from self.finish.error
+        if not tokens and self.finish is not None:
+            self.finish.raise_error()
         return tokens
 
     def _receive(self, event: Event) -> None:
@@ -180,6 +183,8 @@ class Engine:
             raise InvalidRequest(f"top_logprobs goes to {MAX_TOP_LOGPROBS}.", "top_logprobs")
 
     def _check_room(self, request: GenerationRequest) -> None:
+        if self.failure is not None:
+            raise EngineUnavailable(_BROKEN)
         if not self._is_accepting:
             raise EngineStopped("The engine is stopping and takes no more requests.")
         if request.id in self._open:
@@ -208,7 +213,10 @@ class Engine:
                 command = self._commands.get_nowait()
                 if command.add is not None:
                     self._core.add(command.add)
-        self._deliver(self._core.cancel_all())
+        if self.failure is None:
+            self._deliver(self._core.cancel_all())
+        else:
+            self._deliver(self._core.fail_all(_BROKEN))
 
     def _apply_commands(self) -> bool:
         """Apply what has been asked since the last step; sleep while there is nothing to do."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from local_engine.config import ModelConfig
+from local_engine.types import KvFormat
 
 PAGE_SIZE = 16
 
@@ -36,6 +37,8 @@ class PagedKv:
     memory starts as zeros, and a poisoned page is cleared.
     """
 
+    is_plain = True
+
     def __init__(
         self,
         shape: KvShape,
@@ -48,18 +51,13 @@ class PagedKv:
         self.page_size = page_size
         self.dtype = dtype
         self.device = device
-        sizes = (2, shape.layers, (pages + 1) * page_size, shape.kv_heads, shape.head_dim)
-        self._both = self._allocate(sizes, dtype)
-        self.keys = list(self._both[0].unbind(0))
-        self.values = list(self._both[1].unbind(0))
+        slots = (pages + 1) * page_size
+        self._stores = self._allocate((2, shape.layers, slots, shape.kv_heads, shape.head_dim))
+        self.keys, self.values = (list(half.unbind(0)) for half in self._stores[0])
 
-    def _allocate(self, sizes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return zeros; on a CPU the system hands out the memory as pages are first written."""
-        if self.device.type != "cpu":
-            return torch.zeros(sizes, dtype=dtype, device=self.device)
-        nbytes = torch.Size(sizes).numel() * dtype.itemsize
-        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        return torch.frombuffer(memory, dtype=dtype).view(sizes)
+    def _allocate(self, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return what holds the values, and whatever belongs to each slot besides."""
+        return (_zeros(sizes, self.dtype, self.device),)
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store `[tokens, kv_heads, head_dim]` at each token's slot."""
@@ -72,20 +70,73 @@ class PagedKv:
 
     def copy(self, source: int, target: int) -> None:
         """Copy one page onto another, in every layer."""
-        self._page(target).copy_(self._page(source))
+        for store in self._stores:
+            self._page(store, target).copy_(self._page(store, source))
 
     def clear(self, pages: Iterable[int]) -> None:
         """Zero pages that may hold values that are not finite."""
         for page in pages:
-            self._page(page).zero_()
+            for store in self._stores:
+                self._page(store, page).zero_()
 
-    def _page(self, page: int) -> Tensor:
-        return self._both[:, :, page * self.page_size : (page + 1) * self.page_size]
+    def _page(self, store: Tensor, page: int) -> Tensor:
+        return store[:, :, page * self.page_size : (page + 1) * self.page_size]
 
 
-def bytes_per_token(shape: KvShape, dtype: torch.dtype) -> int:
+class Int8Kv(PagedKv):
+    """Values as int8 with one bf16 scale for each token and head: about half of bf16's memory.
+
+    q = round(x / s), s = max|x| / 127 over the head's dimensions, rounded before it divides.
+    """
+
+    is_plain = False
+
+    def _allocate(self, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        values = _zeros(sizes, torch.int8, self.device)
+        return values, _zeros((*sizes[:-1], 1), torch.bfloat16, self.device)
+
+    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Round and store `[tokens, kv_heads, head_dim]` at each token's slot."""
+        values, scales = self._stores
+        for half, x in enumerate((k.float(), v.float())):
+            scale = (x.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12).to(torch.bfloat16)
+            rounded = (x / scale.float()).round().clamp(-127, 127).to(torch.int8)
+            values[half, layer].index_copy_(0, slots, rounded)
+            scales[half, layer].index_copy_(0, slots, scale)
+
+    def read(self, layer: int, slots: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values `[sequences, kv_heads, length, head_dim]`, widened again."""
+        values, scales = self._stores
+        k, v = (
+            _taken(values[half, layer], slots).to(self.dtype)
+            * _taken(scales[half, layer], slots).to(self.dtype)
+            for half in range(2)
+        )
+        return k, v
+
+
+def make_kv(
+    kv_format: KvFormat, shape: KvShape, pages: int, dtype: torch.dtype, device: torch.device
+) -> PagedKv:
+    """Make a cache that keeps values in the model's type or in int8."""
+    return (Int8Kv if kv_format == "int8" else PagedKv)(shape, pages, dtype, device)
+
+
+def bytes_per_token(shape: KvShape, dtype: torch.dtype, kv_format: KvFormat = "model") -> int:
     """Return what one token of one sequence takes over all layers."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * dtype.itemsize
+    head = shape.head_dim * dtype.itemsize
+    if kv_format == "int8":
+        head = shape.head_dim + torch.bfloat16.itemsize
+    return 2 * shape.layers * shape.kv_heads * head
+
+
+def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros; on a CPU the system hands out the memory as pages are first written."""
+    if device.type != "cpu":
+        return torch.zeros(sizes, dtype=dtype, device=device)
+    nbytes = torch.Size(sizes).numel() * dtype.itemsize
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype).view(sizes)
 
 
 def _taken(pool: Tensor, slots: slice | Tensor) -> Tensor:

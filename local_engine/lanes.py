@@ -34,6 +34,7 @@ class Lane:
     published: int = 0
     reused: int = 0
     is_running: bool = False
+    is_gone: bool = False
     table: PageTable = field(default_factory=PageTable)
 
     @property
@@ -43,9 +44,9 @@ class Lane:
 
     @property
     def waits_for_leader(self) -> bool:
-        """Tell whether its prompt is being computed for it right now."""
+        """Tell whether its prompt is being computed for it."""
         leader = self.leader
-        return leader is not None and leader.is_running and leader.computed < self.prompt
+        return leader is not None and not leader.is_gone and leader.computed < self.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Lanes:
             lane.is_running = False
         elif lane in self.waiting:
             self.waiting.remove(lane)
+        lane.is_gone = True
         self.pool.release(lane.table)
 
     def spoil(self, lane: Lane) -> list[int]:

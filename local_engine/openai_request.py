@@ -119,8 +119,11 @@ def _ask(
     sampling = _sampling(fields, served.model.sampling)
     constraint = form_of(fields, served.grammars)
     options = fields.mapping("stream_options")
-    frugal = fields.mapping("frugal")
-    choices = [(prompt, copy) for prompt in prompts for copy in range(best_of)]
+    frugal = Body(fields.mapping("frugal"))
+    tenant = frugal.text("tenant", "")
+    priority = frugal.integer("priority", -8, 8, 0)
+    deadline_s = frugal.optional_number("deadline_s", 0.001, 86400.0)
+    choices = [(n, prompt, copy) for n, prompt in enumerate(prompts) for copy in range(best_of)]
     requests = tuple(
         GenerationRequest(
             id=f"{id}/{index}",
@@ -131,8 +134,12 @@ def _ask(
             top_logprobs=logprobs or 0,
             ignore_end=fields.flag("ignore_eos"),
             constraint=constraint,
+            tenant=tenant,
+            group=f"{id}/{n}" if best_of > 1 else "",
+            priority=priority,
+            deadline_s=deadline_s,
         )
-        for index, (prompt, copy) in enumerate(choices)
+        for index, (n, prompt, copy) in enumerate(choices)
     )
     return Ask(
         kind,
@@ -140,7 +147,7 @@ def _ask(
         streams=fields.flag("stream"),
         has_usage=Body(options).flag("include_usage"),
         has_logprobs=logprobs is not None,
-        has_token_stats=Body(frugal).flag("token_stats"),
+        has_token_stats=frugal.flag("token_stats"),
         best_of=best_of,
         copies=copies,
     )

@@ -22,6 +22,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -33,7 +34,7 @@ from local_engine.http1 import Connection, HttpLimits
 from local_engine.loader import LoadedModel, LoadOptions, load_model
 from local_engine.quant import SCHEMES
 from local_engine.quant_store import cache_directory
-from local_engine.types import EngineLimits
+from local_engine.types import EngineLimits, KvFormat
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +247,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--quantization", choices=SCHEMES, default="none")
     parser.add_argument("--dtype", choices=tuple(_DTYPES), default="auto")
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: half of the cores")
+    parser.add_argument(
+        "--kv", choices=get_args(KvFormat), default="model", help="int8 halves the cache"
+    )
     parser.add_argument("--max-batch", type=_positive, default=8, help="requests computed at once")
     parser.add_argument("--max-queue", type=_positive, default=64, help="requests that may wait")
     parser.add_argument(
@@ -268,6 +272,7 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
         loading=LoadOptions(options.quantization, _DTYPES[options.dtype]),
         limits=EngineLimits(
             max_batch=options.max_batch,
+            kv_format=options.kv,
             max_queue=options.max_queue,
             max_context=options.max_context,
         ),

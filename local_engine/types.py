@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from local_engine.grammar import Constraint
 
+from local_engine.errors import EngineError
+
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+KvFormat = Literal["model", "int8"]
 
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
@@ -106,7 +109,12 @@ class Finish:
     completion_tokens: int
     compute_s: float
     queue_s: float
-    error: BaseException | None = None
+    error: EngineError | None = None
+
+    def raise_error(self) -> None:
+        """Raise what ended the generation, if that was an error."""
+        if self.error is not None:
+            raise self.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,8 @@ class EngineLimits:
     `prefill_chunk` bounds the prompt tokens of a step, and so how long a long prompt
     can hold up the others. `kv_bytes` bounds the cache, whose pages all requests share:
     a context that does not fit is shortened, and where pages run out the last to come is
-    put back and computed again. `head_start_s` is what a level of priority is worth.
+    put back and computed again. `kv_format` int8 halves what a token takes, at some cost
+    in precision. `head_start_s` is what a level of priority is worth.
     """
 
     max_batch: int = 8
@@ -124,6 +133,7 @@ class EngineLimits:
     max_context: int | None = None
     prefill_chunk: int = 128
     kv_bytes: int = 4 << 30
+    kv_format: KvFormat = "model"
     head_start_s: float = 5.0
 
 

@@ -112,6 +112,24 @@ def engine_serve(
     raise typer.Exit(serve_engine(arguments))
 
 
+@engine.command("bench", epilog="Example: frugal engine bench --shape 100m --only decoding")
+def engine_bench(
+    shape: Annotated[str, typer.Option(help="Random weights: 1m, 8m, 100m or 500m.")] = "100m",
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help="decoding, overhead, prefix or endurance.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object, no table.")] = False,
+) -> None:
+    """Measure the engine on random weights; exit with 1 where a target is missed."""
+    from local_engine.bench.__main__ import main as bench_engine
+
+    arguments = ["--shape", shape, "--dtype", dtype, "--threads", str(threads)]
+    arguments += [word for name in only or () for word in ("--only", name)]
+    raise typer.Exit(bench_engine([*arguments, *(["--json"] if as_json else [])]))
+
+
 def main() -> None:
     """Run the command line."""
     app()

@@ -21,8 +21,14 @@ class EngineDialect:
     """Asks for the raw token statistics of our engine; its busy time comes unasked."""
 
     def body(self, call: ProviderCall) -> dict[str, Any]:
-        """Return the body with usage and, if wanted, statistics asked for."""
-        body = {**call.body, "frugal": {"token_stats": call.wants_stats}}
+        """Return the body with usage and, if wanted, statistics asked for.
+
+        The tenant goes along, so that the engine keeps computed prefixes apart.
+        """
+        asked: dict[str, Any] = {"token_stats": call.wants_stats}
+        if call.tenant:
+            asked["tenant"] = call.tenant
+        body = {**call.body, "frugal": asked}
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body

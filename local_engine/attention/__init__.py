@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from local_engine.attention.paged import write_and_attend
+from local_engine.attention.paths import write_and_attend
 from local_engine.attention.spec import AttentionSpec
 
 __all__ = ["AttentionSpec", "write_and_attend"]

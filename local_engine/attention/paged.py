@@ -15,17 +15,10 @@ from local_engine.batch import Batch, Part
 from local_engine.kv import PagedKv
 
 
-def write_and_attend(
-    layer: int, q: Tensor, k: Tensor, v: Tensor, step: Batch, cache: PagedKv, spec: AttentionSpec
-) -> Tensor:
-    """Store this step's keys and values of a layer, then attend to all that is visible.
-
-    `q` is `[tokens, heads, d]`, `k` and `v` `[tokens, kv_heads, d]`, with positions already
-    turned in. Returns `[tokens, heads * d]`.
-    """
-    cache.write(layer, step.slots, k, v)
+def attend(q: Tensor, layer: int, step: Batch, cache: PagedKv, spec: AttentionSpec) -> Tensor:
+    """Attend `[tokens, heads, d]` to the pages of a layer; return the same shape."""
     parts = [_attend(q, layer, part, cache, spec) for part in step.parts(spec.window)]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend(q: Tensor, layer: int, part: Part, cache: PagedKv, spec: AttentionSpec) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from local_engine.quant.plain import plain_product
 
 
 class Linear(Protocol):
@@ -28,7 +29,7 @@ class PlainLinear:
         self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return plain_product(x, self.weight, self.bias)
 
     @property
     def nbytes(self) -> int:

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from local_engine.engine import Engine
+from local_engine.engine import Engine, Generation
 from local_engine.types import Finish, GenerationRequest, Sampling, Token
 
 TEMPLATE = (
@@ -113,6 +113,12 @@ async def run(engine: Engine, request: GenerationRequest) -> tuple[list[Token], 
         tokens = [token async for token in generation]
     assert generation.finish is not None
     return tokens, generation.finish
+
+
+async def drained(generation: Generation) -> None:
+    """Take tokens until there are no more."""
+    while await generation.take():
+        pass
 
 
 def is_alive(pid: int) -> bool:

@@ -19,13 +19,14 @@ from local_engine.errors import (
     ContextLengthExceeded,
     EngineBusy,
     EngineStopped,
+    EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
 )
 from local_engine.loader import LoadedModel, load_model
 from local_engine.types import EngineLimits, Finish, GenerationRequest, Sampling
 from tests.local_engine.conftest import CPU
-from tests.local_engine.support import GREEDY, KINDS, ask, eventually, prompt_of, run
+from tests.local_engine.support import GREEDY, KINDS, ask, drained, eventually, prompt_of, run
 
 Load = Callable[[str], LoadedModel]
 Oracle = Callable[[str], PreTrainedModel]
@@ -342,13 +343,14 @@ async def test_when_the_engine_itself_breaks_every_request_hears_of_it(
         await running.take()
         model.decoder.layers = [None]  # type: ignore[list-item]
         for generation in (running, waiting):
-            while await generation.take():
-                pass
+            with pytest.raises(EngineUnavailable):
+                await drained(generation)
         await eventually(lambda: engine.failure is not None)
-        with pytest.raises(EngineStopped):
+        with pytest.raises(EngineUnavailable):
             engine.submit(ask("c", prompt_of(1, 6)))
 
-    assert {g.finish.reason for g in (running, waiting) if g.finish} == {"cancelled"}
+    assert {g.finish.reason for g in (running, waiting) if g.finish} == {"error"}
+    assert engine.stats().pages_used == 0
     assert "the engine's thread failed" in caplog.text
 
 

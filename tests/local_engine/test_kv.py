@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from local_engine.kv import KvShape, PagedKv, bytes_per_token
+from local_engine.kv import Int8Kv, KvShape, PagedKv, bytes_per_token, make_kv
 
 CPU = torch.device("cpu")
 SHAPE = KvShape(layers=3, kv_heads=2, head_dim=8)
@@ -64,3 +64,29 @@ def test_cache_size_counts_keys_and_values_of_every_layer() -> None:
     size = sum(t.nbytes for t in (*cache.keys, *cache.values))
 
     assert size == bytes_per_token(SHAPE, torch.float32) * (4 + 1) * 4
+
+
+def test_int8_values_are_within_half_a_step_and_take_what_is_said() -> None:
+    cache = make_kv("int8", SHAPE, 2, torch.float32, CPU)
+    k, v = torch.randn(2, 5, 2, 8)
+    cache.write(1, torch.arange(16, 21), k, v)
+    one_piece = cache.read(1, slice(16, 21))
+    by_slots = cache.read(1, torch.arange(16, 21)[None])
+
+    for x, piece, gathered in zip((k, v), one_piece, by_slots, strict=True):
+        assert torch.equal(piece, gathered)
+        step = x.abs().amax(-1, keepdim=True) / 127
+        assert ((piece[0].transpose(0, 1) - x).abs() <= step * 0.51 + x.abs() * 2**-8).all()
+    size = sum(store.nbytes for store in cache._stores)
+    assert size == bytes_per_token(SHAPE, torch.float32, "int8") * 3 * 16
+
+
+def test_int8_pages_are_copied_and_cleared_with_their_scales() -> None:
+    cache = Int8Kv(SHAPE, 3, torch.float32, CPU, page_size=4)
+    k = torch.randn(1, 2, 8)
+    cache.write(0, torch.tensor([4]), k, torch.full((1, 2, 8), float("nan")))
+    cache.copy(1, 3)
+    assert torch.equal(cache.read(0, slice(12, 13))[0], cache.read(0, slice(4, 5))[0])
+    cache.clear([1, 3])
+
+    assert not any(store.any() for store in cache._stores)

@@ -218,3 +218,14 @@ def test_no_body_fails_in_any_other_way(served: Served, body: dict[str, Any]) ->
             parse()
         except EngineError as exc:
             assert 400 <= exc.status < 500  # noqa: PT017 - any outcome but another error is right
+
+
+def test_tenant_priority_and_deadline_come_with_our_own_field(served: Served) -> None:
+    extra = {"tenant": "a", "priority": 2, "deadline_s": 1.5}
+    (request,) = chat(served, frugal=extra).requests
+    assert (request.tenant, request.priority, request.deadline_s) == ("a", 2, 1.5)
+    (plain,) = chat(served).requests
+    assert (plain.tenant, plain.priority, plain.deadline_s, plain.group) == ("", 0, None, "")
+    assert len({r.group for r in chat(served, n=3).requests}) == 1
+    with pytest.raises(InvalidRequest, match="priority"):
+        chat(served, frugal={"priority": 99})

@@ -1,0 +1,1 @@
+"""What the engine does in how much time, on random weights of a true shape."""
