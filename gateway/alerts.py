@@ -16,7 +16,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -26,6 +26,9 @@ from gateway.upstream.tls import context_for
 from gateway.upstream.types import Origin
 from policies.alerts import Alerts
 
+if TYPE_CHECKING:
+    from cache.semantic.decision_budget import ErrorBudget
+
 MOST_WAITING = 1000
 ATTEMPTS = 6
 _FIRST_WAIT_S = 0.5
@@ -33,6 +36,8 @@ _LONGEST_WAIT_S = 30.0
 _POST_WITHIN_S = 5.0
 _FLUSH_S = 2.0
 _MOST_REMEMBERED = 10_000
+_DRIFT = frozenset(("drift", "reset"))
+"""Steps of learning that are taken because traffic or a model has changed."""
 _log = logging.getLogger(__name__)
 
 Post = Callable[[bytes, dict[str, str]], Awaitable[int]]
@@ -66,7 +71,9 @@ class Alerting:
         wall: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self.sent = 0
         self.dropped = 0
+        self.failed = 0
         self._rules = rules
         self._post = post
         self._wall = wall
@@ -97,9 +104,21 @@ class Alerting:
             message = f"model {model}: its breaker is {state}"
             self._tell(f"breaker_{state}", f"{model}:{state}:{int(now)}", message, {"model": model})
 
+    def error_budget(self, route: str, tenant: str, budget: ErrorBudget) -> None:
+        """Tell that the semantic cache of a route stopped to serve a tenant, or serves again."""
+        if "error_budget" in self._rules.events:
+            event = "error_budget_restored" if budget.is_serving else "error_budget_spent"
+            state = "serves similar questions again"
+            if not budget.is_serving:
+                state = "answers equal questions only: its error budget is spent"
+            message = f"route {route}, tenant {tenant}: the semantic cache {state}"
+            details = {"route": route, "tenant": tenant, "stops": budget.stops}
+            self._tell(event, f"{route}:{tenant}:{budget.stops}", message, details)
+
     def learning(self, route: str, kind: str, number: int, why: str) -> None:
         """Tell that what a route has learnt holds no more; `number` is that of the step taken."""
-        if "learning" in self._rules.events:
+        events = self._rules.events
+        if "learning" in events or ("drift" in events and kind in _DRIFT):
             message = f"route {route}: {kind}: {why}"
             self._tell(f"learning_{kind}", f"{route}:{number}", message, {"route": route})
 
@@ -154,10 +173,12 @@ class Alerting:
                 why = type(exc).__name__
                 continue
             if 200 <= status < 300:
+                self.sent += 1
                 return
             why = f"status {status}"
             if 400 <= status < 500 and status not in (408, 425, 429):
                 break
+        self.failed += 1
         _log.error("the alert %r was not delivered: %s", alert["event"], why)
 
     def _headers(self, alert: dict[str, Any], body: bytes) -> dict[str, str]:

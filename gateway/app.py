@@ -44,6 +44,7 @@ from gateway.changes.apply import Editor
 from gateway.changes.file import PolicyFile
 from gateway.edge import App, Edge
 from gateway.entry import Clock
+from gateway.error_budgets import watched
 from gateway.learning.observing import observing
 from gateway.learning.steward import learning
 from gateway.money.ledger import Ledger, ledger_at
@@ -277,6 +278,9 @@ class _Wiring:
         )
         alerting = await stack.enter_async_context(alerting_of(policy.alerts, clock.wall))
         self.resilience.tell(alerting.breaker if alerting else None)
+        if alerting is not None and meaning.near is not None and running.team.is_first:
+            audits = watched(meaning.near.cache.budgets, alerting.error_budget)
+            await stack.enter_async_context(audits)
         observer = await stack.enter_async_context(
             observing(policy, running.ledger_url, clock.wall)
         )
@@ -326,6 +330,7 @@ class _Wiring:
                 embedding=meaning.embedding,
                 observer=observer,
                 tracing=await stack.enter_async_context(tracing_of(policy.telemetry.traces)),
+                alerting=alerting,
                 tell=tell_of_request if policy.telemetry.logs.requests else None,
             )
         )

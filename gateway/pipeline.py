@@ -26,6 +26,7 @@ from gateway.access.keys import Caller, KeyRing
 from gateway.access.refused import Refusals
 from gateway.access.worst_case import WorstCase, longest_answer
 from gateway.affinity import Affinity
+from gateway.alerts import Alerting
 from gateway.cascading import Cascading
 from gateway.entry import Clock, Entry, Tariff
 from gateway.errors import (
@@ -85,6 +86,7 @@ class Parts:
     embedding: Embedding | None = None
     observer: Observer | None = None
     tracing: Tracing | None = None
+    alerting: Alerting | None = None
     tell: Callable[[EntryRecord], None] | None = None
 
 
@@ -92,6 +94,7 @@ class Pipeline:
     """One policy at work. A reload makes another; a request keeps the one it began with."""
 
     def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self.policy = parts.policy
         self.keys = parts.keys
         self.under_way = 0

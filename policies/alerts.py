@@ -1,4 +1,4 @@
-"""Who is told when money runs out or an upstream is given up, as an operator writes it."""
+"""Who is told when money runs out or quality falls, as an operator writes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from policies.scalars import Probability, Secret
 from policies.section import Section
+
+Event = Literal["budget", "error_budget", "breaker", "drift", "learning"]
 
 
 def _webhook(url: SecretStr) -> SecretStr:
@@ -28,16 +30,15 @@ class Alerts(Section):
     """A webhook, and what is posted to it.
 
     `budget`: a budget has passed one of the `thresholds` (shares of it), or
-    refuses; `breaker`: the breaker of a model has opened, or closed; `learning`:
-    what a learned route goes by holds no more, and it fell back a step. With a
-    `secret`, each post is signed. The URL is a secret too: it often holds one.
+    refuses; `error_budget`: audits found more wrong hits of the semantic cache than
+    its route allows, or few enough again; `breaker`: the breaker of a model has
+    opened, or closed; `drift`: traffic or a model is no longer what a route has
+    learnt from; `learning`: that, and any other reason for which it fell back a
+    step. With a `secret`, each post is signed. The URL is a secret too: it often
+    holds one.
     """
 
     url: Annotated[Secret, AfterValidator(_webhook)]
-    events: tuple[Literal["budget", "breaker", "learning"], ...] = (
-        "budget",
-        "breaker",
-        "learning",
-    )
+    events: tuple[Event, ...] = ("budget", "error_budget", "breaker", "drift", "learning")
     thresholds: tuple[Annotated[Probability, Field(gt=0)], ...] = Field((0.8, 1.0), max_length=16)
     secret: Secret | None = None

@@ -61,7 +61,7 @@ class Admission:
         alerts: Told | None = None,
     ) -> None:
         self._alerts = alerts
-        self._waiting = WaitingRoom(queue, self._ask, store) if queue is not None else None
+        self.waiting = WaitingRoom(queue, self._ask, store) if queue is not None else None
         self._spending = spending
         self._accounts = accounts
         self._store = store
@@ -74,7 +74,7 @@ class Admission:
     @property
     def is_immediate(self) -> bool:
         """Return whether what is free is let in, or refused, without waiting for anybody."""
-        return self._waiting is None and self._store.is_immediate
+        return self.waiting is None and self._store.is_immediate
 
     def use_prices(self, prices: PriceBook) -> None:
         """Bound what comes from now on by other prices."""
@@ -94,7 +94,7 @@ class Admission:
         if meters.is_empty:
             return
         if permit is None:
-            permit = Permit(self._store, self._waiting.tell if self._waiting else None)
+            permit = Permit(self._store, self.waiting.tell if self.waiting else None)
         entrance = None if permit.has_entered else meters.entrance
         work = None if is_free else self._work(entry, meters)
         result = await self._take(entry, permit, entrance, work)
@@ -135,11 +135,11 @@ class Admission:
         self, entry: Entry, permit: Permit, entrance: Claim | None, work: Claim | None
     ) -> Taken | Refused:
         whole = both(entrance, work)
-        if self._waiting is None or not (whole.paces or whole.rooms):
+        if self.waiting is None or not (whole.paces or whole.rooms):
             result = await self._ask(whole)
         else:
             priority = self._accounts.priority(entry.caller, entry.route)
-            result = await self._waiting.take(whole, entry.caller.tenant, priority)
+            result = await self.waiting.take(whole, entry.caller.tenant, priority)
         if isinstance(result, Taken):
             permit.note(entrance, work, result, whole)
         elif self._alerts is not None and isinstance(result.meter, Purse) and result.wait_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -11,8 +12,11 @@ from msgspec.structs import replace
 from gateway.access.fair_queue import FairQueue, Waiter
 from gateway.access.meters import Claim, Pace, Purse, Refused, Room, Settler, Taken
 from gateway.errors import GatewayError
+from gateway.telemetry.series import Histogram
 from policies.limits import Priority, QueueRules
 
+WAITS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Bounds of the classes in which waits are counted, in seconds."""
 _LOOK_AGAIN_S = 0.1
 """Other processes free what they share without telling."""
 
@@ -33,6 +37,7 @@ class WaitingRoom:
     """Asks for each waiter in its turn, whenever something may have become free."""
 
     def __init__(self, rules: QueueRules, ask: Ask, settler: Settler) -> None:
+        self.waits = Histogram(WAITS_S)
         self._rules = rules
         self._ask = ask
         self._settler = settler
@@ -67,6 +72,7 @@ class WaitingRoom:
     async def _turn(self, waiter: Waiter[_Wish]) -> Taken | Refused:
         wish = waiter.item
         given = wish.given
+        began_s = asyncio.get_running_loop().time()
         self._usher = self._usher or asyncio.create_task(self._serve())
         self._news.set()
         try:
@@ -81,7 +87,17 @@ class WaitingRoom:
             raise
         finally:
             self._queue.leave(waiter)
+            self._note(given, began_s)
             given.cancel()
+
+    def _note(self, given: _Future, began_s: float) -> None:
+        """Count how long somebody has waited, and what for: a turn, a refusal, or nothing."""
+        waited_s = asyncio.get_running_loop().time() - began_s
+        has_result = given.done() and not given.cancelled() and given.exception() is None
+        outcome = "gone"
+        if has_result:
+            outcome = "admitted" if isinstance(given.result(), Taken) else "refused"
+        self.waits.add((outcome,), bisect_left(WAITS_S, waited_s), 1, waited_s)
 
     async def _serve(self) -> None:
         """Go round until nobody waits."""

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cache.semantic.decision_budget import ErrorBudget
 from gateway.access.meters import Purse
 from gateway.alerts import ATTEMPTS, MOST_WAITING, Alerting, signature
 from policies.alerts import Alerts
@@ -48,6 +49,49 @@ async def _told(hook, tell, **rules):
     tell(alerting)
     await alerting.aclose()
     return [body for body, _ in hook.posts]
+
+
+async def test_an_error_budget_that_is_spent_is_told_and_when_it_serves_again():
+    def tell(alerting):
+        alerting.error_budget("auto", "acme", ErrorBudget(False, stops=1))
+        alerting.error_budget("auto", "acme", ErrorBudget(True, stops=1))
+
+    posts = await _told(Hook(), tell)
+
+    assert [post["event"] for post in posts] == ["error_budget_spent", "error_budget_restored"]
+    assert {(post["route"], post["tenant"], post["stops"]) for post in posts} == {
+        ("auto", "acme", 1)
+    }
+    assert posts[0]["id"] != posts[1]["id"]
+    assert await _told(Hook(), tell, events=["budget"]) == []
+
+
+@pytest.mark.parametrize(
+    ("events", "kinds"),
+    [
+        (["drift"], ["learning_drift", "learning_reset"]),
+        (["learning"], ["learning_lost", "learning_drift", "learning_reset"]),
+        (["drift", "learning"], ["learning_lost", "learning_drift", "learning_reset"]),
+        (["budget"], []),
+    ],
+)
+async def test_drift_may_be_told_without_all_other_news_of_learning(events, kinds):
+    def tell(alerting):
+        for number, kind in enumerate(("lost", "drift", "reset")):
+            alerting.learning("auto", kind, number, "because")
+
+    posts = await _told(Hook(), tell, events=events)
+
+    assert [post["event"] for post in posts] == kinds
+
+
+async def test_what_was_sent_dropped_and_given_up_is_counted():
+    alerting = Hook(400).alerting()
+    alerting.used_up(PURSE)
+    alerting.breaker("m", "open")
+    await alerting.aclose()
+
+    assert (alerting.sent, alerting.failed, alerting.dropped) == (1, 1, 0)
 
 
 async def test_each_threshold_is_told_once_a_window():
