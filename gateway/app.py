@@ -49,6 +49,7 @@ from gateway.learning.observing import observing
 from gateway.learning.steward import learning
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.location import (
+    figures_beside,
     is_postgres,
     learned_beside,
     locate,
@@ -69,7 +70,9 @@ from gateway.routers import build_routers
 from gateway.semantic import Meanings, NearAnswers, check_extra
 from gateway.settings import ALONE, Settings, Team
 from gateway.shelf import Shelf
+from gateway.telemetry.board import FigureBoard, figure_board
 from gateway.telemetry.logs import tell_of_request
+from gateway.telemetry.process import figures_of
 from gateway.telemetry.traces import tracing_of
 from gateway.turns import Turns
 from gateway.upkeep import upkeep
@@ -97,6 +100,7 @@ class Running:
     site: Site | None = None
     resilience: Resilience | None = None
     limits: LimitStore | None = None
+    board: FigureBoard | None = None
     editor: Editor | None = None
     listeners: Listeners = field(default_factory=Listeners)
     refusals: Refusals = field(default_factory=Refusals)
@@ -188,6 +192,9 @@ def create_app(
                 told_to_workers(running.refusals, refusals_beside(spool), settings.team)
             )
             running.caches = await stack.enter_async_context(caches_of(policy, clock))
+            running.board = await stack.enter_async_context(
+                figure_board(figures_beside(spool), settings.team, lambda: figures_of(running))
+            )
             fleet = Fleet(
                 policy,
                 given=providers or {},

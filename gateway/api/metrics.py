@@ -4,54 +4,93 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import FastAPI, Request, Response
 
 from gateway.access.keys import is_loopback
 from gateway.api.guests import check_host, reader
+from gateway.api.standing import bundle_certificate, held
 from gateway.money.errors import LedgerError, ReportError
+from gateway.telemetry.engines import all_engines
 from gateway.telemetry.metrics import Scrape, exposition
-from gateway.telemetry.readings import Readings, read_ledger
+from gateway.telemetry.process import Figures
+from gateway.telemetry.readings import read_ledger
+from gateway.telemetry.slow import Fresh, look_up
+from gateway.telemetry.tally import Tally
 
 if TYPE_CHECKING:
     from gateway.app import Running
-    from gateway.pipeline import Pipeline
 
+T = TypeVar("T")
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _log = logging.getLogger(__name__)
 
 
 def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -> None:
     """Add `/metrics`. Loopback needs no key; from elsewhere a reader's is asked for."""
+    tally = Tally(running.spool_url, now_s(), _tenants(running))
+    slow = Fresh(
+        partial(
+            look_up,
+            running,
+            partial(held, running),
+            lambda name: bundle_certificate(running.policy.routes[name]),
+        ),
+        running.tick,
+    )
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         check_host(request)
         if not is_loopback(request.client.host if request.client else None):
             reader(request)
-        near, caches = running.near, running.caches
+        near, policy = running.near, running.policy
         scrape = Scrape(
-            await asyncio.to_thread(_readings, running.ledger_url, now_s()),
-            await near.report() if near else None,
-            asdict(caches.exact.stats()) if caches else {},
-            running.is_ready,
-            await asyncio.to_thread(running.refusals.by_code),
-            _early(running.pipeline),
+            tallied=await _tried(tally.look),
+            ledger=await _tried(partial(read_ledger, running.ledger_url)),
+            slow=await _tried(slow),
+            semantic=await near.report() if near else None,
+            max_errors={
+                name: route.cache.semantic.max_error
+                for name, route in policy.routes.items()
+                if route.cache.semantic is not None
+            },
+            is_ready=running.is_ready,
+            refused=await asyncio.to_thread(running.refusals.by_code),
+            workers=await _workers(running),
+            engines=await all_engines(_sockets(running)),
         )
         return Response(await asyncio.to_thread(exposition, scrape), media_type=_TEXT)
 
 
-def _early(pipeline: Pipeline | None) -> dict[str, tuple[int, float]]:
-    own = {} if pipeline is None else pipeline.early.models
-    return {model: (each.given_up, each.saved) for model, each in own.items() if each.given_up}
+def _tenants(running: Running) -> set[str]:
+    """Return the tenants that the policy names: they are told apart before any others."""
+    policy = running.policy
+    return {key.tenant for key in policy.access.keys} | set(policy.limits.tenants)
 
 
-def _readings(url: str, now_s: float) -> Readings | None:
+async def _workers(running: Running) -> dict[str, Figures]:
+    if running.board is None:
+        return {}
+    number, own = running.board.own()
+    return {**await asyncio.to_thread(running.board.others), number: own}
+
+
+def _sockets(running: Running) -> Iterator[tuple[str, Path]]:
+    for name, model in running.policy.models.items():
+        socket = running.site.socket(name, model) if running.site is not None else None
+        if socket is not None:
+            yield name, socket
+
+
+async def _tried(look: Callable[[], T]) -> T | None:
+    """Return what a thread reads from the ledger; None where it cannot be read."""
     try:
-        return read_ledger(url, now_s)
+        return await asyncio.to_thread(look)
     except (LedgerError, ReportError) as exc:
         _log.warning("a scrape could not read the ledger: %s", exc)
         return None

@@ -59,6 +59,11 @@ def refusals_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-refusals")
 
 
+def figures_beside(path: Path) -> Path:
+    """Return the folder where workers tell each other how they stand."""
+    return path.with_name(f"{path.name}-figures")
+
+
 def turns_beside(path: Path) -> Path:
     """Return the folder of locks on what is being answered, beside the ledger's file."""
     return path.with_name(f"{path.name}-turns")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.access.accounts import Account
 from gateway.access.keys import Caller
@@ -54,6 +54,36 @@ class _Written:
         return None if self.purse.end == float("inf") else int(self.purse.end * 1_000_000)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one budget stands; `reserved_nano_usd` is None where others may hold some of it."""
+
+    scope: str
+    name: str
+    per: str
+    at_limit: str
+    limit_nano_usd: int
+    spent_nano_usd: int
+    reserved_nano_usd: int | None
+
+
+def standing(
+    url: str, policy: Policy, callers: Iterable[Caller], *, now_s: float, held: Held
+) -> list[Standing]:
+    """Return how every budget stands, fullest first, without forecasts. Raises LedgerError.
+
+    Of budgets that differ in nothing that is told here, only the fullest.
+    """
+    found: dict[tuple[str, str, str, str], Standing] = {}
+    with reading(url) as connection:
+        spent = _Spent(connection, url, now_s)
+        for each in _fullest(policy, callers, spent, now_s):
+            labels = (each.kind, each.name, each.budget.per, each.budget.at_limit)
+            sums = (each.purse.nano_usd, spent.of(each), held(each.purse))
+            found.setdefault(labels, Standing(*labels, *sums))
+    return list(found.values())
+
+
 def budgets(
     url: str, policy: Policy, callers: Iterable[Caller], *, now_s: float, held: Held
 ) -> Budgets:
@@ -63,13 +93,19 @@ def budgets(
     """
     with reading(url) as connection:
         spent = _Spent(connection, url, now_s)
-        written = list(_written(policy, callers, spent, now_s))
-        shares = [(spent.of(each) / max(1, each.purse.nano_usd), each) for each in written]
-        ordered = [each for _, each in sorted(shares, key=lambda s: (-s[0], s[1].name))]
+        ordered = _fullest(policy, callers, spent, now_s)
         return Budgets(
             budgets=tuple(_state(each, spent, held) for each in ordered[:MOST_LISTED]),
             left_out=max(0, len(ordered) - MOST_LISTED),
         )
+
+
+def _fullest(
+    policy: Policy, callers: Iterable[Caller], spent: _Spent, now_s: float
+) -> list[_Written]:
+    written = list(_written(policy, callers, spent, now_s))
+    shares = [(spent.of(each) / max(1, each.purse.nano_usd), each) for each in written]
+    return [each for _, each in sorted(shares, key=lambda s: (-s[0], s[1].name))]
 
 
 class _Spent:
@@ -80,11 +116,24 @@ class _Spent:
         self._url = url
         self.now_us = int(now_s * 1_000_000)
         self._known: dict[tuple[str, int, int], Steps] = {}
+        self._totals: dict[tuple[str, int], Mapping[str, int]] = {}
 
     def of(self, each: _Written) -> int:
         """Return what is spent in a budget's window."""
-        return sum(self.steps(each.kind, each.since_us, _STEP[each.budget.per])
-                   .get(each.name, {}).values())  # fmt: skip
+        return self.totals(each.kind, each.since_us).get(each.name, 0)
+
+    def totals(self, kind: str, since_us: int) -> Mapping[str, int]:
+        """Return what was spent since then, by name: one row of each, however long ago."""
+        key = (kind, since_us)
+        if key not in self._totals:
+            found: dict[str, int] = defaultdict(int)
+            whole = period(self._connection, self._url, since_us)
+            cells = whole.cells(_VIEW.get(kind, kind))
+            for row in sums(self._connection, cells, cells.c.name):
+                for name in _names(kind, row.name):
+                    found[name] += _most(row)
+            self._totals[key] = found
+        return self._totals[key]
 
     def steps(self, kind: str, since_us: int, step: int) -> Steps:
         """Return what was spent since then, by name and step."""
@@ -100,11 +149,18 @@ class _Spent:
         begins = (cells.c.hour // step * step).label("begins")
         found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
         for row in sums(self._connection, cells, begins, cells.c.name):
-            # What a kill cut off may have cost as much as its upper bound: admission counts that.
-            nano = int(row.cost_nano_usd) + int(row.unsure_nano_usd)
-            for name in tags_of(row.name) if kind == "tag" else (row.name,):
-                found[name][int(row.begins)] += nano
+            for name in _names(kind, row.name):
+                found[name][int(row.begins)] += _most(row)
         return found
+
+
+def _names(kind: str, name: str) -> Iterable[str]:
+    return tags_of(name) if kind == "tag" else (name,)
+
+
+def _most(row: Any) -> int:
+    """Return what a kill cut off at its upper bound: admission counts that."""
+    return int(row.cost_nano_usd) + int(row.unsure_nano_usd)
 
 
 def _written(
@@ -112,7 +168,7 @@ def _written(
 ) -> Iterator[_Written]:
     limits = policy.limits
     own = {caller.key: caller.limits for caller in callers}
-    seen = spent.steps("key", 0, 24) if limits.budget else {}
+    seen = spent.totals("key", 0) if limits.budget else {}
     for name in sorted({*own, *seen} - {""}):
         of_key = own.get(name)
         found = of_key.over(limits) if of_key else limits

@@ -57,6 +57,16 @@ def quality(
         )
 
 
+def certificates(url: str, policy: Policy, bundled: Bundled) -> dict[str, str]:
+    """Return how the quality floor of each cascading route stands. Raises LedgerError."""
+    with reading(url) as connection:
+        return {
+            name: _certificate(route.cascade, _steps(connection, name), bundled(name)).state
+            for name, route in policy.routes.items()
+            if route.cascade is not None
+        }
+
+
 def _route(
     connection: Connection,
     asked: Window,

@@ -19,6 +19,7 @@ from gateway.reporting.overview import quantiles
 from gateway.reporting.shapes import Deployment, EngineState, Providers, ProviderState
 from gateway.reporting.window import Window, iso
 from gateway.resilience.balance import BalancedProvider
+from gateway.telemetry.engines import engine_metrics
 
 if TYPE_CHECKING:
     from gateway.resilience.site import Site
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 MOST_CALLS = 20_000
 _FINE = ("accepted", "rejected", "rejected_early", "abandoned")
-_ENGINE_WITHIN_S = 1.0
 _SAMPLE = re.compile(r"^frugal_engine_(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
@@ -139,11 +139,8 @@ async def _engine(socket: Path | None, model: Model) -> EngineState | None:
     """Ask a local engine how it is; one that does not answer is not ready."""
     if socket is None:
         return None
-    try:
-        async with asyncio.timeout(_ENGINE_WITHIN_S):
-            samples = await _scraped(socket)
-    except (OSError, TimeoutError, ValueError):
-        samples = {"ready": 0.0}
+    text = await engine_metrics(socket)
+    samples = {name: float(value) for name, value in _SAMPLE.findall(text)}
     return EngineState(
         ready=bool(samples.get("ready", 0)),
         running=_whole(samples, "requests_running"),
@@ -153,15 +150,6 @@ async def _engine(socket: Path | None, model: Model) -> EngineState | None:
         completion_tokens=_whole(samples, "completion_tokens_total"),
         busy_s=samples.get("busy_seconds_total"),
     )
-
-
-async def _scraped(socket: Path) -> dict[str, float]:
-    import httpx
-
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
-        text = (await client.get("/metrics")).text
-    return {name: float(value) for name, value in _SAMPLE.findall(text)}
 
 
 def _whole(samples: Mapping[str, Any], name: str) -> int | None:

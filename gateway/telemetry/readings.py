@@ -1,4 +1,4 @@
-"""What a scrape reads from the ledger, which all workers share."""
+"""What a scrape reads from the ledger's sums, which all workers and machines share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ import msgspec
 from sqlalchemy import func, select
 
 from gateway.money.databases import reading
-from gateway.money.periods import period
-from gateway.money.reports import background, groups
-from gateway.money.schema import attempt, entry, learning_step
+from gateway.money.periods import Period, period, sums
+from gateway.money.reports import measured_savings
+from gateway.money.savings import Measured
+from gateway.money.schema import learning_step
+from gateway.money.views import OWN_ACCOUNT
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-    from gateway.money.periods import Period
-
-RECENT_S = 300
-"""How far back `answered` and `called` look, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +25,11 @@ class RouteSums:
     """What all requests of one route came to since the ledger began."""
 
     route: str
-    requests: int
     cost_nano_usd: int
     saved_nano_usd: int
     cache_saved_nano_usd: int
-    cache_hits: int
+    hits_exact: int
+    hits_semantic: int
     escalations: int
 
 
@@ -51,64 +48,45 @@ class Learnt:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Sums since the ledger began, and counts of the last `RECENT_S` seconds.
-
-    `background` is purpose and cost of what the gateway paid itself; `answered` is route,
-    cache, state and count; `called` is model, outcome and count.
-    """
+    """Sums since the ledger began; `background` is purpose and cost of what the gateway paid."""
 
     routes: Sequence[RouteSums]
     background: Sequence[tuple[str, int]]
-    answered: Sequence[tuple[str, str, str, int]]
-    called: Sequence[tuple[str, str, int]]
+    measured: Sequence[Measured] = ()
     learnt: Sequence[Learnt] = ()
 
 
-def read_ledger(url: str, now_s: float) -> Readings:
+def read_ledger(url: str) -> Readings:
     """Return what the ledger says now. Raises LedgerError."""
-    since_us = int((now_s - RECENT_S) * 1e6)
     with reading(url) as connection:
-        asked = period(connection, url, 0)
+        ever = period(connection, url, 0)
         return Readings(
-            _routes(connection, asked),
-            _background(connection, asked),
-            _answered(connection, since_us),
-            _called(connection, since_us),
+            _routes(connection, ever),
+            _background(connection, ever),
+            list(measured_savings(connection, ever)),
             _learnt(connection),
         )
 
 
-def _routes(connection: Connection, asked: Period) -> list[RouteSums]:
+def _routes(connection: Connection, ever: Period) -> list[RouteSums]:
+    cells = ever.cells("route")
     return [
         RouteSums(
-            each.name,
-            each.requests,
-            each.cost_nano_usd,
-            each.saved_nano_usd,
-            each.cache_saved_nano_usd,
-            each.cache_hits,
-            each.escalations,
+            row.name,
+            row.cost_nano_usd,
+            row.saved_nano_usd,
+            row.cache_saved_nano_usd,
+            row.hits_exact,
+            row.hits_semantic,
+            row.escalations,
         )
-        for each in groups(connection, "route", asked)
+        for row in sums(connection, cells, cells.c.name)
     ]
 
 
-def _background(connection: Connection, asked: Period) -> list[tuple[str, int]]:
-    return [(each.purpose, each.cost_nano_usd) for each in background(connection, asked)]
-
-
-def _answered(connection: Connection, since_us: int) -> list[tuple[str, str, str, int]]:
-    keys = entry.c.route, entry.c.cache, entry.c.state
-    wanted = select(*keys, func.count()).where(entry.c.started_at_us > since_us).group_by(*keys)
-    return [(row[0], row[1], row[2], int(row[3])) for row in connection.execute(wanted)]
-
-
-def _called(connection: Connection, since_us: int) -> list[tuple[str, str, int]]:
-    keys = attempt.c.model, attempt.c.outcome
-    joined = attempt.join(entry, entry.c.request_id == attempt.c.request_id)
-    wanted = select(*keys, func.count()).select_from(joined)
-    wanted = wanted.where(entry.c.started_at_us > since_us).group_by(*keys)
-    return [(row[0], row[1], int(row[2])) for row in connection.execute(wanted)]
+def _background(connection: Connection, ever: Period) -> list[tuple[str, int]]:
+    cells = ever.cells(OWN_ACCOUNT)
+    return [(row.name, row.cost_nano_usd) for row in sums(connection, cells, cells.c.name)]
 
 
 def _learnt(connection: Connection) -> list[Learnt]:

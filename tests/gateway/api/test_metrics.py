@@ -31,10 +31,14 @@ async def test_a_scrape_tells_what_was_asked_and_where_the_answers_came_from(tmp
 
     found = samples(answer.text)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert found["frugal_requests_total", "auto"] == 3
-    assert found["frugal_cache_hits_total", "auto"] == 2
-    assert found["frugal_recent_requests", "exact", "auto", "settled"] == 1
-    assert found["frugal_recent_requests", "semantic", "auto", "settled"] == 1
+    assert found["frugal_requests_total", "miss", "large", "settled", "auto"] == 1
+    assert found["frugal_requests_total", "exact", "large", "settled", "auto"] == 1
+    assert found["frugal_requests_total", "semantic", "large", "settled", "auto"] == 1
+    assert found["frugal_cache_hits_total", "exact", "auto"] == 1
+    assert found["frugal_cache_hits_total", "semantic", "auto"] == 1
+    assert found["frugal_calls_total", "large", "accepted", "serve"] == 1
+    assert found["frugal_tokens_total", "output", "large"] == 5
+    assert found["frugal_request_duration_seconds_count", "exact", "auto"] == 1
     assert found["frugal_cost_usd_total", "auto"] > 0
     assert found["frugal_semantic_cache_entries",] == 1
 
