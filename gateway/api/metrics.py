@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 from gateway.access.keys import is_loopback
 from gateway.api.guests import check_host, reader
-from gateway.api.standing import bundle_certificate, held
+from gateway.api.standing import bundle_certificate
 from gateway.money.errors import LedgerError, ReportError
 from gateway.telemetry.engines import all_engines
 from gateway.telemetry.metrics import Scrape, exposition
@@ -34,12 +34,7 @@ def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -
     """Add `/metrics`. Loopback needs no key; from elsewhere a reader's is asked for."""
     tally = Tally(running.spool_url, now_s(), _tenants(running))
     slow = Fresh(
-        partial(
-            look_up,
-            running,
-            partial(held, running),
-            lambda name: bundle_certificate(running.policy.routes[name]),
-        ),
+        lambda: look_up(running, lambda name: bundle_certificate(running.policy.routes[name])),
         running.tick,
     )
 

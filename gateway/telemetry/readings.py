@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import func, select
 
+from gateway.learning.steward import ALARMS
 from gateway.money.databases import reading
 from gateway.money.periods import Period, period, sums
 from gateway.money.reports import measured_savings
@@ -106,4 +107,6 @@ def _learnt(connection: Connection) -> list[Learnt]:
 
 
 def _stood(route: str, told: dict[str, Any], steps: Sequence[tuple[str, int]]) -> Learnt:
-    return Learnt(route, str(told["stage"]), told.get("bound"), sorted(steps))
+    # A line that begins at 1 has not risen, for Prometheus: the first alarm would go unheard.
+    counts = {**dict.fromkeys(ALARMS, 0), **dict(steps)}
+    return Learnt(route, str(told["stage"]), told.get("bound"), sorted(counts.items()))

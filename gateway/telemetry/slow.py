@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gateway.reporting.budgets import Held, Standing, standing
-from gateway.reporting.quality import certificates
+from gateway.reporting.budgets import Standing, standing
+from gateway.reporting.quality import Bundled, certificates
+from gateway.reporting.reserved import reserved
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -24,11 +25,13 @@ class Slow:
     certificates: Mapping[str, str]
 
 
-def look_up(running: Running, held: Held, bundled: Callable[[str], Any]) -> Slow:
+def look_up(running: Running, bundled: Bundled) -> Slow:
     """Return how budgets and certificates stand now. Raises LedgerError."""
-    url, policy = running.ledger_url, running.policy
+    url, policy, now_s = running.ledger_url, running.policy, running.wall()
+    shared = policy.storage.limits
+    held = reserved(running.limits, shared, workers=running.workers, now_s=now_s)
     return Slow(
-        standing(url, policy, running.keys.callers(), now_s=running.wall(), held=held),
+        standing(url, policy, running.keys.callers(), now_s=now_s, held=held),
         certificates(url, policy, bundled),
     )
 
