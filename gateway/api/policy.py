@@ -148,14 +148,17 @@ def planned(running: Running, edited: Planned) -> PlanTold:
     """Return what an edited policy would have made of logged traffic. Raises GatewayError."""
     from gateway.api.reports import reporting
     from gateway.changes.plan import plan as found
+    from gateway.resilience.site import in_place_of
 
     with _changing():
         _, policy, _ = _editor(running).checked(edited.text)
+    # As it would be followed: what the command line says of the server is no change.
+    before, policy = (in_place_of(running.policy, each) for each in (running.policy, policy))
     made = frozenset(caller.key for caller in running.keys.callers())
     made -= {key.name for key in running.policy.access.keys}
     now = datetime.fromtimestamp(running.wall(), UTC)
     with reporting():
-        told = found(running.ledger_url, running.policy, policy, since=edited.since, now=now,
+        told = found(running.ledger_url, before, policy, since=edited.since, now=now,
                      made_keys=made)  # fmt: skip
     return PlanTold.model_validate(asdict(told))
 

@@ -101,7 +101,11 @@ class Site:
         async with self._turn:
             try:
                 wanted = await asyncio.to_thread(load_policy, self._path, os.environ)
-                await self._begin(_in_place_of(self._live[-1].policy, wanted))
+                followed = in_place_of(self._live[-1].policy, wanted)
+                if followed.server != wanted.server or followed.storage != wanted.storage:
+                    fixed = ", ".join(_FIXED)
+                    _log.warning("server.(%s) and storage change with a restart only", fixed)
+                await self._begin(followed)
             except Exception as exc:
                 # Whatever is wrong with it, an outsider's class included: the old one serves on.
                 _log.error("the policy stays as it was: %s", exc)
@@ -161,12 +165,10 @@ class Site:
             last = now
 
 
-def _in_place_of(old: Policy, new: Policy) -> Policy:
+def in_place_of(old: Policy, new: Policy) -> Policy:
     """Return the new policy with what only a restart can change as it was."""
     fixed = {name: getattr(old.server, name) for name in _FIXED}
     server = Server.model_validate({**new.server.model_dump(), **fixed})
-    if server != new.server or new.storage != old.storage:
-        _log.warning("server.(%s) and storage change with a restart only", ", ".join(_FIXED))
     return new.model_copy(update={"server": server, "storage": old.storage})
 
 

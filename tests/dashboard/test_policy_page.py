@@ -34,6 +34,8 @@ async def test_a_policy_is_planned_applied_and_rolled_back(visit, served):
         await page.get_by_role("button", name="Plan").click()
         result = page.get_by_role("status", name="Result")
         await expect(result.get_by_role("heading", name="Plan")).to_be_visible(timeout=20_000)
+        # The ports that the command line gave are no change.
+        await expect(result.get_by_role("heading", name="One change")).to_be_visible()
 
         await page.get_by_role("button", name="Apply").click()
         await page.get_by_role("dialog").get_by_role("button", name="Apply").click()

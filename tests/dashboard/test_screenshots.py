@@ -63,7 +63,6 @@ async def _keep(page, name):
         ("spend", "spend?range=30d"),
         ("quality", "quality?range=30d"),
         ("requests", "requests"),
-        ("policy", "policy"),
         ("providers", "providers"),
     ],
 )
@@ -72,6 +71,16 @@ async def test_a_picture_of_each_page(visitor, name, address):
     if name == "requests":
         await page.set_viewport_size({"width": 1180, "height": 560})  # many rows, many bytes
     await _keep(page, name)
+
+
+async def test_a_picture_of_a_plan(visitor):
+    page = await visitor.see("policy")
+    area = page.get_by_label("Policy as YAML")
+    await area.fill((await area.input_value()).replace("threshold: 0.72", "threshold: 0.6"))
+    await page.get_by_role("button", name="Plan").click()
+    await expect(page.get_by_role("heading", name="Plan")).to_be_visible(timeout=60_000)
+    await area.evaluate("e => { e.scrollTop = e.scrollHeight }")
+    await _keep(page, "policy")
 
 
 async def test_a_picture_of_the_budgets(visitor):
