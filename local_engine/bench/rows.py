@@ -111,7 +111,9 @@ def prefix(bench: Bench) -> Iterator[Row]:
 
 def endurance(bench: Bench) -> Iterator[Row]:
     """Run many mixed requests, cancel about a third, and look for pages and memory lost."""
-    loop = EngineLoop(bench.model, EngineLimits(max_batch=16), time.perf_counter)
+    # A small pool, so that kept prefixes have filled it before the first half is over.
+    limits = EngineLimits(max_batch=16, max_context=256)
+    loop = EngineLoop(bench.model, limits, time.perf_counter)
     chance, memory, count = random.Random(1), [], REQUESTS
     for n in range(count):
         own = bench.prompt(chance.randint(1, 40), n)
