@@ -3,7 +3,7 @@
 import { endpoint } from "./api.js";
 
 const AT_MOST_EVERY_MS = 4_000;
-const WAITS_MS = [2_000, 5_000, 15_000, 60_000];
+const WAITS_MS = [1_000, 5_000, 15_000, 60_000];
 
 /**
  * Call `onNews` when the totals have moved, at most every four seconds, and `onState` with
@@ -27,7 +27,7 @@ export function follow({ onNews, onState }) {
     source.addEventListener("totals", ({ data }) => hear(data));
     source.onerror = () => {
       shut();
-      onState("lost");
+      if (failures > 0) onState("lost"); // the gateway ends a stream from time to time: that alone is no loss
       timer = setTimeout(open, WAITS_MS[Math.min(failures, WAITS_MS.length - 1)]);
       failures += 1;
     };
