@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from cache.fingerprint import partition
+from cache.fingerprint import partition, writer_mark
 
 
 class Labelled(Protocol):
@@ -40,7 +40,8 @@ class Scope:
     """The entries for which all that is given holds; with nothing given, every entry.
 
     `key` is a whole fingerprint; `before` keeps to entries that are older, in
-    seconds since the epoch.
+    seconds since the epoch. A tenant's entries are those that it has to itself, and
+    those of a corpus that it paid for.
     """
 
     tenant: str | None = None
@@ -53,10 +54,11 @@ class Scope:
     def matcher(self) -> Callable[[bytes, Labelled], bool]:
         """Return the test of one entry, by its key and labels."""
         prefix = partition(self.tenant) if self.tenant is not None else b""
+        mark = writer_mark(self.tenant) if self.tenant is not None else ""
 
         def matches(key: bytes, entry: Labelled) -> bool:
             return (
-                key.startswith(prefix)
+                (key.startswith(prefix) or mark in entry.tags)
                 and self.key in (None, key)
                 and self.route in (None, entry.route)
                 and self.model in (None, entry.model)

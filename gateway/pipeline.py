@@ -18,7 +18,7 @@ import msgspec
 from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint
 from cache.freshness import ANY_AGE, Bounds, Freshness
-from cache.types import FellBehind
+from cache.types import CachedReply, FellBehind
 from gateway.access.accounts import priority_of
 from gateway.access.admission import Admission
 from gateway.access.ceiling import too_dear
@@ -49,6 +49,7 @@ from gateway.request import ChatRequest, parse_chat
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import Shedding
 from gateway.semantic import NearAnswers, OwnAnswer
+from gateway.sharing import Corpus, corpus_of
 from gateway.telemetry.traces import Tracing
 from gateway.wire import Part, Provider
 from policies.rules import first_match
@@ -151,6 +152,7 @@ class Pipeline:
             if (route := parts.policy.route_for(name)) is not None
         }
         self._revisions = {name: parts.policy.revision(name) for name in self._routes}
+        self._sharing = {name for name, route in self._routes.items() if route.has_corpora}
 
     def use_prices(self, prices: PriceBook) -> None:
         """Settle what ends from now on by other prices: a dated price has changed."""
@@ -219,6 +221,10 @@ class Pipeline:
         return known
 
     def _key(self, entry: Entry) -> bytes:
+        corpus = self._corpus(entry) if self._sharing else None
+        if corpus is not None:
+            route, body = entry.route_name, entry.request.body
+            return fingerprint("", route, corpus.revision, body, corpus=corpus.name)
         asked, tenant = entry.request.asked, entry.caller.tenant
         revision = self._revisions[entry.route_name]
         known = asked.fingerprints.get((tenant, revision))
@@ -227,6 +233,17 @@ class Pipeline:
             if len(asked.fingerprints) < _MAX_NAMES:
                 asked.fingerprints[tenant, revision] = known
         return known
+
+    def _corpus(self, entry: Entry) -> Corpus | None:
+        name = entry.route_name
+        if name not in self._sharing:
+            return None
+        return corpus_of(entry.route, self._revisions[name], entry.facts)
+
+    def _kept(self, released: Sequence[Part], entry: Entry) -> CachedReply:
+        """Return an answer as the exact and the semantic cache keep it."""
+        is_shared = bool(self._sharing) and self._corpus(entry) is not None
+        return cached(released, entry, self._clock, self._worth(entry), is_shared=is_shared)
 
     @property
     def admits_at_once(self) -> bool:
@@ -418,7 +435,7 @@ class Pipeline:
                 raise
             return
         if entry.is_keepable:
-            seat.keep(cached(released, entry, self._clock, self._worth(entry)))
+            seat.keep(self._kept(released, entry))
 
     def _worth(self, entry: Entry) -> float:
         """Return about what it would cost to answer this again, in dollars."""
@@ -486,8 +503,7 @@ class Pipeline:
                 released.append(part)
                 yield part
         if asking and entry.is_keepable:
-            reply = cached(released, entry, self._clock, self._worth(entry))
-            self.near.learn(entry, asking, hit, reply, self)
+            self.near.learn(entry, asking, hit, self._kept(released, entry), self)
 
     async def ask_again(self, entry: Entry) -> OwnAnswer:
         """Answer a request anew at the gateway's own cost."""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from cache.exact import Seat
+from cache.fingerprint import writer_mark
 from cache.types import CachedReply, LeaderFailed
 from gateway.entry import Clock, Entry
 from gateway.errors import GatewayError, ProviderUnavailable
@@ -98,8 +99,13 @@ def replayed(hit: CachedReply, entry: Entry, clock: Clock) -> Sequence[Part]:
     return in_mode(parts, stream=entry.request.stream)
 
 
-def cached(parts: Sequence[Part], entry: Entry, clock: Clock, worth: float) -> CachedReply:
-    """Return the answer as the cache keeps it; `worth` is what it would cost again."""
+def cached(
+    parts: Sequence[Part], entry: Entry, clock: Clock, worth: float, *, is_shared: bool = False
+) -> CachedReply:
+    """Return the answer as the cache keeps it; `worth` is what it would cost again.
+
+    One that tenants share says who paid for it.
+    """
     usage = next((part.usage for part in reversed(parts) if part.usage), None)
     usage_event = next((part.data for part in parts if part.is_usage_only), None)
     return CachedReply(
@@ -112,8 +118,12 @@ def cached(parts: Sequence[Part], entry: Entry, clock: Clock, worth: float) -> C
         usage_event=usage_event,
         worth=worth,
         route=entry.route_name,
-        tags=tuple(sorted(entry.caller.tags | entry.request.tags)),
+        tags=(*sorted(entry.caller.tags | entry.request.tags), *_paid_by(entry, is_shared)),
     )
+
+
+def _paid_by(entry: Entry, is_shared: bool) -> tuple[str, ...]:
+    return (writer_mark(entry.caller.tenant),) if is_shared else ()
 
 
 def usage_told(kept: Mapping[str, Any]) -> Usage | None:

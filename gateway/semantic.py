@@ -20,15 +20,18 @@ from cache.link import Link
 from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply, StoreFailed
+from gateway.access.keys import Caller
 from gateway.background_spend import Spent, SpentHere, SpentTogether
 from gateway.entry import Attempt, Clock, Entry
 from gateway.features import Embedding, Features
 from gateway.judging import judging, verdict
 from gateway.released import replayed
 from gateway.replay import fold
+from gateway.request import ChatRequest
+from gateway.sharing import corpus_of
 from gateway.wire import Part
 from policies.problems import PolicyError, Problem
-from policies.rules import first_match
+from policies.rules import RequestFacts, first_match
 from policies.schema import Policy
 from policies.schema import SemanticCache as Rules
 from router.answers import same_answer
@@ -98,6 +101,7 @@ class NearAnswers:
         self.audited = self.found_wrong = self.judged = 0
         self._spent = spent or SpentHere(clock.wall)
         self._clock = clock
+        self._routes = policy.routes
         self._revisions = {name: policy.revision(name) for name in policy.routes}
         self._keeping: set[asyncio.Task[None]] = set()
         self._audits: set[asyncio.Task[None]] = set()
@@ -108,7 +112,7 @@ class NearAnswers:
         rules = _rules(entry)
         if rules is None or entry.request.cache not in ("use", "refresh"):
             return None
-        asked = self._asked(entry)
+        asked = self._asked_by(entry.caller, entry.request, entry.facts)
         if isinstance(asked, str):
             self.unfit[asked] = self.unfit.get(asked, 0) + 1
             return None
@@ -172,19 +176,18 @@ class NearAnswers:
             _start(self._teach(entry, asking, withheld, served.text, own), self._lessons)
 
     async def invalidate(
-        self, wanted: Scope, request: Mapping[str, Any] | None, *, dry_run: bool
+        self, wanted: Scope, request: ChatRequest | None, caller: Caller | None, *, dry_run: bool
     ) -> int:
         """Forget the answers that somebody means; return how many there are.
 
-        A `request` stands for the one answer to its last question; the key of an exact
-        answer says nothing here.
+        A `request` of a `caller` stands for the one answer to its last question; the key
+        of an exact answer says nothing here.
         """
-        if request is None:
+        if request is None or caller is None:
             return 0 if wanted.key else await self.cache.drop(wanted, dry_run=dry_run)
-        route = str(request["model"])
-        if wanted.tenant is None or route not in self._revisions:
+        if request.model not in self._revisions:
             return 0
-        asked = asked_of(wanted.tenant, route, self._revisions[route], request)
+        asked = self._asked_by(caller, request, request.facts(caller))
         if isinstance(asked, str):
             return 0
         scope = replace(wanted, key=asked.scope)
@@ -226,14 +229,17 @@ class NearAnswers:
             task.cancel()
         await self.settled()
 
-    def _asked(self, entry: Entry) -> Asked | str:
-        language = entry.request.headers.get(b"accept-language", b"")
+    def _asked_by(self, caller: Caller, request: ChatRequest, facts: RequestFacts) -> Asked | str:
+        route = request.model
+        revision = self._revisions[route]
+        corpus = corpus_of(self._routes[route], revision, facts)
         return asked_of(
-            entry.caller.tenant,
-            entry.route_name,
-            self._revisions[entry.route_name],
-            entry.request.body,
-            locale=language.decode("latin-1"),
+            caller.tenant,
+            route,
+            corpus.revision if corpus else revision,
+            request.body,
+            locale=request.headers.get(b"accept-language", b"").decode("latin-1"),
+            corpus=corpus.name if corpus else None,
         )
 
     def _is_fresh(self, entry: Entry, asking: Asking, reply: CachedReply) -> bool:

@@ -31,6 +31,8 @@ def _on_models(policy: Policy) -> Iterator[str]:
 
 def _on_routes(policy: Policy) -> Iterator[str]:
     for name, route in policy.routes.items():
+        if route.has_corpora and not route.keeps_answers:
+            yield f"{spell(('routes', name))}: 'cache.share' shares nothing: no cache is on"
         for path, tier in _judged(route, ("routes", name)):
             if _says_nothing_of_logprobs(policy.models[tier]):
                 yield (

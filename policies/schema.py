@@ -253,7 +253,11 @@ def _off(value: object) -> object:
 
 
 class Cache(Section):
-    """The caches of a route; off unless named."""
+    """The caches of a route; off unless named.
+
+    Tenants keep their answers to themselves, unless the route shares them in a corpus,
+    which `share` names.
+    """
 
     exact: Annotated[
         ExactCache | None,
@@ -262,6 +266,10 @@ class Cache(Section):
     semantic: Annotated[
         SemanticCache | None,
         BeforeValidator(_off, json_schema_input_type=SemanticCache | Literal["off", False] | None),
+    ] = None
+    share: Annotated[
+        Name | None,
+        BeforeValidator(_off, json_schema_input_type=Name | Literal["off", False] | None),
     ] = None
 
 
@@ -357,6 +365,24 @@ class Route(Section):
         if rule and rule.cache and "semantic" in rule.cache.model_fields_set:
             return rule.cache.semantic
         return self.cache.semantic
+
+    def corpus(self, rule: Rule | None = None) -> str | None:
+        """Return the corpus that answers are shared in under a rule, None for each tenant's own."""
+        if rule and rule.cache and "share" in rule.cache.model_fields_set:
+            return rule.cache.share
+        return self.cache.share
+
+    @property
+    def has_corpora(self) -> bool:
+        """Return whether any request of this route may share answers in a corpus."""
+        ruled = (rule.cache.share for rule in self.rules if rule.cache)
+        return any(name is not None for name in (self.cache.share, *ruled))
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Return whether any request of this route may meet a cache."""
+        caches = (self.cache, *(rule.cache for rule in self.rules if rule.cache))
+        return any(cache.exact is not None or cache.semantic is not None for cache in caches)
 
     @property
     def semantic_caches(self) -> Iterator[SemanticCache]:

@@ -216,7 +216,7 @@ class Desk:
         if self._stats.kept % _TIDIED_EVERY == 0:
             self._tell_hits()
             self.mirror.forget(self.store.drop_expired(self._wall()))
-            self.mirror.forget(self.store.drop_beyond(asked.tenant, terms.max_entries))
+            self.mirror.forget(self.store.drop_beyond(asked.owner, terms.max_entries))
 
     def observe(self, asked: Asked, entry_id: str, terms: Terms, was_right: bool) -> None:
         """Take note of an audited hit; one that was wrong is not served again."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.fingerprint import IGNORED, fingerprint
+from cache.fingerprint import IGNORED, PARTITION_BYTES, fingerprint
 
 MAX_CHARACTERS = 1500
 
@@ -44,12 +44,20 @@ _CREATIVE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, and the 32 bytes that must agree for its answer to serve another."""
+    """A question, and the 32 bytes that must agree for its answer to serve another.
+
+    The first 8 are its owner: the partition of its tenant, or of the corpus it is shared in.
+    """
 
     question: str
     scope: bytes
     tenant: str
     route: str
+
+    @property
+    def owner(self) -> bytes:
+        """Return whose the answer is to be."""
+        return self.scope[:PARTITION_BYTES]
 
 
 def asked_of(
@@ -59,10 +67,12 @@ def asked_of(
     body: Mapping[str, Any],
     *,
     locale: str = "",
+    corpus: str | None = None,
 ) -> Asked | str:
     """Return what a request asks and its scope, or why its answer is not to be shared.
 
     `body` is a checked chat request; the reason is one word or a few, for counts.
+    Tenants that share a `corpus` have one scope.
     """
     if reason := _unfit(body):
         return reason
@@ -76,7 +86,8 @@ def asked_of(
         "messages": [*earlier, {k: v for k, v in last.items() if k != "content"}],
         "frugal_locale": (locale, *_told_locales(body)),
     }
-    return Asked(question, fingerprint(tenant, route, revision, rest), tenant, route)
+    scope = fingerprint(tenant, route, revision, rest, corpus=corpus)
+    return Asked(question, scope, tenant, route)
 
 
 def _unfit(body: Mapping[str, Any]) -> str | None:

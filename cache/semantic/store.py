@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from cache.codec import Corrupt, Stored, dump, load
-from cache.fingerprint import partition
+from cache.fingerprint import partition, writer_mark
 from cache.scope import Scope
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.decision_features import answer_key
@@ -347,9 +347,8 @@ class AnswerStore:
         """Remove entries past their time, of any embedder."""
         return self._dropped("expires_at <= ?", (now,))
 
-    def drop_beyond(self, tenant: str, most: int) -> list[Gone]:
-        """Remove a tenant's least asked for entries, oldest first, beyond a bound."""
-        first = partition(tenant)
+    def drop_beyond(self, first: bytes, most: int) -> list[Gone]:
+        """Remove the least asked for entries, oldest first, of one owner beyond a bound."""
         own = "embedder = ? AND scope >= ? AND scope < ?"
         values = (self._embedder, first, _following(first))
         query = f"SELECT count(*) FROM answer WHERE {own}"
@@ -486,9 +485,11 @@ def _following(prefix: bytes) -> bytes:
 
 def _condition(wanted: Scope, question: str | None) -> tuple[str, tuple[Any, ...]]:
     """Return the condition for SQL; only its values come from outside."""
-    parts: list[tuple[str, Any]] = []
+    parts: list[tuple[Any, ...]] = []
     if wanted.tenant is not None:
-        parts.append(("substr(scope, 1, 8) = ?", partition(wanted.tenant)))
+        mark = f"{_EDGE}{writer_mark(wanted.tenant)}{_EDGE}"
+        own = "(substr(scope, 1, 8) = ? OR instr(tags, ?) > 0)"
+        parts.append((own, partition(wanted.tenant), mark))
     if wanted.route is not None:
         parts.append(("route = ?", wanted.route))
     if wanted.model is not None:
@@ -501,4 +502,5 @@ def _condition(wanted: Scope, question: str | None) -> tuple[str, tuple[Any, ...
         parts.append(("question = ?", question))
     if wanted.before is not None:
         parts.append(("created_at < ?", wanted.before))
-    return " AND ".join(text for text, _ in parts) or "1", tuple(value for _, value in parts)
+    condition = " AND ".join(text for text, *_ in parts) or "1"
+    return condition, tuple(value for _, *values in parts for value in values)

@@ -9,7 +9,7 @@ frugal:counts                    what each process has counted
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -17,7 +17,7 @@ import msgspec
 
 from cache.codec import HEAD_BYTES, Corrupt, Labels, Stored, dump, load, load_labels
 from cache.epochs import MAX_SCOPES
-from cache.fingerprint import PARTITION_BYTES, partition
+from cache.fingerprint import CORPUS_MARK, PARTITION_BYTES, partition
 from cache.link import Link, Reply
 from cache.scope import Scope, Tally
 from cache.types import CachedReply, StoreFailed
@@ -103,16 +103,17 @@ class SharedStore:
         Searches all of Redis, a few keys at a time; `invalidate` does not.
         """
         matches, tally = scope.matcher(), Tally()
-        async for names in self._pages(scope):
-            found = await self._labels(names)
-            meant = {
-                name: labels.body_bytes
-                for name, labels in found.items()
-                if (key := _key(name)) is not None and matches(key, labels)
-            }
-            if meant and not dry_run:
-                await self.link.call(b"UNLINK", *meant)
-            tally += Tally(len(meant), sum(meant.values()))
+        for pattern in _patterns(scope):
+            async for names in self._pages(pattern):
+                found = await self._labels(names)
+                meant = {
+                    name: labels.body_bytes
+                    for name, labels in found.items()
+                    if (key := _key(name)) is not None and matches(key, labels)
+                }
+                if meant and not dry_run:
+                    await self.link.call(b"UNLINK", *meant)
+                tally += Tally(len(meant), sum(meant.values()))
         return tally
 
     async def invalidate(self, scope: Scope) -> int:
@@ -171,9 +172,9 @@ class SharedStore:
             self.link.post(b"UNLINK", _named(_ENTRY, key))
             return None
 
-    async def _pages(self, scope: Scope) -> AsyncIterator[list[bytes]]:
+    async def _pages(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """Yield the names of entries a few at a time, so that others get their turn between."""
-        cursor, pattern = b"0", _pattern(scope)
+        cursor = b"0"
         seen: set[bytes] = set()  # of the last page: a table that grows shows a key twice
         while True:
             found = await self.link.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT",
@@ -221,11 +222,16 @@ def _read(head: Reply) -> Labels | None:
         return None
 
 
-def _pattern(scope: Scope) -> bytes:
+def _patterns(scope: Scope) -> Iterable[bytes]:
+    """Return what the names of a scope's entries look like, in patterns that do not overlap."""
     if scope.key is not None:
-        return _named(_ENTRY, scope.key)
-    tenant = b"*" if scope.tenant is None else partition(scope.tenant).hex().encode()
-    return b"%b%b:*" % (_ENTRY, tenant)
+        return (_named(_ENTRY, scope.key),)
+    if scope.tenant is None:
+        return (b"%b*" % _ENTRY,)
+    own, corpora = partition(scope.tenant), b"%b%b*" % (_ENTRY, CORPUS_MARK.hex().encode())
+    if own.startswith(CORPUS_MARK):
+        return (corpora,)
+    return b"%b%b:*" % (_ENTRY, own.hex().encode()), corpora
 
 
 def _milliseconds(seconds: float) -> bytes:

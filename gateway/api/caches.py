@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cache.fingerprint import fingerprint
 from cache.scope import Scope
 from cache.types import StoreFailed
+from gateway.access.keys import Caller
 from gateway.errors import GatewayError, InvalidRequest
-from gateway.request import parse_chat
+from gateway.request import ChatRequest, parse_chat
+from gateway.sharing import corpus_of
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -86,12 +88,13 @@ def cache_routes(routes: APIRouter, running: Running) -> None:
                 f"each of the {running.workers} workers keeps answers of its own, and only one "
                 "was asked; set storage.redis, or serve with one worker"
             )
-        scope = _scope(asked, running)
+        found = _request_of(asked)
+        scope = _scope(asked, found, running)
         done = await caches().invalidate(scope, dry_run=asked.dry_run)
         near, semantic, trouble = running.near, 0, done.trouble
         try:
             if near:
-                semantic = await near.invalidate(scope, asked.request, dry_run=asked.dry_run)
+                semantic = await near.invalidate(scope, *found, dry_run=asked.dry_run)
         except StoreFailed as exc:
             trouble = trouble or str(exc)
         return {
@@ -105,17 +108,37 @@ def cache_routes(routes: APIRouter, running: Running) -> None:
         }
 
 
-def _scope(asked: Invalidation, running: Running) -> Scope:
-    key = bytes.fromhex(asked.key) if asked.key is not None else None
-    if asked.request is not None and asked.tenant is not None:
-        key = _key_of(asked.request, asked.tenant, running)
-    return Scope(asked.tenant, asked.route, asked.model, asked.tag, key, asked.before)
+def _request_of(asked: Invalidation) -> tuple[ChatRequest, Caller] | tuple[None, None]:
+    """Return the request that is named by its body, and whose it is. Raises InvalidRequest."""
+    if asked.request is None or asked.tenant is None:
+        return None, None
+    request = parse_chat(msgspec.json.encode(asked.request), {}, "admin")
+    return request, Caller("", asked.tenant)
 
 
-def _key_of(body: dict[str, Any], tenant: str, running: Running) -> bytes:
-    """Return the fingerprint that a request has. Raises InvalidRequest."""
-    request = parse_chat(msgspec.json.encode(body), {}, "admin")
-    policy = running.policy
-    if policy.route_for(request.model) is None:
-        raise InvalidRequest(f"no route or model is called {request.model!r}", param="request")
-    return fingerprint(tenant, request.model, policy.revision(request.model), request.body)
+def _scope(
+    asked: Invalidation,
+    found: tuple[ChatRequest, Caller] | tuple[None, None],
+    running: Running,
+) -> Scope:
+    tenant, key = asked.tenant, bytes.fromhex(asked.key) if asked.key is not None else None
+    if found[0] is not None:
+        key, is_shared = _key_of(*found, running)
+        tenant = None if is_shared else tenant  # the key says all; another may have paid
+    return Scope(tenant, asked.route, asked.model, asked.tag, key, asked.before)
+
+
+def _key_of(request: ChatRequest, caller: Caller, running: Running) -> tuple[bytes, bool]:
+    """Return the fingerprint that a request has, and whether tenants share it.
+
+    A key's own rules are not known here. Raises InvalidRequest.
+    """
+    policy, name = running.policy, request.model
+    route = policy.route_for(name)
+    if route is None:
+        raise InvalidRequest(f"no route or model is called {name!r}", param="request")
+    revision = policy.revision(name)
+    corpus = corpus_of(route, revision, request.facts(caller))
+    if corpus is None:
+        return fingerprint(caller.tenant, name, revision, request.body), False
+    return fingerprint("", name, corpus.revision, request.body, corpus=corpus.name), True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from cache.codec import Corrupt, Stored, dump, load
 from cache.exact import ExactCache
-from cache.fingerprint import PARTITION_BYTES, fingerprint, partition
+from cache.fingerprint import PARTITION_BYTES, fingerprint, partition, writer_mark
 from cache.freshness import Freshness
 from cache.scope import Scope
 from cache.stores.memory import MemoryStore
@@ -71,6 +72,53 @@ def test_whatever_tenants_ask_in_turns_each_is_answered_with_its_own(
             held = {t: cache.find(fingerprint(t, "r", "1", {"n": 0})) for t in others}
             cache.forget(Scope(tenant=tenant))
             assert {t: cache.find(fingerprint(t, "r", "1", {"n": 0})) for t in others} == held
+
+
+corpora = st.none() | tenants
+places = st.tuples(tenants, corpora, names)
+
+
+def key_of(place: tuple[str, str | None, str], asked: dict[str, Any]) -> bytes:
+    tenant, corpus, route = place
+    return fingerprint(tenant, route, "1", asked, corpus=corpus)
+
+
+@settings(max_examples=1000)
+@given(places, places, bodies)
+def test_tenants_meet_in_a_corpus_of_one_route_and_nowhere_else(
+    one: tuple[str, str | None, str], other: tuple[str, str | None, str], body: dict[str, Any]
+) -> None:
+    owners = [(tenant if corpus is None else None, corpus) for tenant, corpus, _ in (one, other)]
+    ours, theirs = key_of(one, body), key_of(other, body)
+    is_one_owner = owners[0] == owners[1]
+
+    assert (ours == theirs) == (is_one_owner and one[2] == other[2])
+    assert (ours[:PARTITION_BYTES] == theirs[:PARTITION_BYTES]) == is_one_owner
+    if ours != theirs:
+        assert ours[PARTITION_BYTES:] != theirs[PARTITION_BYTES:]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(places, st.integers(0, 2), st.booleans()), max_size=30))
+def test_with_corpora_each_is_answered_by_those_it_shares_with_and_forgotten_with_who_paid(
+    asked: list[tuple[tuple[str, str | None, str], int, bool]],
+) -> None:
+    cache: ExactCache[bytes] = ExactCache(MemoryStore(200_000), size_of=len)
+    held: dict[tuple[str | None, str | None, str, int], str] = {}
+    for place, number, forgets in asked:
+        tenant, corpus, route = place
+        known = (tenant if corpus is None else None, corpus, route, number)
+        with cache.seat(key_of(place, {"n": number}), Freshness(1e12), max_entry=10_000) as seat:
+            assert (seat.hit is None) == (known not in held)
+            if seat.hit is None:
+                tags = () if corpus is None else (writer_mark(tenant),)
+                seat.keep(replace(said(tenant), tags=tags))
+                held[known] = tenant
+            else:
+                assert seat.hit.parts == (held[known].encode(),)
+        if forgets:
+            cache.forget(Scope(tenant=tenant))
+            held = {each: payer for each, payer in held.items() if payer != tenant}
 
 
 @settings(max_examples=300)

@@ -12,7 +12,7 @@ import pytest
 
 from cache.exact import ExactCache
 from cache.far import Far
-from cache.fingerprint import partition
+from cache.fingerprint import CORPUS_MARK, corpus_partition, partition, writer_mark
 from cache.freshness import Freshness
 from cache.scope import Scope, Tally
 from cache.stores.memory import MemoryStore
@@ -200,6 +200,26 @@ async def test_a_partition_is_dropped_whole_and_alone(store: Store) -> None:
     assert await store.get(key("a", ours)) is None
     assert await store.get(key("a", theirs)) is not None
     assert await store.get(key("b", theirs)) is not None
+
+
+async def test_a_tenant_is_dropped_with_what_it_paid_for_in_a_corpus(store: Store) -> None:
+    corpus = corpus_partition("docs")
+    await store.put(key("a", corpus), reply(tags=(writer_mark("acme"),)), ttl=60)
+    await store.put(key("b", corpus), reply(tags=(writer_mark("other"),)), ttl=60)
+    await store.put(key("a", partition("acme")), reply(), ttl=60)
+
+    assert (await store.drop_where(Scope(tenant="docs"))).entries == 0
+    assert (await store.drop_where(Scope(tenant="acme"))).entries == 2
+    assert await store.get(key("b", corpus)) is not None
+
+
+async def test_a_tenant_whose_partition_looks_like_a_corpus_is_dropped_once(store: Store) -> None:
+    odd = next(name for name in map(str, range(10_000)) if partition(name).startswith(CORPUS_MARK))
+    await store.put(key("a", partition(odd)), reply(), ttl=60)
+    await store.put(key("b", corpus_partition("docs")), reply(), ttl=60)
+
+    assert (await store.drop_where(Scope(tenant=odd))).entries == 1
+    assert await store.get(key("b", corpus_partition("docs"))) is not None
 
 
 @pytest.mark.parametrize(

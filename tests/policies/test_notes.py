@@ -19,6 +19,17 @@ def test_model_that_is_free_for_want_of_a_price_is_remarked_on():
     assert note.startswith("models.mini.price: what it costs counts as zero")
 
 
+def test_a_corpus_without_a_cache_is_remarked_on():
+    text = routes(
+        "  a: {model: tiny, cache: {share: docs}}\n"
+        "  b: {model: tiny, cache: {share: docs, exact: {ttl: 1h}}}\n"
+        "  c: {model: tiny, cache: {share: off}}\n"
+    )
+
+    found = [note for note in notes(load(text + OPEN)) if note.startswith("routes")]
+    assert found == ["routes.a: 'cache.share' shares nothing: no cache is on"]
+
+
 def test_judged_tier_that_is_not_asked_for_log_probabilities_is_remarked_on():
     text = routes(
         "  a: {cascade: {tiers: [tiny, large, mini]}}\n"

@@ -37,6 +37,23 @@ def test_rule_changes_the_semantic_cache_only_where_it_says_so():
     assert [cache and cache.ttl for cache in found] == [3600.0, 3600.0, None, 7200.0]
 
 
+def test_rule_changes_the_corpus_only_where_it_says_so():
+    policy = load(
+        routes(
+            "  r:\n    model: tiny\n    cache: {semantic: {}, share: docs}\n"
+            "    rules:\n"
+            "      - {when: {tag: a}, cache: {exact: off}}\n"
+            "      - {when: {tenant: b}, cache: {share: off}}\n"
+            "      - {when: {tag: c}, cache: {share: more}}\n"
+            "  own: {model: tiny}\n"
+        )
+    )
+    route, own = policy.routes["r"], policy.routes["own"]
+
+    assert [route.corpus(rule) for rule in (None, *route.rules)] == ["docs", "docs", None, "more"]
+    assert (route.has_corpora, own.has_corpora, own.corpus()) == (True, False, None)
+
+
 @pytest.mark.parametrize("value", ["0", "0.6", "-0.1", "lots"])
 def test_an_error_that_cannot_be_meant_is_refused(value):
     (problem,) = problems(routes(ROUTE % f"{{max_error: {value}}}"))

@@ -32,6 +32,16 @@ def test_text_parts_are_read_as_one_question():
     assert ask(parts).question == "How do I\nreset it?"
 
 
+def test_tenants_that_share_a_corpus_have_one_scope_and_stay_who_they_are():
+    body = {"model": "auto", "messages": [{"role": "user", "content": "How do I reset it?"}]}
+    one, other = (asked_of(each, "auto", "1", body, corpus="docs") for each in ("acme", "other"))
+    alone, named = asked_of("acme", "auto", "1", body), asked_of("docs", "auto", "1", body)
+
+    assert one.scope == other.scope
+    assert (one.tenant, other.tenant) == ("acme", "other")
+    assert len({each.owner for each in (one, other, alone, named)}) == 3
+
+
 SYSTEM = {"role": "system", "content": "Be brief."}
 TURNS = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})
 

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from cache.fingerprint import fingerprint
+from cache.fingerprint import fingerprint, partition, writer_mark
 from cache.scope import Scope
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.store import AnswerStore
@@ -139,8 +139,20 @@ def test_the_least_asked_for_go_first(store):
     put(store, "d", where=scope("other"))
     store.count_hits({numbers[0]: 1})
 
-    assert [gone.id for gone in store.drop_beyond("acme", 1)] == numbers[1:]
+    assert [gone.id for gone in store.drop_beyond(partition("acme"), 1)] == numbers[1:]
     assert len(store) == 2
+
+
+def test_a_tenant_is_forgotten_with_what_it_paid_for_in_a_corpus(store):
+    corpus = fingerprint("", "auto", "1", {}, corpus="docs")
+    put(store, "a", where=corpus, tags=(writer_mark("acme"),))
+    put(store, "b", where=corpus, tags=("x", writer_mark("other")))
+    put(store, "c")
+
+    assert store.count_where(Scope(tenant="other")) == 1
+    assert len(store.drop_where(Scope(tenant="acme"))) == 2
+    assert len(store.drop_where(Scope(tenant="docs"))) == 0
+    assert len(store) == 1
 
 
 def test_another_version_of_the_embedder_sees_only_its_own_until_they_are_renewed(path, store):
