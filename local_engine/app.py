@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 # Larger bodies are read on another thread: tokenizing a megabyte takes a second.
 _INLINE_BYTES = 32 << 10
 # So are those that ask for a form, since compiling it may take as long.
-_FORMS = (b'"response_format"', b'"guided_')
+_FORMS = (b'"response_format"', b'"guided_', b'"tool_choice"')
 _PORT = re.compile(r":\d*$")
 
 

@@ -46,7 +46,7 @@ class Sequence:
     def __init__(self, request: GenerationRequest, tokenizer: Tokenizer, submitted: float) -> None:
         self.request = request
         self.tokens = list(request.prompt)
-        self.text = TextStream(tokenizer, request.stop)
+        self.text = TextStream(tokenizer, request.stop, request.shown)
         self.counts: Counter[int] = Counter()
         self.seen = set(request.prompt) if request.sampling.reads_history else set[int]()
         self.submitted = submitted
@@ -286,7 +286,7 @@ class EngineCore:
         token = Token(
             id=drawn.token,
             text=text,
-            data=b"" if is_end else self._model.tokenizer.bytes_of(drawn.token),
+            data=b"" if is_end else sequence.text.data_of(drawn.token),
             logprob=drawn.logprob,
             entropy=drawn.entropy,
             margin=drawn.margin,

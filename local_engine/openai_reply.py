@@ -9,6 +9,7 @@ from typing import Any
 
 from local_engine.openai_request import Ask
 from local_engine.tokenizer import Tokenizer
+from local_engine.tools import ToolCall
 from local_engine.types import Finish, Token
 
 
@@ -42,13 +43,13 @@ class ReplyWriter:
             events.append(self._chunk(index, {"role": "assistant", "content": ""}))
         choice.has_begun = True
         text, logprobs = choice.add(tokens, finish)
-        frugal = choice.take_stats() if text or finish else None
+        delta = {"content": text} if text else {}
+        delta |= choice.take_calls()
+        frugal = choice.take_stats() if delta or finish else None
         if finish is not None:
-            frugal = {**(frugal or {}), **_costs([finish])}
-        if text or finish is not None:
-            delta = {"content": text} if text else {}
-            reason = finish.reason if finish else None
-            events.append(self._chunk(index, delta, reason, logprobs, frugal))
+            frugal = {**(frugal or {}), **_costs([finish]), **_faults([choice])}
+        if delta or finish is not None:
+            events.append(self._chunk(index, delta, choice.reason, logprobs, frugal))
         return b"".join(events)
 
     def last_chunks(self) -> bytes:
@@ -65,11 +66,12 @@ class ReplyWriter:
         if self._ask.has_token_stats:
             parts = [c.take_stats()["token_stats"] for c in chosen]
             stats = {"token_stats": {k: [v for p in parts for v in p[k]] for k in parts[0]}}
+        costs = _costs([c.finish for c in self.choices if c.finish])
         return {
             **self._head,
             "choices": [self._whole_choice(index, c) for index, c in enumerate(chosen)],
             "usage": self.usage(),
-            "frugal": {**stats, **_costs([c.finish for c in self.choices if c.finish])},
+            "frugal": {**stats, **costs, **_faults(chosen)},
         }
 
     def _chosen(self) -> list[_Choice]:
@@ -94,7 +96,7 @@ class ReplyWriter:
     def _chunk(
         self,
         index: int,
-        delta: dict[str, str],
+        delta: dict[str, Any],
         reason: str | None = None,
         logprobs: dict[str, Any] | None = None,
         frugal: dict[str, Any] | None = None,
@@ -109,7 +111,9 @@ class ReplyWriter:
     def _whole_choice(self, index: int, choice: _Choice) -> dict[str, Any]:
         text = "".join(choice.texts)
         if self._is_chat:
-            message = {"role": "assistant", "content": text, "refusal": None}
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+            if calls := choice.calls:
+                message |= {"content": text or None, "tool_calls": [c.as_openai() for c in calls]}
             body: dict[str, Any] = {"message": message}
         else:
             body = {"text": text}
@@ -117,7 +121,7 @@ class ReplyWriter:
             "index": index,
             **body,
             "logprobs": choice.all_logprobs(),
-            "finish_reason": choice.finish.reason if choice.finish else None,
+            "finish_reason": choice.reason,
         }
 
 
@@ -128,6 +132,8 @@ class _Choice:
         self._ask = ask
         self._tokenizer = tokenizer
         self.has_begun = False
+        self._reader = None if ask.tools is None else ask.tools.reader()
+        self._calls_taken = 0
         self.texts: list[str] = []
         self.finish: Finish | None = None
         self._stats: list[Token] = []
@@ -144,12 +150,40 @@ class _Choice:
         """Return the mean log-probability of its tokens."""
         return self._logprob_sum / max(1, self._count)
 
+    @property
+    def calls(self) -> list[ToolCall]:
+        """Return the tool calls that were read so far."""
+        return [] if self._reader is None else self._reader.calls
+
+    @property
+    def faults(self) -> list[str]:
+        """Return what was wrong with the calls that are none."""
+        return [] if self._reader is None else self._reader.faults
+
+    @property
+    def reason(self) -> str | None:
+        """Return OpenAI's word for how it ended, or ours for a call that is none."""
+        reason = None if self.finish is None else self.finish.reason
+        if reason != "stop":
+            return reason
+        if self.faults:
+            return "malformed_tool_call"
+        return "tool_calls" if self.calls else reason
+
+    def take_calls(self) -> dict[str, Any]:
+        """Return the calls since the last time, as part of a delta."""
+        first, self._calls_taken = self._calls_taken, len(self.calls)
+        new = self.calls[first:]
+        return {"tool_calls": [c.as_openai(first + n) for n, c in enumerate(new)]} if new else {}
+
     def add(
         self, tokens: Sequence[Token], finish: Finish | None
     ) -> tuple[str, dict[str, Any] | None]:
         """Take in tokens; return the text they release and the entries that belong to it."""
         self.finish = finish
-        text = "".join(t.text for t in tokens)
+        released = text = "".join(t.text for t in tokens)
+        if self._reader is not None:
+            text = self._reader.push(text, is_final=finish is not None)
         self.texts.append(text)
         if self._ask.best_of > self._ask.copies:
             self._logprob_sum += sum(t.logprob for t in tokens)
@@ -158,7 +192,7 @@ class _Choice:
             self._stats += [t for t in tokens if not t.is_forced]
         if not self._ask.has_logprobs:
             return text, None
-        visible = self._take_visible(tokens, text)
+        visible = self._take_visible(tokens, released)
         self._visible += visible
         return text, self._logprobs(visible) if visible else None
 
@@ -229,6 +263,11 @@ def _rounded(value: float) -> float:
 def _logprob(data: bytes, value: float) -> dict[str, Any]:
     text = data.decode(errors="replace")
     return {"token": text, "logprob": _rounded(value), "bytes": list(data)}
+
+
+def _faults(choices: list[_Choice]) -> dict[str, Any]:
+    faults = [fault for c in choices for fault in c.faults]
+    return {"malformed_tool_calls": faults} if faults else {}
 
 
 def _costs(finishes: list[Finish]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from local_engine.errors import (
 from local_engine.form import form_of
 from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
+from local_engine.tool_request import disarmed, forced_calls, read_arguments, toolbox_of
+from local_engine.tools import Toolbox
 from local_engine.types import GenerationRequest, Sampling
 
 _MAX_STOPS = 16
@@ -45,6 +48,7 @@ class Ask:
     has_token_stats: bool
     best_of: int = 1
     copies: int = 1
+    tools: Toolbox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) 
     fields = Body(body)
     _check_model(fields, served)
     _refuse_unbuilt_chat(fields)
-    tokens = _chat_prompt(fields, served.model, now)
+    box = toolbox_of(fields, served.model.template)
+    tokens = _chat_prompt(fields, served.model, now, has_tools=box is not None)
     has_logprobs = fields.flag("logprobs")
     top = fields.integer("top_logprobs", 0, 20, 0)
     if top and not has_logprobs:
@@ -86,7 +91,7 @@ def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) 
     if limit is None:
         limit = served.model.max_tokens
     logprobs = top if has_logprobs else None
-    return _ask("chat", fields, served, id, [tokens], limit=limit, logprobs=logprobs)
+    return _ask("chat", fields, served, id, [tokens], limit=limit, logprobs=logprobs, box=box)
 
 
 def parse_text(body: Mapping[str, Any], served: Served, id: str) -> Ask:
@@ -111,6 +116,7 @@ def _ask(
     *,
     limit: int | None,
     logprobs: int | None,
+    box: Toolbox | None = None,
 ) -> Ask:
     copies = fields.integer("n", 1, _MAX_CHOICES, 1)
     best_of = _best_of(fields, copies)
@@ -118,6 +124,9 @@ def _ask(
         raise InvalidRequest("A request may ask for 64 answers at most.", "prompt")
     sampling = _sampling(fields, served.model.sampling)
     constraint = form_of(fields, served.grammars)
+    if box is not None and constraint is not None:
+        raise Unsupported("Tools and a form of the answer are not built together.", "tools")
+    constraint = constraint or forced_calls(fields, box, served.grammars)
     options = fields.mapping("stream_options")
     frugal = Body(fields.mapping("frugal"))
     tenant = frugal.text("tenant", "")
@@ -138,6 +147,7 @@ def _ask(
             group=f"{id}/{n}" if best_of > 1 else "",
             priority=priority,
             deadline_s=deadline_s,
+            shown=frozenset() if box is None else box.shown(served.model.tokenizer),
         )
         for index, (n, prompt, copy) in enumerate(choices)
     )
@@ -150,6 +160,7 @@ def _ask(
         has_token_stats=frugal.flag("token_stats"),
         best_of=best_of,
         copies=copies,
+        tools=box,
     )
 
 
@@ -180,21 +191,24 @@ def _check_model(fields: Body, served: Served) -> None:
 
 
 def _refuse_unbuilt_chat(fields: Body) -> None:
-    for key in ("tools", "functions", "audio", "prediction"):
+    for key in ("functions", "audio", "prediction"):
         if fields.values.get(key):
             raise Unsupported(f"{key} is not supported by this engine.", key)
 
 
-def _chat_prompt(fields: Body, model: LoadedModel, now: datetime) -> tuple[int, ...]:
+def _chat_prompt(
+    fields: Body, model: LoadedModel, now: datetime, *, has_tools: bool
+) -> tuple[int, ...]:
     """Render the messages and tokenize what comes out."""
     messages = _messages(fields)
     if model.template is None:
         raise Unsupported("This checkpoint has no chat template; use /v1/completions.", "messages")
     mark = secrets.token_hex(16)
-    for message in messages:
-        message["content"] = model.tokenizer.disarm(message["content"], mark)
+    disarm = functools.partial(model.tokenizer.disarm, mark=mark)
+    messages = [{k: disarmed(v, disarm) for k, v in m.items()} for m in messages]
+    tools = disarmed(fields.values["tools"], disarm) if has_tools else None
     variables = fields.mapping("chat_template_kwargs")
-    prompt = model.template.render(messages, now=now, variables=variables)
+    prompt = model.template.render(messages, now=now, variables=variables, tools=tools)
     pieces = [model.tokenizer.encode(p, add_special=False) for p in prompt.split(mark)]
     return tuple(token for piece in pieces for token in piece)
 
@@ -214,6 +228,8 @@ def _message(value: Any, where: str) -> dict[str, Any]:
     content = value.get("content")
     if content is None and value["role"] == "assistant":
         content = ""
+    if value.get("tool_calls") is not None:
+        value = {**value, "tool_calls": read_arguments(value["tool_calls"], f"{where}.tool_calls")}
     # OpenAI renamed the system role; chat templates know the old name.
     role = "system" if value["role"] == "developer" else value["role"]
     return {**value, "role": role, "content": _content(content, f"{where}.content")}

@@ -48,6 +48,7 @@ class ChatTemplate:
         """Compile; raises `jinja2.TemplateError` or `ValueError` on a template beyond bounds."""
         if len(source) > _SOURCE_CHARS:
             raise ValueError(f"expected a template under {_SOURCE_CHARS} characters")
+        self.source = source
         self._special_tokens = dict(special_tokens)
         self._environment = _Environment()
         try:
@@ -62,13 +63,14 @@ class ChatTemplate:
         *,
         now: datetime,
         variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """Render up to where the assistant speaks; raises `InvalidRequest` if it refuses."""
         values = {
             **(variables or {}),
             **self._special_tokens,
             "messages": messages,
-            "tools": None,
+            "tools": tools,
             "documents": None,
             "add_generation_prompt": True,
             "strftime_now": lambda pattern: now.strftime(str(pattern)[:100]),

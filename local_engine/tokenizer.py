@@ -105,8 +105,12 @@ class TextStream:
     beginning of a stop string.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str], shown: frozenset[int] = frozenset()
+    ) -> None:
+        """Begin; `shown` are special tokens whose names belong to the text."""
         self._tokenizer = tokenizer
+        self._shown = shown
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=0)
@@ -115,11 +119,17 @@ class TextStream:
 
     def push(self, token: int) -> Released:
         """Add one token and return what became final."""
-        text = self._utf8.decode(self._tokenizer.bytes_of(token))
+        text = self._utf8.decode(self.data_of(token))
         if self._strips_space and text:
             text = text.removeprefix(" ")
             self._strips_space = False
         return self._scan(text)
+
+    def data_of(self, token: int) -> bytes:
+        """Return the bytes that a token adds to this text."""
+        if token in self._shown:
+            return self._tokenizer.label(token)
+        return self._tokenizer.bytes_of(token)
 
     def finish(self) -> Released:
         """Return what was held back, at the end of the sequence."""

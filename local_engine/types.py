@@ -56,6 +56,7 @@ class GenerationRequest:
     `group` have the same prompt, which is computed once. A level of `priority` is worth
     a head start in the line, and `deadline_s` is counted from the submission. What the
     `constraint` does not allow never comes, and where it is complete the answer ends.
+    Special tokens among `shown` are part of the text.
     """
 
     id: str
@@ -71,6 +72,7 @@ class GenerationRequest:
     priority: int = 0
     deadline_s: float | None = None
     constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

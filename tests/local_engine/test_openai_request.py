@@ -136,7 +136,7 @@ def test_wrong_fields_are_named(served: Served, fields: dict[str, Any], param: s
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [{"type": "function"}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"functions": [{}]},
         {"response_format": {"type": "xml"}},
         {"use_beam_search": True},

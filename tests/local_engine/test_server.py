@@ -339,7 +339,7 @@ async def test_refusal_of_a_later_choice_cancels_the_earlier_ones(
             "context_length_exceeded",
             "messages",
         ),
-        ({"tools": [{"type": "function"}]}, 400, "unsupported", "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "invalid_value", "tools[0]"),
         ({"response_format": {"type": "xml"}}, 400, "unsupported", "response_format"),
         ({"guided_regex": "("}, 400, "invalid_value", "guided_regex"),
         ({"messages": []}, 400, "invalid_value", "messages"),
