@@ -5,9 +5,10 @@ Runs in one thread and knows no clock but the one handed in, no event loop, no s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ from local_engine.lanes import Lane, Lanes
 from local_engine.loader import LoadedModel
 from local_engine.sampler import Draw, Drawn, sample
 from local_engine.scheduler import Rules
+from local_engine.speculation import GuessGate, PromptLookup
 from local_engine.tokenizer import TextStream, Tokenizer
 from local_engine.types import (
     EngineLimits,
@@ -53,6 +55,7 @@ class Sequence:
         self.expires = math.inf if request.deadline_s is None else submitted + request.deadline_s
         self.progress = None if request.constraint is None else request.constraint.begin()
         self.fault: Exception | None = None
+        self.lookup = PromptLookup()
         self.queue_s: float | None = None
         self.compute_s = 0.0
 
@@ -61,20 +64,35 @@ class Sequence:
         """Return how many tokens were added to the prompt."""
         return len(self.tokens) - len(self.request.prompt)
 
-    def draw(self) -> Draw:
-        """Return what the sampler must know for the next token."""
+    def draws(self, guess: Items[int]) -> list[Draw]:
+        """Return what the sampler must know for the next token, and after each of a guess."""
         sampling, top = self.request.sampling, self.request.top_logprobs
-        return Draw(sampling, len(self.tokens), self.counts, self.seen, top, self._mask())
+        masks = self._masks(guess)
+        counts, seen = self.counts, self.seen
+        draws = [Draw(sampling, len(self.tokens), counts, seen, top, masks[0])]
+        for n, token in enumerate(guess[: len(masks) - 1], 1):
+            if sampling.reads_history:
+                counts, seen = counts + Counter((token,)), seen | {token}
+            draws.append(Draw(sampling, len(self.tokens) + n, counts, seen, top, masks[n]))
+        return draws
 
-    def _mask(self) -> bytes | None:
-        """Return what the form of the answer allows; a form that fails is told at the end."""
+    def _masks(self, guess: Items[int]) -> Items[bytes | None]:
+        """Return what the form of the answer allows at each place; its failing is told later."""
         if self.progress is None:
-            return None
+            return [None] * (len(guess) + 1)
         try:
-            return self.progress.mask()
+            return self.progress.masks(guess)
         except ValueError as exc:
             self.fault = exc
-            return None
+            return [None]
+
+    def guess(self, most: int) -> tuple[int, ...]:
+        """Guess up to so many tokens, of which the last is never past the answer's end."""
+        if not self.generated:
+            return ()
+        return self.lookup.guess(
+            self.tokens, min(most, self.request.max_tokens - self.generated - 1)
+        )
 
     def accept(self, token: int) -> None:
         """Append a drawn token."""
@@ -126,6 +144,8 @@ class _Counters:
     completion_tokens: int = 0
     preempted: int = 0
     reused_tokens: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
     ended: Counter[FinishReason] = field(default_factory=Counter)
 
 
@@ -150,6 +170,7 @@ class EngineCore:
         self._lane_of: dict[str, Lane] = {}
         self._leaders: dict[str, Lane] = {}
         self._counters = _Counters()
+        self._gate = GuessGate()
 
     @property
     def is_idle(self) -> bool:
@@ -172,6 +193,8 @@ class EngineCore:
             refused=refused,
             preempted=counters.preempted,
             reused_tokens=counters.reused_tokens,
+            guessed=counters.guessed,
+            guessed_right=counters.guessed_right,
             pages=pool.size,
             pages_used=pool.size - pool.available,
             pages_kept=pool.kept,
@@ -219,16 +242,51 @@ class EngineCore:
             self._note_join(lane, started)
         if not plan.work:
             return events
+        guesses = self._guesses(plan.work)
+        work = [(lane, n + len(guesses.get(lane, ()))) for lane, n in plan.work]
         # Single tokens first and the short ones together: they are attended in groups.
-        work = sorted(plan.work, key=lambda item: (item[1] > 1, item[0].computed))
+        work.sort(key=lambda item: (item[1] > 1, item[0].computed))
         try:
             for source, target in plan.copies:
                 self._cache.copy(source, target)
-            ready, drawn = self._compute(work)
+            drawn = self._compute(work, guesses)
         except (RuntimeError, MemoryError) as exc:
             return events + [self._fail(lane, exc) for lane, _ in work]
-        self._charge(work, self._clock() - started)
-        return events + [self._advance(lane, d) for lane, d in zip(ready, drawn, strict=True)]
+        elapsed = self._clock() - started
+        self._charge(work, elapsed)
+        told = [e for lane, d in drawn for e in self._follow(lane, d, guesses.get(lane, ()))]
+        if self._limits.guesses and all(n == 1 for _, n in plan.work):
+            self._gate.note(len(work), elapsed, len(told), has_guessed=bool(guesses))
+        return events + told
+
+    def _guesses(self, work: Items[tuple[Lane, int]]) -> dict[Lane, tuple[int, ...]]:
+        """Guess for sequences that decode, where no prompt is computed beside and it pays."""
+        most = self._limits.guesses
+        if not most or any(n > 1 for _, n in work) or not self._gate.is_open(len(work)):
+            return {}
+        found = {}
+        for lane, _ in work:
+            guess = self._sequences[lane].guess(most)
+            if guess and self._lanes.reserve(lane, len(guess)):
+                found[lane] = guess
+        return found
+
+    def _follow(self, lane: Lane, drawn: Items[Drawn | None], guess: Items[int]) -> Iterator[Event]:
+        """Take what was drawn, as far as each token of the guess before it was right."""
+        sequence = self._sequences[lane]
+        right = 0
+        for one, guessed in itertools.zip_longest(drawn, guess[: len(drawn) - 1]):
+            event = self._advance(lane, one)
+            yield event
+            if event.finish is not None or one is None or one.token != guessed:
+                break
+            right += 1
+        if guess:
+            sequence.lookup.note(right)
+            self._counters.guessed += len(guess)
+            self._counters.guessed_right += right
+        if right and lane in self._sequences:
+            self._lanes.advance([(lane, right)])
 
     def _expire(self, now: float) -> list[Event]:
         """End the sequences whose deadline has passed."""
@@ -241,17 +299,34 @@ class EngineCore:
             sequence.queue_s = now - sequence.submitted
         self._counters.reused_tokens += lane.reused
 
-    def _compute(self, work: Items[tuple[Lane, int]]) -> tuple[list[Lane], list[Drawn | None]]:
-        """Run the forward pass, and draw for each sequence whose tokens are all computed."""
+    def _compute(
+        self, work: Items[tuple[Lane, int]], guesses: Mapping[Lane, tuple[int, ...]]
+    ) -> list[tuple[Lane, list[Drawn | None]]]:
+        """Run the forward pass, and draw for each sequence whose tokens are all computed.
+
+        After a guess every place of it is drawn for, each as if all before it were right.
+        """
         decoder = self._model.decoder
-        batch = Batch([_segment(lane, n) for lane, n in work], self._cache)
-        final = [i for i, (lane, n) in enumerate(work) if lane.needs == n]
-        ready = [work[i][0] for i in final]
-        logits = decoder.forward(batch, self._cache, batch.last[final])
-        self._lanes.advance(work)
-        draws = [self._sequences[lane].draw() for lane in ready]
+        segments = [_segment(lane, n, guesses.get(lane, ())) for lane, n in work]
+        batch = Batch(segments, self._cache)
+        ready = [(i, lane) for i, (lane, n) in enumerate(work) if n >= lane.needs]
+        draws = [self._sequences[lane].draws(guesses.get(lane, ())) for _, lane in ready]
+        ends = list(itertools.accumulate(n for _, n in work))
+        wanted = [
+            ends[i] - 1 - len(guesses.get(lane, ())) + place
+            for (i, lane), own in zip(ready, draws, strict=True)
+            for place in range(len(own))
+        ]
+        logits = decoder.forward(
+            batch, self._cache, torch.tensor(wanted, dtype=torch.long, device=decoder.device)
+        )
+        self._lanes.advance((lane, n - len(guesses.get(lane, ()))) for lane, n in work)
         with torch.inference_mode():
-            return ready, sample(logits, draws) if ready else []
+            rows = iter(sample(logits, [d for own in draws for d in own]) if ready else ())
+        return [
+            (lane, list(itertools.islice(rows, len(own))))
+            for (_, lane), own in zip(ready, draws, strict=True)
+        ]
 
     def _charge(self, work: Items[tuple[Lane, int]], elapsed: float) -> None:
         """Share a step's time over its sequences by the tokens they processed."""
@@ -325,8 +400,8 @@ class EngineCore:
         return Event(sequence, token, sequence.finish(reason, error))
 
 
-def _segment(lane: Lane, count: int) -> Segment:
-    tokens = lane.tokens[lane.computed : lane.computed + count]
+def _segment(lane: Lane, count: int, guess: tuple[int, ...]) -> Segment:
+    tokens = [*lane.tokens[lane.computed : lane.computed + count - len(guess)], *guess]
     return Segment(lane.table.pages, lane.computed, tokens, lane.table.unbroken)
 
 

@@ -127,6 +127,14 @@ class Lanes:
                 before = max(0, lane.computed + 1 - self._reach) // self.rules.page_size
                 self.pool.trim(lane.table, before)
 
+    def reserve(self, lane: Lane, more: int) -> bool:
+        """Make room for tokens that a step may add past its own, unless pages are scarce."""
+        missing = -(-(lane.computed + 1 + more) // self.rules.page_size) - len(lane.table.pages)
+        if missing > 0 and self._is_tight:
+            return False
+        self.pool.extend(lane.table, max(0, missing))
+        return True
+
     def remove(self, lane: Lane) -> None:
         """Take a lane out; its pages are free at once."""
         if lane.is_running:

@@ -17,6 +17,8 @@ _METRICS = (
     ("refused", "counter", "requests_refused_total", "Requests refused at a full line."),
     ("preempted", "counter", "preemptions_total", "Requests put back for want of pages."),
     ("reused_tokens", "counter", "prefix_tokens_total", "Prompt tokens found computed."),
+    ("guessed", "counter", "guessed_tokens_total", "Tokens guessed ahead."),
+    ("guessed_right", "counter", "guessed_tokens_kept_total", "Guessed tokens that were right."),
     ("pages", "gauge", "kv_pages", "Pages of the cache."),
     ("pages_used", "gauge", "kv_pages_used", "Pages in use by requests."),
     ("pages_kept", "gauge", "kv_pages_kept", "Unused pages whose prefix can be found."),

@@ -255,6 +255,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--max-context", type=_positive, help="tokens of prompt and answer together"
     )
+    parser.add_argument(
+        "--guesses",
+        type=int,
+        choices=range(17),
+        default=0,
+        metavar="N",
+        help="tokens to guess ahead from what the prompt repeats, checked exactly; default: none",
+    )
     parser.add_argument("--drain", type=float, default=10.0, help="seconds to finish when stopped")
     parser.add_argument("--niceness", type=int, default=0, help="yield the CPU to others")
     parser.add_argument("--exit-with-stdin", action="store_true", help=argparse.SUPPRESS)
@@ -275,6 +283,7 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
             kv_format=options.kv,
             max_queue=options.max_queue,
             max_context=options.max_context,
+            guesses=options.guesses,
         ),
         drain_s=options.drain,
     )

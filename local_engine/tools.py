@@ -256,7 +256,11 @@ class _Mistral(_Reader):
         return "".join(self._take(json.dumps(v), v) for v in values)
 
 
-_READERS: dict[Style, Callable[[Toolbox], ToolReader]] = {"hermes": _Hermes, "llama": _Llama, "mistral": _Mistral}
+_READERS: dict[Style, Callable[[Toolbox], ToolReader]] = {
+    "hermes": _Hermes,
+    "llama": _Llama,
+    "mistral": _Mistral,
+}
 
 
 def _mistral_calls(text: str) -> list[Any]:

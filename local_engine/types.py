@@ -128,6 +128,7 @@ class EngineLimits:
     a context that does not fit is shortened, and where pages run out the last to come is
     put back and computed again. `kv_format` int8 halves what a token takes, at some cost
     in precision. `head_start_s` is what a level of priority is worth.
+    `guesses` is how many tokens a sequence may guess ahead in one step, 0 for none.
     """
 
     max_batch: int = 8
@@ -137,6 +138,7 @@ class EngineLimits:
     kv_bytes: int = 4 << 30
     kv_format: KvFormat = "model"
     head_start_s: float = 5.0
+    guesses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class EngineStats:
     refused: int = 0
     preempted: int = 0
     reused_tokens: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
     pages: int = 0
     pages_used: int = 0
     pages_kept: int = 0
