@@ -8,11 +8,13 @@ Gateways of one worker stand beside each other and take turns at the same load:
 - bare: keys, exact cache and an entry a request; no call is written down before it is made
 - ledger: as the product does without limits
 - guards: rates, concurrency and budgets of key, tenant and route, a breaker and retries
-- Redis: the same, with limits that processes share
+- traces: as the ledger, one request in ten traced and sent to a collector of our own
+- Redis: guards, with limits that processes share
 
 Told is the processor time of the whole process tree for 1,000 requests that the
-cache does not know, and what each adds to `bare`: the median over the rounds, and
-the difference of the least, which a busy machine disturbs less.
+cache does not know, and what each adds to `bare` (`traces`: to `ledger`): the
+median over the rounds, and the difference of the least, which a busy machine
+disturbs less.
 """
 
 from __future__ import annotations
@@ -24,16 +26,22 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from bench.processes import KEY, built_kit, free_port, frugal_command, gateway, load, running, tree
 
 MOCK_PORT = 9021
-SETTLE_S = 0.25
-"""Work that was put off belongs to the load that caused it."""
+SETTLE_S = 1.5
+"""Work that was put off belongs to the load that caused it: spans are sent once a second."""
+SAMPLE = 0.1
+_BASE = {"traces": "ledger"}
+"""What a case adds to, where that is not `bare`."""
 _RATES = {
     "requests_per_minute": 10_000_000,
     "tokens_per_minute": 10_000_000_000,
@@ -43,7 +51,16 @@ _RATES = {
 _GUARDS = {"breaker": {"failures": 0.5}, "retries": {"attempts": 2, "budget": 0.1}}
 
 
-def policy_of(folder: Path, *, guarded: bool, redis: str | None = None) -> Path:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a gateway does beside its work; `collector` is the URL of who takes traces."""
+
+    guarded: bool = False
+    redis: str | None = None
+    collector: str | None = None
+
+
+def policy_of(folder: Path, case: Case) -> Path:
     """Write one case's policy and return its path; the ledger stands beside it."""
     price = {"input_per_mtok_usd": 0.15, "output_per_mtok_usd": 0.60}
     model = {"provider": "openai", "base_url": f"http://127.0.0.1:{MOCK_PORT}/v1", "price": price}
@@ -56,12 +73,15 @@ def policy_of(folder: Path, *, guarded: bool, redis: str | None = None) -> Path:
         "routes": {"gpt-4o-mini": route},
         "storage": {"ledger": f"sqlite:///{folder / 'ledger.db'}"},
     }
-    if guarded:
+    if case.guarded:
         route |= _GUARDS | {"limits": _RATES}
         key["limits"] = _RATES
         whole["limits"] = {**_RATES, "without_redis": "local"}
-    if redis:
-        whole["storage"]["redis"] = redis
+    if case.redis:
+        whole["storage"]["redis"] = case.redis
+    if case.collector:
+        traces = {"endpoint": case.collector, "sample": SAMPLE, "follow": False}
+        whole["telemetry"] = {"traces": traces}
     path = folder / "policy.yaml"
     path.write_text(json.dumps(whole))
     return path
@@ -86,6 +106,37 @@ def serve_bare(arguments: list[str]) -> None:
     frugal()
 
 
+class _Collector(BaseHTTPRequestHandler):
+    """Takes all traces, and says how many bytes of them came."""
+
+    protocol_version = "HTTP/1.1"
+    taken = 0
+
+    def do_POST(self) -> None:
+        """Take what is sent."""
+        type(self).taken += len(self.rfile.read(int(self.headers["content-length"])))
+        self._answer(b"")
+
+    def do_GET(self) -> None:
+        """Say how much came."""
+        self._answer(str(self.taken).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _taken(collector: str) -> int:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(collector, timeout=5) as answer:
+        return int(answer.read())
+
+
 @contextmanager
 def _bare(policy: Path, port: int) -> Iterator[int]:
     _, *command = frugal_command(policy, port)
@@ -106,13 +157,17 @@ def _measure(kit: Path, port: int, pid: int, seconds: float) -> float:
 
 def _run(kit: Path, arguments: argparse.Namespace, stack: ExitStack) -> dict[str, list[float]]:
     stack.enter_context(running([str(kit / "bin" / "mock"), "-p", str(MOCK_PORT)]))
-    cases = {"bare": (False, None), "ledger": (False, None), "guards": (True, None)}
+    collector = f"http://127.0.0.1:{(listens := free_port())}"
+    command = [sys.executable, "-m", "bench.guards", "--collector", str(listens)]
+    stack.enter_context(running(command, ready=collector))
+    cases = {"bare": Case(), "ledger": Case(), "guards": Case(guarded=True)}
+    cases["traces"] = Case(collector=collector)
     if arguments.redis:
-        cases["Redis"] = (True, arguments.redis)
+        cases["Redis"] = Case(guarded=True, redis=arguments.redis)
     served: dict[str, tuple[int, int]] = {}
-    for name, (guarded, redis) in cases.items():
+    for name, case in cases.items():
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="frugal-bench-")))
-        policy = policy_of(folder, guarded=guarded, redis=redis)
+        policy = policy_of(folder, case)
         port = free_port()
         start = _bare if name == "bare" else gateway
         served[name] = (port, stack.enter_context(start(policy, port)))
@@ -122,6 +177,9 @@ def _run(kit: Path, arguments: argparse.Namespace, stack: ExitStack) -> dict[str
         order = list(cases) if number % 2 == 0 else list(reversed(cases))
         for name in order:
             found[name].append(_measure(kit, *served[name], arguments.seconds))
+    if not (taken := _taken(collector)):
+        raise SystemExit("expected traces at the collector, found none")
+    print(f"the collector took {taken / 1000:.0f} kB of traces")
     return found
 
 
@@ -130,6 +188,8 @@ def main() -> int:
     if sys.argv[1:2] == ["--bare"]:
         serve_bare(sys.argv[2:])
         return 0
+    if sys.argv[1:2] == ["--collector"]:
+        ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), _Collector).serve_forever()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kit", type=Path, required=True, help="folder of the perf-kit")
     parser.add_argument("--redis", help="measure limits through this Redis, too")
@@ -140,11 +200,12 @@ def main() -> int:
         found = _run(kit, arguments, stack)
     print(f"CPU-s per 1,000 requests, {arguments.rounds} rounds, {os.cpu_count()} cores")
     for name, spent in found.items():
-        added = [one - base for one, base in zip(spent, found["bare"], strict=True)]
+        base = found[_BASE.get(name, "bare")]
+        added = [one - other for one, other in zip(spent, base, strict=True)]
         print(
             f"{name:8} {statistics.median(spent):.3f} ({min(spent):.3f}-{max(spent):.3f})  "
             f"adds {statistics.median(added):+.3f}, by the least "
-            f"{min(spent) - min(found['bare']):+.3f}"
+            f"{min(spent) - min(base):+.3f}"
         )
     return 0
 

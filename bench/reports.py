@@ -27,13 +27,16 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sqlalchemy import select
 
 from bench.ledger import records
+from gateway.money import schema
+from gateway.money.databases import reading
 from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.reports import By, cost_report
 from gateway.money.rollup import Rollup
 from gateway.money.sqlite import SqliteStore
-from gateway.reporting.budgets import budgets
+from gateway.reporting.budgets import budgets, standing
 from gateway.reporting.detail import request_detail
 from gateway.reporting.overview import overview
 from gateway.reporting.requests import Wanted, request_list
@@ -41,11 +44,14 @@ from gateway.reporting.shapes import Dimension
 from gateway.reporting.spend import spend
 from gateway.reporting.standing import last_calls
 from gateway.reporting.window import window
+from gateway.telemetry.readings import read_ledger
+from gateway.telemetry.tally import Tally
 from policies.loader import parse_policy
 
 _DAYS = 90
 _AT_ONCE = 5_000
 _RUNS = 20
+_NEW = 10_000
 _ALLOWED_MS = 300
 _TAGS = ((), ("batch",), ("batch", "night"))
 _RARE = "key-rare"
@@ -124,10 +130,24 @@ def cases(url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     policy = parse_policy(_POLICY, name="policy", env={})
     held = partial(_held, 0)
     yield "budgets", partial(budgets, url, policy, (), now_s=now.timestamp(), held=held)
+    yield (
+        "budgets, for a scrape",
+        partial(standing, url, policy, (), now_s=now.timestamp(), held=held),
+    )
+    yield "sums, for a scrape", partial(read_ledger, url)
+    began_us = _began_us(url, _NEW)
+    yield f"{_NEW:,} new lines, for a scrape", lambda: Tally(url, began_us / 1e6).look()
     yield "one request", partial(request_detail, url, last.data[0].request_id, stores_texts=False)
     ways: tuple[By, ...] = get_args(By)
     for way in ways:
         yield f"frugal costs --by {way}", partial(cost_report, url, by=way)
+
+
+def _began_us(url: str, count: int) -> int:
+    """Return the moment after which so many requests came."""
+    with reading(url) as connection:
+        last = select(schema.entry.c.started_at_us).order_by(schema.entry.c.started_at_us.desc())
+        return int(connection.scalars(last.limit(count)).all()[-1])
 
 
 def _held(nano: int, _: object) -> int:
