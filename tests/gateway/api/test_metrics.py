@@ -75,7 +75,7 @@ async def test_every_line_of_a_gateway_that_does_all_has_the_labels_that_are_sai
     assert found["frugal_tenant_requests_total", "web"] == 0
     assert found["frugal_process_queue_waiting", "0"] == 0
     assert len([key for key in found if key[0] == "frugal_process_deployment_up"]) == 2
-    assert found["frugal_requests_total", "miss", "", "failed", "gone"] == 1
+    assert found["frugal_requests_total", "bypass", "away", "failed", "gone"] == 1
 
 
 QUIET = {
