@@ -30,6 +30,7 @@ from gateway.api.admin import admin_routes
 from gateway.api.csp import csp_routes
 from gateway.api.dashboard import dashboard_routes
 from gateway.api.docs import docs_routes
+from gateway.api.feedback import feedback_routes
 from gateway.api.guests import session_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
@@ -234,6 +235,7 @@ def create_app(
 
     public = _fastapi(running, lifespan=lifespan, openapi_url=None)
     public_routes(public, running)
+    feedback_routes(public, running)
     admin = _fastapi(running, docs_url=None)
     admin_routes(admin, running)
     session_routes(admin, running)

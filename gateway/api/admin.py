@@ -36,6 +36,7 @@ def admin_routes(app: FastAPI, running: Running) -> None:
     def quality(route: str) -> dict[str, Any]:
         """Return how often drafts of a route were worse than the reference's answer."""
         from gateway.learning.book import Book
+        from gateway.learning.feedback import words_of
         from gateway.learning.quality_report import quality_of
 
         if route not in running.policy.routes:
@@ -43,7 +44,7 @@ def admin_routes(app: FastAPI, running: Running) -> None:
         with reporting():
             book = Book(running.ledger_url)
             try:
-                return asdict(quality_of(route, book.rows(route)))
+                return asdict(quality_of(route, book.rows(route), words_of(book, route)))
             finally:
                 book.close()
 

@@ -87,8 +87,8 @@ class Book:
 
         told = [asdict(row) | {"served": int(row.served), "drawn": int(row.drawn)} for row in rows]
         if told:
-            with self._writing() as connection:
-                connection.execute(self._insert(outcome).on_conflict_do_nothing(), told)
+            with self.writing() as connection:
+                connection.execute(self.insert(outcome).on_conflict_do_nothing(), told)
 
     def rows(
         self, route: str, *, most: int = MOST_ROWS, since_us: int = 0, texts: bool = True
@@ -105,7 +105,7 @@ class Book:
             .order_by(outcome.c.at_us.desc(), outcome.c.request_id.desc(), outcome.c.seq.desc())
             .limit(most)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = [dict(row) for row in connection.execute(wanted).mappings()]
         flags = ("served", "drawn")
         return [
@@ -122,7 +122,7 @@ class Book:
         wanted = select(func.count(), func.coalesce(func.sum(own.drawn), 0)).where(
             own.route == route, own.score.is_not(None), own.model != own.reference
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             scored, drawn = connection.execute(wanted).one()
         return int(scored), int(drawn)
 
@@ -134,7 +134,7 @@ class Book:
 
         own = outcome.c
         wanted = select(func.count()).where(own.route == route, own.at_us > at_us)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return int(connection.scalar(wanted) or 0)
 
     def routes(self) -> list[str]:
@@ -143,7 +143,7 @@ class Book:
 
         from gateway.money.schema import outcome
 
-        with self._reading() as connection:
+        with self.reading() as connection:
             return list(connection.scalars(select(outcome.c.route).distinct()))
 
     def prune(self, route: str, *, most: int = MOST_ROWS) -> None:
@@ -154,7 +154,7 @@ class Book:
 
         own = outcome.c
         newest = select(own.at_us).where(own.route == route).order_by(own.at_us.desc()).offset(most)
-        with self._writing() as connection:
+        with self.writing() as connection:
             last = connection.scalar(newest.limit(1))
             if last is not None:
                 connection.execute(delete(outcome).where(own.route == route, own.at_us <= last))
@@ -163,8 +163,8 @@ class Book:
         """Add what background calls of a day have cost."""
         from gateway.money.schema import background_spend as table
 
-        added = self._insert(table).values(route=route, day=day, nano_usd=nano_usd)
-        with self._writing() as connection:
+        added = self.insert(table).values(route=route, day=day, nano_usd=nano_usd)
+        with self.writing() as connection:
             connection.execute(
                 added.on_conflict_do_update(
                     index_elements=["route", "day"],
@@ -179,7 +179,7 @@ class Book:
         from gateway.money.schema import background_spend as table
 
         wanted = select(table.c.nano_usd).where(table.c.route == route, table.c.day == day)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return int(connection.scalar(wanted) or 0)
 
     def steps(self, route: str) -> list[LearnStep]:
@@ -189,16 +189,16 @@ class Book:
         from gateway.money.schema import learning_step as table
 
         wanted = select(table).where(table.c.route == route).order_by(table.c.step)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [LearnStep(**row) for row in connection.execute(wanted).mappings()]
 
     def take(self, step: LearnStep) -> bool:
         """Write a step down; return False where another process has taken that one already."""
         from gateway.money.schema import learning_step as table
 
-        with self._writing() as connection:
+        with self.writing() as connection:
             found = connection.execute(
-                self._insert(table).values(**asdict(step)).on_conflict_do_nothing()
+                self.insert(table).values(**asdict(step)).on_conflict_do_nothing()
             )
             return found.rowcount == 1
 
@@ -206,18 +206,29 @@ class Book:
         """Disconnect."""
         self._engine.dispose()
 
-    def _insert(self, table: Any) -> Any:
+    def insert(self, table: Any) -> Any:
+        """Return an insertion in the database's own dialect, which can meet a conflict."""
         from sqlalchemy.dialects import postgresql, sqlite
 
         return sqlite.insert(table) if self._is_file else postgresql.insert(table)
 
+    def lock(self, connection: Connection, name: str) -> None:
+        """Wait until nobody else writes what goes by a name; a file has one writer anyhow."""
+        from sqlalchemy import text
+
+        if not self._is_file:
+            asked = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+            connection.execute(asked, {"name": name})
+
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection to read on. Raises LedgerError."""
         with self._connected() as connection:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that ends well, or not at all. Raises LedgerError."""
         with self._connected() as connection:
             if self._is_file:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gateway.learning.book import Book, OutcomeRow
 from gateway.learning.errors import LearningError
+from gateway.learning.feedback import LABELLER, Feedback, words_of
 from gateway.money.errors import LedgerError
 
 _STATS = ("logprob_q00", "logprob_q05", "logprob_q10", "logprob_q20", "logprob_q50")
@@ -34,12 +36,52 @@ def outcomes_of(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
     return (told(row) for row in rows)
 
 
-def export(ledger_url: str, route: str, out: Path) -> int:
-    """Write the outcomes of a route as JSONL; return how many. Raises LearningError."""
+def words_told(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
+    """Return what clients said of a route's answers, oldest first. Raises LearningError.
+
+    Rows of an outcomes table without prompts: a word of another key on one reply is another
+    `sample`. `weight` is 0 where a key has said more than counts.
+    """
+    try:
+        book = Book(ledger_url)
+        try:
+            words = words_of(book, route)
+        finally:
+            book.close()
+    except LedgerError as exc:
+        raise LearningError(str(exc)) from exc
+    if not words:
+        raise LearningError(f"nobody has given feedback on answers of a route {route!r}")
+    samples: Counter[tuple[str, str]] = Counter()
+    for word in words:
+        yield told_word(word, samples[word.request_id, word.model])
+        samples[word.request_id, word.model] += 1
+
+
+def told_word(word: Feedback, sample: int) -> dict[str, Any]:
+    """Return a word as a row of a table; a cache's answers go by the cache's name."""
+    found = {
+        "query_id": word.request_id,
+        "model": word.model or f"{word.cache} cache",
+        "sample": sample,
+        "route": word.route,
+        "score": word.score,
+        "weight": word.weight,
+        "labeller": LABELLER,
+        "label": word.label,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def export(ledger_url: str, route: str, out: Path, *, feedback: bool = False) -> int:
+    """Write the outcomes of a route, or its `feedback`, as JSONL; return how many.
+
+    Raises LearningError.
+    """
     if out.suffix != ".jsonl":
         raise LearningError(f"--out: expected a name ending in .jsonl, found {out.name!r}")
     count = 0
-    rows = outcomes_of(ledger_url, route)
+    rows = list(words_told(ledger_url, route)) if feedback else outcomes_of(ledger_url, route)
     try:
         with out.open("w", encoding="utf-8") as file:
             for row in rows:
@@ -64,6 +106,8 @@ def told(row: OutcomeRow) -> dict[str, Any]:
         "cost_usd": row.cost_nano_usd / 1e9,
         "latency_s": row.latency_us / 1e6,
         "propensity": row.propensity,
+        "labeller": row.labeller or None,
+        "bundle": row.bundle or None,
         "response": row.response,
         **{name: stats.get(name) for name in (*_STATS, "entropy")},
         "margin": max(0.0, stats["margin"]) if "margin" in stats else None,

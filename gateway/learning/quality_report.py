@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.learning.book import OutcomeRow
+from gateway.learning.feedback import Feedback
 
 _Z = 1.959964
 """Both sides of a 95 % interval."""
@@ -25,12 +26,28 @@ class Drafts:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What clients said of one model's answers, or (`model` empty) of a cache's.
+
+    `bad` are those below one half; `counted` the words that learning may take.
+    """
+
+    model: str
+    cache: str
+    words: int
+    counted: int
+    bad: int
+    mean_score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """What is known of a route.
 
     Of `drawn` requests that had a draft, `losses` were answered by a draft worse than the
     reference's answer, and of `unknown` nobody could tell. `low` and `high` bound the share of
     losses with 95 % confidence (Wilson), every unknown one taken for none, or for a loss.
+    What clients said (`feedback`) is told beside it, and is no part of it.
     """
 
     route: str
@@ -42,9 +59,10 @@ class Quality:
     high: float
     labels: dict[str, int]
     models: tuple[Drafts, ...]
+    feedback: tuple[Heard, ...] = ()
 
 
-def quality_of(route: str, rows: Iterable[OutcomeRow]) -> Quality:
+def quality_of(route: str, rows: Iterable[OutcomeRow], words: Iterable[Feedback] = ()) -> Quality:
     """Sum up the outcomes of a route."""
     drafts = [row for row in rows if row.model != row.reference]
     drawn = {row.request_id for row in drafts if row.drawn}
@@ -65,6 +83,25 @@ def quality_of(route: str, rows: Iterable[OutcomeRow]) -> Quality:
         wilson(losses + unknown, len(drawn))[1],
         dict(Counter(row.labeller for row in drafts if row.score is not None)),
         tuple(_drafts(name, own) for name, own in sorted(by_model.items())),
+        heard(words),
+    )
+
+
+def heard(words: Iterable[Feedback]) -> tuple[Heard, ...]:
+    """Sum up what clients said, by model and cache."""
+    groups: dict[tuple[str, str], list[Feedback]] = defaultdict(list)
+    for word in words:
+        groups[word.model, word.cache].append(word)
+    return tuple(
+        Heard(
+            model,
+            cache,
+            len(own),
+            sum(word.weight > 0 for word in own),
+            sum(word.score < 0.5 for word in own),
+            sum(word.score for word in own) / len(own),
+        )
+        for (model, cache), own in sorted(groups.items())
     )
 
 

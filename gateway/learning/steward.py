@@ -20,6 +20,7 @@ import msgspec
 from gateway.learning.book import Book, LearnStep
 from gateway.learning.craft import Craft
 from gateway.learning.duties import Duty, courses_at, duties_of
+from gateway.learning.feedback import ratings, words_of
 from gateway.learning.traffic import traffic_of
 from gateway.learning.workshop import Workshop
 from gateway.money.errors import LedgerError
@@ -143,7 +144,8 @@ class Steward:
             return None, None
         since_us = standing.since_us
         rows = self._book.rows(route, most=_MOST_ROWS, since_us=since_us, texts=False)
-        requests = counting(traffic_of(rows, terms.reference), standing, terms)
+        heard = ratings(words_of(self._book, route, most=_MOST_ROWS, since_us=since_us))
+        requests = counting(traffic_of(rows, terms.reference, heard=heard), standing, terms)
         if (step := next_step(requests, standing, terms, latest)) is not None:
             return step, None
         if self.craft is not None and not self.craft.is_idle:

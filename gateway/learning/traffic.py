@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,20 +13,40 @@ import msgspec
 from gateway.learning.book import OutcomeRow
 from router.online.traffic import Asked, Seen
 
+NOBODY: Mapping[tuple[str, str], float] = MappingProxyType({})
+
 
 def traffic_of(
-    rows: Iterable[OutcomeRow], reference: str, *, judged_so: bool = True
+    rows: Iterable[OutcomeRow],
+    reference: str,
+    *,
+    judged_so: bool = True,
+    heard: Mapping[tuple[str, str], float] = NOBODY,
 ) -> list[Asked]:
     """Return the requests of these rows (a request's together), oldest first.
 
     Left out are those measured against another reference, and unless `judged_so` is False those
     whose drafts nobody asked for their own signs: they were judged in another way.
+    `heard` is what clients said, by request and model: it is the score of an answer that nobody
+    else could judge, where thresholds may be chosen by it; certificates never stand on it.
     """
     return [
-        asked
+        _with_heard(asked, heard) if heard else asked
         for _, own in groupby(rows, key=lambda row: (row.at_us, row.request_id))
         if (asked := _asked(list(own), reference, judged_so)) is not None
     ]
+
+
+def _with_heard(asked: Asked, heard: Mapping[tuple[str, str], float]) -> Asked:
+    if not asked.is_for_tuning:
+        return asked
+    drafts = tuple(
+        replace(seen, score=heard[asked.id, seen.model], is_heard=True)
+        if seen.served and seen.score is None and (asked.id, seen.model) in heard
+        else seen
+        for seen in asked.drafts
+    )
+    return replace(asked, drafts=drafts)
 
 
 def _asked(rows: list[OutcomeRow], reference: str, judged_so: bool) -> Asked | None:

@@ -330,6 +330,21 @@ outcome = Table(
     sqlite_strict=True,
 )
 
+# What clients have said of answers; of each key the latest word on a request.
+feedback = Table(
+    "feedback",
+    metadata,
+    _text("request_id", key=True),
+    _text("key", key=True),
+    _int("at_us"),
+    *(_text(name) for name in ("tenant", "route", "model", "cache", "reference")),
+    *(Column(name, _REAL, nullable=False) for name in ("score", "weight")),
+    _maybe_text("label"),
+    Index("feedback_route_at", "route", "at_us"),
+    Index("feedback_key_at", "key", "at_us"),
+    sqlite_strict=True,
+)
+
 # What a route's learning has come to, step by step; the last one holds.
 learning_step = Table(
     "learning_step",

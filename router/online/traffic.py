@@ -15,6 +15,7 @@ class Seen:
 
     None where nobody could tell. `raw` is its confidence before any calibration (None: no use at
     all), `quality` the probability that was believed, `expected` what was believed before it.
+    `is_heard`: the score is what clients said, of their own choice of requests.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Seen:
     expected: float | None = None
     version: str = ""
     tokens: int = 0
+    is_heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ def _residuals(requests: Sequence[Asked], of: Estimate) -> list[tuple[Asked, flo
         (each, of(seen) - seen.score)
         for each in requests
         for seen in each.drafts
-        if seen.score is not None and of(seen) == of(seen)
+        # Clients speak up where they are not content: that is no drift.
+        if seen.score is not None and not seen.is_heard and of(seen) == of(seen)
     ]
 
 

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from gateway.cli.main import app
 from gateway.learning.book import Book, OutcomeRow
+from gateway.learning.feedback import Feedback, keep
 from gateway.money.migrate import migrate_sqlite
 from router.outcomes import read_outcomes
 
@@ -41,6 +42,30 @@ def test_exported_outcomes_are_a_table_to_train_on(ledger, tmp_path):
     assert (small.prompt, small.response) == ("how many?", "#### 41")
     assert (small.logprob_q00, small.margin, small.propensity) == (-0.5, 1.5, 0.02)
     assert (large.model, large.score) == ("large", 1.0)
+
+
+def test_what_clients_said_is_a_table_of_its_own(ledger, tmp_path):
+    out = tmp_path / "feedback.jsonl"
+    given = ["--feedback", "--ledger", ledger, "--route", "auto", "--out", str(out)]
+    empty = CliRunner().invoke(app, ["outcomes", "export", *given])
+    book = Book(ledger)
+    for key, score in (("a", 1.0), ("b", 0.5)):
+        keep(book, Feedback("r1", key, 1, "t", "auto", "small", "miss", "large", score, 1.0, "42"))
+    keep(book, Feedback("r2", "a", 1, "t", "auto", "", "exact", "large", 0.0, 1.0))
+    book.close()
+    result = CliRunner().invoke(app, ["outcomes", "export", *given])
+
+    assert empty.exit_code == 2
+    assert "nobody has given feedback" in empty.output
+    assert result.exit_code == 0, result.output
+    rows = [(row.query_id, row.model, row.sample, row.score) for row in read_outcomes(out)]
+    assert rows == [
+        ("r1", "small", 0, 1.0),
+        ("r1", "small", 1, 0.5),
+        ("r2", "exact cache", 0, 0.0),
+    ]
+    first = json.loads(out.read_text().splitlines()[0])
+    assert (first["labeller"], first["weight"], first["label"]) == ("feedback", 1.0, "42")
 
 
 @pytest.mark.parametrize(
