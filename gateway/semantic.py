@@ -452,7 +452,7 @@ def _terms(rules: Rules, ttl: float | None = None) -> Any:
     longest = rules.ttl if ttl is None else min(rules.ttl, ttl)
     return Terms(
         rules.max_error, longest, rules.max_entry, rules.max_entries, verify,
-        rules.changing_ttl, rules.writes_per_minute,
+        rules.changing_ttl, rules.writes_per_minute, float(rules.min_usd),
     )  # fmt: skip
 
 

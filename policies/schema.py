@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -222,6 +223,8 @@ class Verify(Section):
 class SemanticCache(Section):
     """When an answer to other words may serve: surely wrong at most `max_error` of the time.
 
+    What cost less than `min_usd` is not kept. What is let go of first, beyond
+    `max_entries`, is what saves least for its room.
     Answers about prices, hours, versions and the like are kept for `changing_ttl`, if it
     is given. `max_entries` and `writes_per_minute` hold for each tenant.
     `audit` is the share of such answers that is asked again in the background, to
@@ -239,6 +242,7 @@ class SemanticCache(Section):
     max_entries: Whole = Field(200_000, ge=1, le=10_000_000)
     changing_ttl: Duration | None = None
     writes_per_minute: Whole = Field(6000, ge=1, le=1_000_000)
+    min_usd: Usd = Decimal(0)
     embedder: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
     audit: Probability = 0.02
     verify: Verify | None = None

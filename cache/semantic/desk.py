@@ -81,6 +81,9 @@ class Desk:
         self._budgets: dict[tuple[str, str], ErrorBudget] = {}
         self._hits: Counter[int] = Counter()
         self._quota = WriteQuota()
+        self._grown: dict[
+            bytes, int
+        ] = {}  # who wrote since the last tidying, and may have how much
         self._pg: PgVectors | None = None
         self.store = AnswerStore(fittings.path, version, fittings.told)
         snapshots = None
@@ -213,10 +216,17 @@ class Desk:
         )  # fmt: skip
         self._stats.kept += 1
         self.mirror.add_own(Place(number, asked.scope, codes.tobytes()), old)
+        self._grown[asked.owner] = terms.max_entries
         if self._stats.kept % _TIDIED_EVERY == 0:
-            self._tell_hits()
-            self.mirror.forget(self.store.drop_expired(self._wall()))
-            self.mirror.forget(self.store.drop_beyond(asked.owner, terms.max_entries))
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Let go of what is too old, and of what those who wrote have too much of."""
+        self._tell_hits()
+        self.mirror.forget(self.store.drop_expired(self._wall()))
+        grown, self._grown = self._grown, {}
+        for owner, most in grown.items():
+            self.mirror.forget(self.store.drop_beyond(owner, most))
 
     def observe(self, asked: Asked, entry_id: str, terms: Terms, was_right: bool) -> None:
         """Take note of an audited hit; one that was wrong is not served again."""

@@ -15,6 +15,7 @@ class Terms:
 
     `max_entries` and `max_writes`, those of a minute, hold for each tenant, so that nobody
     drives out another's answers. What changes is kept for `changing_ttl`, where that is given.
+    What cost less than `min_usd` is not kept.
     `cross_encoder` is the model that is asked about close decisions, None for nobody.
     """
 
@@ -25,6 +26,7 @@ class Terms:
     cross_encoder: str | None = None
     changing_ttl: float | None = None
     max_writes: int = 1_000_000
+    min_usd: float = 0.0
 
     def ttl_of(self, question: str) -> float:
         """Return for how many seconds the answer to a question is kept."""

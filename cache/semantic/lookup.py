@@ -23,6 +23,7 @@ from cache.semantic.desk import Desk, Fittings
 from cache.semantic.embedder import Vector
 from cache.semantic.found import SemanticHit, SemanticStats, Terms
 from cache.semantic.guards.words import read
+from cache.semantic.keeping import unworthy
 from cache.semantic.scope import Asked
 from cache.semantic.service import Busy, EmbeddingService
 from cache.semantic.store import Told
@@ -143,8 +144,11 @@ class SemanticCache:
     async def keep(
         self, asked: Asked, vector: Vector, reply: CachedReply, *, answer: str, terms: Terms
     ) -> None:
-        """Keep an answer, which is whole and accepted, unless it is larger than allowed."""
+        """Keep an answer, which is whole and accepted, if it is worth it and not too large."""
         if reply.size > terms.max_entry:
+            return
+        if (reason := unworthy(asked.question, reply.worth, terms.min_usd)) is not None:
+            self.stats.decided[reason] += 1
             return
         try:
             await self._work(self._desk.keep, asked, encoded(vector), reply, answer, terms)

@@ -23,6 +23,7 @@ from cache.fingerprint import partition, writer_mark
 from cache.scope import Scope
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.decision_features import answer_key
+from cache.semantic.eviction import Eviction
 from cache.semantic.learnt import LearntTable
 from cache.types import CachedReply
 
@@ -68,7 +69,7 @@ CREATE TABLE IF NOT EXISTS budget (
 """
 _RENEWED = (
     "scope, question, route, model, tags, reply, answer_len, answer_key, created_at, expires_at, "
-    "hits, name"
+    "hits, name, per_byte, priority"
 )
 _SEAL = slice(6, 14)
 _SEAL_SQL = "substr(reply, 7, 8)"
@@ -149,6 +150,7 @@ class AnswerStore:
         self._file = _connected(path)
         self._file.executescript(_SCHEMA)
         _add_names(self._file)
+        self._eviction = Eviction(self._file, embedder)
         self.learnt = LearntTable(self._file, embedder)
         self.followed, self.stamp = self._place()
 
@@ -265,7 +267,9 @@ class AnswerStore:
                     record.name,
                 ),
             ).lastrowid
-        assert new is not None, "an insert gives a number"
+            assert new is not None, "an insert gives a number"
+            size = len(record.sealed) + len(record.codes) + len(record.question)
+            self._eviction.place(new, reply.worth, size)
         return new, old[0] if old else None
 
     def questions(self, ids: Sequence[int], now: float) -> Mapping[int, Question]:
@@ -293,11 +297,8 @@ class AnswerStore:
 
     def count_hits(self, hits: Mapping[int, int]) -> None:
         """Add to how often entries were served."""
-        with self._file as file:
-            file.executemany(
-                "UPDATE answer SET hits = hits + ? WHERE id = ?",
-                [(count, number) for number, count in hits.items()],
-            )
+        with self._file:
+            self._eviction.count_hits(hits)
 
     def after(self, number: int, now: float, most: int = 5000) -> list[Place]:
         """Return the entries with higher numbers, in rising order."""
@@ -347,16 +348,10 @@ class AnswerStore:
         """Remove entries past their time, of any embedder."""
         return self._dropped("expires_at <= ?", (now,))
 
-    def drop_beyond(self, first: bytes, most: int) -> list[Gone]:
-        """Remove the least asked for entries, oldest first, of one owner beyond a bound."""
-        own = "embedder = ? AND scope >= ? AND scope < ?"
-        values = (self._embedder, first, _following(first))
-        query = f"SELECT count(*) FROM answer WHERE {own}"
-        spare: int = self._file.execute(query, values).fetchone()[0] - most
-        if spare <= 0:
-            return []
-        oldest = f"SELECT id FROM answer WHERE {own} ORDER BY hits, id LIMIT ?"
-        return self._dropped_here(f"id IN ({oldest})", (*values, spare))
+    def drop_beyond(self, owner: bytes, most: int) -> list[Gone]:
+        """Remove those of one owner's entries beyond a bound that save least for their room."""
+        least = self._eviction.beyond(owner, most)
+        return self._dropped_here(*least) if least is not None else []
 
     def budget(self, tenant: str, route: str) -> ErrorBudget:
         """Return what the audits of a tenant's route came to."""
@@ -475,12 +470,6 @@ def seal_of(sealed: bytes) -> bytes:
 def _key(scope: bytes, question: str) -> bytes:
     """Return what an answer is sealed with, so that it is never read for another question."""
     return blake2b(scope + question.encode(), digest_size=32).digest()
-
-
-def _following(prefix: bytes) -> bytes:
-    """Return the first bytes after all that begin with `prefix`."""
-    trimmed = prefix.rstrip(b"\xff")
-    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 64
 
 
 def _condition(wanted: Scope, question: str | None) -> tuple[str, tuple[Any, ...]]:

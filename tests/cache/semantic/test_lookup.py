@@ -218,6 +218,30 @@ async def test_what_a_tenant_may_have_kept_in_a_minute_is_bounded(bench_at, now)
         assert await bench.find("ccc") == "ccc!"
 
 
+async def test_what_is_cheap_or_of_one_person_is_not_kept(bench_at):
+    choosy = replace(TERMS, min_usd=0.5)
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press", replace(TERMS, min_usd=1.5))
+        await bench.keep("where is order 4711 0815 17", "lost", choosy)
+        await bench.keep("change my name", "press twice", choosy)
+
+        assert await bench.find("reset my password") is None
+        assert await bench.find("where is order 4711 0815 17") is None
+        assert await bench.find("change my name") == "press twice"
+        assert bench.cache.stats.decided["too cheap to keep"] == 1
+        assert bench.cache.stats.decided["one of a kind"] == 1
+
+
+async def test_whoever_wrote_is_tidied_up_after_not_only_who_wrote_last(bench_at):
+    few = replace(TERMS, max_entries=10)
+    async with bench_at() as bench:
+        for number in range(255):
+            await bench.keep(f"question {number}", "x", few)
+        await bench.keep("question", "x", few, tenant="other")
+
+        assert await bench.cache.count() == 11
+
+
 async def test_an_answer_about_what_changes_lives_for_less(bench_at, now):
     terms = replace(TERMS, ttl=1000.0, changing_ttl=10.0)
     async with bench_at() as bench:

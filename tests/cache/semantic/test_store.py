@@ -15,10 +15,10 @@ def scope(tenant="acme", system="a"):
     return fingerprint(tenant, "auto", "1", {"system": system})
 
 
-def reply(text="hello", *, model="m", route="auto", tags=(), created_at=100.0):
+def reply(text="hello", *, model="m", route="auto", tags=(), created_at=100.0, worth=1.0):
     return CachedReply(
         (text.encode(),), False, model, {"output": 3}, created_at, "m:served",
-        route=route, tags=tags,
+        route=route, tags=tags, worth=worth,
     )  # fmt: skip
 
 
@@ -141,6 +141,63 @@ def test_the_least_asked_for_go_first(store):
 
     assert [gone.id for gone in store.drop_beyond(partition("acme"), 1)] == numbers[1:]
     assert len(store) == 2
+
+
+def least(store, most=1, tenant="acme"):
+    return [gone.id for gone in store.drop_beyond(partition(tenant), most)]
+
+
+def test_what_saves_least_for_its_room_goes_first(store):
+    dear = put(store, "dear", worth=0.02)
+    large = put(store, "large", worth=0.02, text="".join(map(str, range(3000))))
+    cheap = put(store, "cheap", worth=0.001)
+    used = put(store, "used", worth=0.001)
+    store.count_hits({used: 50})
+
+    assert least(store, 3) == [cheap]
+    assert least(store, 2) == [large]
+    assert least(store, 1) == [dear]
+    assert least(store, 1) == []
+
+
+def test_what_was_once_in_demand_does_not_stay_for_ever(store, path):
+    once = put(store, "once", worth=0.001)
+    store.count_hits({once: 3})
+    gone = []
+    for number in range(8):
+        put(store, f"new {number}", worth=0.001)
+        gone += least(store, 1)
+        if number == 1:
+            with AnswerStore(path, "v1") as again:  # what was let go of is known after a restart
+                assert again.count_where(Scope()) == 1
+
+    assert once in gone
+    assert gone[0] != once
+
+
+def test_owners_do_not_compete(store):
+    mine = put(store, "a", worth=0.001)
+    put(store, "b", worth=5.0, where=scope("other"))
+    newer = put(store, "c", worth=0.002)
+
+    assert least(store, 1) == [mine]
+    assert least(store, 1, "other") == []
+    assert least(store, 0) == [newer]
+
+
+def test_a_file_from_before_entries_were_weighed_is_taken_on(path):
+    with AnswerStore(path, "v1") as before:
+        numbers = [put(before, question) for question in "abc"]
+        before.count_hits({numbers[0]: 2})
+    with sqlite3.connect(path) as file:
+        file.execute("ALTER TABLE answer DROP COLUMN per_byte")
+        file.execute("ALTER TABLE answer DROP COLUMN priority")
+        file.execute("DROP TABLE aged")
+    file.close()
+
+    with AnswerStore(path, "v1") as after:
+        assert least(after, 1) == numbers[1:]
+        assert after.reply(numbers[0]) == reply()
 
 
 def test_a_tenant_is_forgotten_with_what_it_paid_for_in_a_corpus(store):
