@@ -36,6 +36,7 @@ NEIGHBOURS = 8
 _HEARD = 0.5  # the cosine below which a neighbour has no say
 _TIDIED_EVERY = 256
 _COUNTED_AT_ONCE = 64
+_BUDGETS_HELD = 10_000  # of tenants' routes; the file has all of them
 _log = logging.getLogger(__name__)
 
 
@@ -253,6 +254,8 @@ class Desk:
         place = asked.tenant, asked.route
         budget = self._budgets.get(place)
         if budget is None:
+            if len(self._budgets) >= _BUDGETS_HELD:
+                self._budgets.clear()
             budget = self._budgets[place] = self.store.budget(*place)
         return budget
 

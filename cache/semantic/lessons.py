@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from cache.semantic.grey_zone import GreyZone
 from cache.semantic.learnt import LearntTable, Lesson
 from cache.semantic.types import Decider
+
+MOST_DECIDERS = 256
+"""Deciders held at once; whose tenant's route asked longest ago is let go of, and read again."""
 
 _WRITTEN_AT_ONCE = 64
 _PAIRS = "pairs"
@@ -39,18 +43,25 @@ class Remembering(Protocol):
 
 
 class Lessons:
-    """The deciders of all routes, each made when it is first asked; used by the store's thread."""
+    """The deciders of tenants' routes, made when they are first asked; used by the store's thread.
+
+    Of those `most` are held, and such as have lessons that could not be written. One that comes
+    back knows what it had learnt; what it had met but not yet heard the outcome of, it does not.
+    """
 
     def __init__(
         self,
         table: LearntTable,
         decider: Callable[[str, str], Decider],
         wall: Callable[[], float],
+        *,
+        most: int = MOST_DECIDERS,
     ) -> None:
+        self._most = most
         self._table = table
         self._make = decider
         self._wall = wall
-        self._deciders: dict[tuple[str, str], Decider] = {}
+        self._deciders: OrderedDict[tuple[str, str], Decider] = OrderedDict()
         self._zones: dict[tuple[str, str], tuple[str, GreyZone]] = {}
         self._unwritten = 0
         self._learning: set[tuple[str, str]] = set()
@@ -64,6 +75,8 @@ class Lessons:
                 lessons = self._table.recall(tenant, route, found.basis)
                 own = [lesson for lesson in lessons if lesson.kind != _PAIRS]
                 self._say(found.recall(own), tenant, route)
+            self._make_room()
+        self._deciders.move_to_end((tenant, route))
         return found
 
     def zone(self, tenant: str, route: str, model: str) -> GreyZone:
@@ -104,6 +117,21 @@ class Lessons:
             self._table.write(tenant, route, decider.basis, lessons, self._wall())
             decider.kept()
             self._learning.discard((tenant, route))
+
+    def _make_room(self) -> None:
+        """Let go of who was not asked for longest, once what it has learnt is written."""
+        spare = len(self._deciders) - self._most
+        if spare <= 0:
+            return
+        oldest = [*self._deciders][:spare]
+        if not self._learning.isdisjoint(oldest):
+            self.write()
+        for place in oldest:
+            is_kept = isinstance(self._deciders[place], Remembering) and place in self._learning
+            if not is_kept:
+                del self._deciders[place]
+                self._zones.pop(place, None)
+                self._learning.discard(place)
 
     def _recalled(self, tenant: str, route: str, model: str) -> GreyZone:
         zone, decider = GreyZone(), self.decider(tenant, route)

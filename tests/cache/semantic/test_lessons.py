@@ -173,6 +173,51 @@ def test_so_many_are_kept_and_the_oldest_go(path, monkeypatch):
         assert store.learnt.recall("other", "auto", "b") == []
 
 
+def visited(lessons, count):
+    for number in range(count):
+        lessons.decider(f"visitor {number}", "auto")
+
+
+def test_deciders_beyond_a_bound_are_let_go_of_and_come_back_as_they_were(path):
+    store = AnswerStore(path, "letters")
+    with store:
+        lessons = Lessons(store.learnt, decider, lambda: 1000.0, most=4)
+        here = lessons.decider("acme", "auto")
+        zone = lessons.zone("acme", "auto", "pairs")
+        for entry in "123":
+            here.decide(ASKED, [candidate(0.9, entry)], 0.05)
+            zone.decide(UNSURE, entry, 5.0, 0.01)
+            lessons.learn("acme", "auto", entry, False)
+        before = decided(here)
+        visited(lessons, 3)
+        assert lessons.decider("acme", "auto") is here, "who is asked is held"
+        visited(lessons, 6)
+        back = lessons.decider("acme", "auto")
+
+        assert back is not here
+        assert decided(back) == before != FRESH
+        assert lessons.zone("acme", "auto", "pairs") is not zone
+
+
+def test_what_cannot_be_written_is_not_let_go_of(path, caplog):
+    store = AnswerStore(path, "letters")
+    with store:
+        lessons = Lessons(store.learnt, decider, lambda: 1000.0, most=2)
+        here = lessons.decider("acme", "auto")
+        here.decide(ASKED, [candidate()], 0.05)
+        lessons.learn("acme", "auto", "1", False)
+        altered(
+            path, "CREATE TRIGGER full BEFORE INSERT ON learnt BEGIN SELECT RAISE(ABORT, ''); END"
+        )
+        visited(lessons, 5)
+
+        assert "not kept yet" in caplog.text
+        assert lessons.decider("acme", "auto") is here
+        altered(path, "DROP TRIGGER full")
+        visited(lessons, 5)
+        assert lessons.decider("acme", "auto") is not here
+
+
 def test_the_scores_of_a_cross_encoder_are_known_after_a_restart(path):
     store, lessons = opened(path)
     with store:
