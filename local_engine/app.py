@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from local_engine.body import Body
 from local_engine.engine import Engine, Generation
 from local_engine.errors import (
+    CheckpointError,
     EngineBusy,
     EngineError,
     EngineStopped,
     InvalidRequest,
+    Unsupported,
 )
 from local_engine.http1 import HttpRequest, HttpResponse, error_response, json_response
 from local_engine.metrics import render_metrics
@@ -32,6 +35,10 @@ log = logging.getLogger(__name__)
 _INLINE_BYTES = 32 << 10
 # So are those that ask for a form, since compiling it may take as long.
 _FORMS = (b'"response_format"', b'"guided_', b'"tool_choice"')
+_PATHS = frozenset(
+    """/chat/completions /completions /models /health /metrics /load_lora_adapter
+    /unload_lora_adapter""".split()  # noqa: SIM905 - reads better than seven quoted words
+)
 _PORT = re.compile(r":\d*$")
 
 
@@ -45,7 +52,9 @@ class Ready:
     @property
     def served(self) -> Served:
         """Return what requests are read against."""
-        return Served(self.name, self.engine.model, self.engine.context, self.engine.grammars)
+        engine = self.engine
+        adapters = () if engine.adapters is None else tuple(engine.adapters.names)
+        return Served(self.name, engine.model, engine.context, engine.grammars, adapters)
 
 
 class App:
@@ -85,7 +94,9 @@ class App:
                 return self._health()
             case "/metrics", "GET":
                 return self._metrics()
-            case (("/chat/completions" | "/completions" | "/models" | "/health" | "/metrics"), _):
+            case (("/load_lora_adapter" | "/unload_lora_adapter") as which, "POST"):
+                return await self._change_adapter(request, which)
+            case (known, _) if known in _PATHS:
                 return error_response(
                     405, f"{request.method} is not allowed on {path}.", code="method_not_allowed"
                 )
@@ -107,14 +118,29 @@ class App:
     def _models(self) -> HttpResponse:
         if self.ready is None:
             return _loading()
-        model = {
-            "id": self.ready.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "local",
-            "context_length": self.ready.engine.context,
-        }
-        return json_response({"object": "list", "data": [model]})
+        served = self.ready.served
+        common = {"object": "model", "created": 0, "owned_by": "local"}
+        common["context_length"] = served.context
+        models = [{"id": served.name, **common}]
+        models += [{"id": name, **common, "parent": served.name} for name in served.adapters]
+        return json_response({"object": "list", "data": models})
+
+    async def _change_adapter(self, request: HttpRequest, which: str) -> HttpResponse:
+        """Load or unload the adapter that `lora_name` names, as with vLLM."""
+        ready = self.ready
+        if ready is None or self.is_draining:
+            return _loading()
+        adapters = ready.engine.adapters
+        if adapters is None:
+            raise Unsupported("This server was started without --adapters.")
+        name = Body(parse_json(request.body)).text("lora_name", "")
+        if name == ready.name:
+            raise InvalidRequest(f"{name!r} is the model itself.", "lora_name")
+        try:
+            await asyncio.to_thread(adapters.load if which[1] == "l" else adapters.unload, name)
+        except CheckpointError as exc:
+            raise InvalidRequest(str(exc), "lora_name") from exc
+        return json_response({"adapters": adapters.names})
 
     async def _complete(self, request: HttpRequest, kind: str) -> HttpResponse:
         ready = self.ready
@@ -123,7 +149,11 @@ class App:
         id = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{secrets.token_hex(12)}"
         ask = await self._read(request, ready, id, kind)
         writer = ReplyWriter(
-            ask, ready.engine.model.tokenizer, id=id, model=ready.name, created=int(time.time())
+            ask,
+            ready.engine.model.tokenizer,
+            id=id,
+            model=ask.requests[0].adapter or ready.name,
+            created=int(time.time()),
         )
         async with contextlib.AsyncExitStack() as stack:
             generations = [

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from local_engine.adapters import Adapter, AdapterRows
 from local_engine.batch import Batch, Segment
 from local_engine.errors import (
     DeadlineExceeded,
@@ -45,8 +46,15 @@ _KEEP = 2
 class Sequence:
     """One request on its way: its tokens, its lane through the cache, its text."""
 
-    def __init__(self, request: GenerationRequest, tokenizer: Tokenizer, submitted: float) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        tokenizer: Tokenizer,
+        submitted: float,
+        adapter: Adapter | None = None,
+    ) -> None:
         self.request = request
+        self.adapter = adapter
         self.tokens = list(request.prompt)
         self.text = TextStream(tokenizer, request.stop, request.shown)
         self.counts: Counter[int] = Counter()
@@ -153,9 +161,15 @@ class EngineCore:
     """Continuous batching over one decoder and its paged cache."""
 
     def __init__(
-        self, model: LoadedModel, limits: EngineLimits, clock: Callable[[], float]
+        self,
+        model: LoadedModel,
+        limits: EngineLimits,
+        clock: Callable[[], float],
+        rows: AdapterRows | None = None,
     ) -> None:
+        """Take a model; `rows` is how its adapted products hear whose rows a step has."""
         self._model = model
+        self._rows = rows
         self._limits = limits
         self._clock = clock
         decoder = model.decoder
@@ -209,7 +223,7 @@ class EngineCore:
             sequence.submitted,
             priority=request.priority,
             tenant=request.tenant,
-            adapter=request.adapter,
+            adapter="" if sequence.adapter is None else sequence.adapter.key,
             leader=self._leaders.get(request.group),
         )
         if request.group:
@@ -317,6 +331,8 @@ class EngineCore:
             for (i, lane), own in zip(ready, draws, strict=True)
             for place in range(len(own))
         ]
+        if self._rows is not None:
+            self._rows.set((self._sequences[lane].adapter, n) for lane, n in work)
         logits = decoder.forward(
             batch, self._cache, torch.tensor(wanted, dtype=torch.long, device=decoder.device)
         )

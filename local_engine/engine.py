@@ -17,6 +17,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 
+from local_engine.adapters import Adapter, Adapters
 from local_engine.core import EngineCore, Event, Sequence
 from local_engine.errors import (
     ContextLengthExceeded,
@@ -24,6 +25,7 @@ from local_engine.errors import (
     EngineStopped,
     EngineUnavailable,
     InvalidRequest,
+    UnknownAdapter,
 )
 from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
@@ -103,13 +105,17 @@ class Engine:
         model: LoadedModel,
         limits: EngineLimits | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        adapters: Adapters | None = None,
     ) -> None:
         self.model = model
+        self.adapters = adapters
         self.grammars = Grammars(model.tokenizer, model.end_ids, model.config.vocab)
         self.limits = limits or EngineLimits()
         self.failure: BaseException | None = None
         self._clock = clock
-        self._core = EngineCore(model, self.limits, clock)
+        self._core = EngineCore(
+            model, self.limits, clock, None if adapters is None else adapters.rows
+        )
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._open: dict[str, Generation] = {}
@@ -147,7 +153,8 @@ class Engine:
         full, and `EngineStopped`.
         """
         self._check(request)
-        sequence = Sequence(request, self.model.tokenizer, self._clock())
+        adapter = self._adapter(request.adapter)
+        sequence = Sequence(request, self.model.tokenizer, self._clock(), adapter)
         generation = Generation(request, self.cancel)
         with self._lock:
             self._check_room(request)
@@ -181,6 +188,12 @@ class Engine:
             raise InvalidRequest(f"max_tokens must be from 1 to {room} here.", "max_tokens")
         if not 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS:
             raise InvalidRequest(f"top_logprobs goes to {MAX_TOP_LOGPROBS}.", "top_logprobs")
+
+    def _adapter(self, name: str) -> Adapter | None:
+        adapter = self.adapters.find(name) if name and self.adapters is not None else None
+        if name and adapter is None:
+            raise UnknownAdapter(name)
+        return adapter
 
     def _check_room(self, request: GenerationRequest) -> None:
         if self.failure is not None:

@@ -6,6 +6,7 @@ EngineError                       status  code
 │ ├ Unsupported                   400     unsupported                valid, but not built here
 │ └ ContextLengthExceeded         400     context_length_exceeded
 ├ UnknownModel                    404     model_not_found
+├ UnknownAdapter                  404     adapter_not_found
 ├ EngineBusy                      429     engine_overloaded          retry_after_s
 ├ EngineStopped                   503     engine_stopping
 ├ EngineUnavailable               503     engine_unavailable         the process is down
@@ -77,6 +78,17 @@ class UnknownModel(EngineError):
 
     def __init__(self, asked: str, served: str) -> None:
         super().__init__(f"The model '{asked}' is not served here; this engine serves '{served}'.")
+
+
+class UnknownAdapter(EngineError):
+    """Tell that there is no adapter of a name, loaded or to be loaded."""
+
+    status = 404
+    code = "adapter_not_found"
+    type = "invalid_request_error"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no adapter {name[:80]!r} here.")
 
 
 class EngineBusy(EngineError):

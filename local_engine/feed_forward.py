@@ -34,18 +34,23 @@ class GatedBlock:
     """One block: down(act(gate x) * up x), gate and up as one product."""
 
     def __init__(self, gate_up: Linear, down: Linear, activation: Activation) -> None:
-        self._gate_up = gate_up
-        self._down = down
+        self.gate_up = gate_up
+        self.down = down
+        self._activation = activation
         self._act = _ACTIVATIONS[activation]
 
+    def with_products(self, gate_up: Linear, down: Linear) -> GatedBlock:
+        """Return the same block over other products."""
+        return GatedBlock(gate_up, down, self._activation)
+
     def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self._gate_up(x).chunk(2, dim=-1)
-        return self._down(self._act(gate) * up)
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(self._act(gate) * up)
 
     @property
     def nbytes(self) -> int:
         """Return the bytes that the weights take."""
-        return self._gate_up.nbytes + self._down.nbytes
+        return self.gate_up.nbytes + self.down.nbytes
 
 
 class Mixture:

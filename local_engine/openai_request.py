@@ -59,6 +59,7 @@ class Served:
     model: LoadedModel
     context: int
     grammars: Grammars
+    adapters: tuple[str, ...] = ()
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) -> Ask:
     """Read a /v1/chat/completions body; raises `InvalidRequest` and `UnknownModel`."""
     fields = Body(body)
-    _check_model(fields, served)
+    _adapter(fields, served)
     _refuse_unbuilt_chat(fields)
     box = toolbox_of(fields, served.model.template)
     tokens = _chat_prompt(fields, served.model, now, has_tools=box is not None)
@@ -97,7 +98,7 @@ def parse_chat(body: Mapping[str, Any], served: Served, id: str, now: datetime) 
 def parse_text(body: Mapping[str, Any], served: Served, id: str) -> Ask:
     """Read a /v1/completions body; raises `InvalidRequest` and `UnknownModel`."""
     fields = Body(body)
-    _check_model(fields, served)
+    _adapter(fields, served)
     for key in ("suffix", "echo"):
         if fields.values.get(key):
             raise Unsupported(f"{key} is not supported by this engine.", key)
@@ -123,6 +124,7 @@ def _ask(
     if len(prompts) * best_of > 64:
         raise InvalidRequest("A request may ask for 64 answers at most.", "prompt")
     sampling = _sampling(fields, served.model.sampling)
+    adapter = _adapter(fields, served)
     constraint = form_of(fields, served.grammars)
     if box is not None and constraint is not None:
         raise Unsupported("Tools and a form of the answer are not built together.", "tools")
@@ -147,6 +149,7 @@ def _ask(
             group=f"{id}/{n}" if best_of > 1 else "",
             priority=priority,
             deadline_s=deadline_s,
+            adapter=adapter,
             shown=frozenset() if box is None else box.shown(served.model.tokenizer),
         )
         for index, (n, prompt, copy) in enumerate(choices)
@@ -184,10 +187,12 @@ def _room(prompt: tuple[int, ...], limit: int | None, context: int) -> int:
     return room if limit is None else min(limit, room)
 
 
-def _check_model(fields: Body, served: Served) -> None:
+def _adapter(fields: Body, served: Served) -> str:
+    """Return the adapter that is asked for by the name of its model; empty for none."""
     asked = fields.text("model", served.name)
-    if asked != served.name:
-        raise UnknownModel(asked[:200], served.name)
+    if asked != served.name and asked not in served.adapters:
+        raise UnknownModel(asked[:200], "', '".join((served.name, *served.adapters)))
+    return "" if asked == served.name else asked
 
 
 def _refuse_unbuilt_chat(fields: Body) -> None:

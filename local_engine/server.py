@@ -26,6 +26,7 @@ from typing import get_args
 
 import torch
 
+from local_engine.adapters import Adapters
 from local_engine.app import App, Ready
 from local_engine.checkpoint import find_checkpoint
 from local_engine.engine import Engine
@@ -56,6 +57,7 @@ class ServerSettings:
     limits: EngineLimits = field(default_factory=EngineLimits)
     http: HttpLimits = field(default_factory=HttpLimits)
     drain_s: float = 10.0
+    adapters: Path | None = None
 
 
 class EngineServer:
@@ -75,7 +77,7 @@ class EngineServer:
                 await self._serve_model(model, stop)
 
     async def _serve_model(self, model: LoadedModel, stop: asyncio.Event) -> None:
-        async with Engine(model, self.settings.limits) as engine:
+        async with Engine(model, self.settings.limits, adapters=self._adapters(model)) as engine:
             self.app.ready = Ready(engine, self.settings.model_name)
             log.info(
                 "serving %s on %s: context %d, loaded in %.1f s",
@@ -92,6 +94,16 @@ class EngineServer:
             await self._finish_connections()
             if engine.failure is not None:
                 raise engine.failure
+
+    def _adapters(self, model: LoadedModel) -> Adapters | None:
+        """Make the model ready for adapters, and load those that are there."""
+        directory = self.settings.adapters
+        if directory is None:
+            return None
+        adapters = Adapters(model.decoder, directory)
+        for path in sorted(p for p in directory.iterdir() if p.is_dir()):
+            adapters.load(path.name)
+        return adapters
 
     async def _load(self, stop: asyncio.Event) -> LoadedModel | None:
         """Load on a daemon thread, so that a stop while loading need not wait for it."""
@@ -263,6 +275,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="N",
         help="tokens to guess ahead from what the prompt repeats, checked exactly; default: none",
     )
+    parser.add_argument(
+        "--adapters", type=Path, help="directory of LoRA adapters, served by the names in it"
+    )
     parser.add_argument("--drain", type=float, default=10.0, help="seconds to finish when stopped")
     parser.add_argument("--niceness", type=int, default=0, help="yield the CPU to others")
     parser.add_argument("--exit-with-stdin", action="store_true", help=argparse.SUPPRESS)
@@ -286,6 +301,7 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
             guesses=options.guesses,
         ),
         drain_s=options.drain,
+        adapters=options.adapters,
     )
 
 

@@ -107,6 +107,11 @@ def open_weights(directory: Path) -> Weights:
     return Weights(entries)
 
 
+def open_weights_file(file: Path) -> Weights:
+    """Index one safetensors file."""
+    return Weights(_read_header(file))
+
+
 def _files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     if index.exists():
