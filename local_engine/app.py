@@ -112,7 +112,10 @@ class App:
         return json_response({"status": "ok"})
 
     def _metrics(self) -> HttpResponse:
-        text = render_metrics(self.ready.engine.stats() if self.ready else None)
+        if self.ready is None:
+            text = render_metrics(None)
+        else:
+            text = render_metrics(self.ready.engine.stats(), self.ready.engine.timings)
         return HttpResponse(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
     def _models(self) -> HttpResponse:

@@ -6,7 +6,6 @@ Runs in one thread and knows no clock but the one handed in, no event loop, no s
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from local_engine.adapters import Adapter, AdapterRows
+from local_engine.adapters import AdapterRows
 from local_engine.batch import Batch, Segment
 from local_engine.errors import (
     DeadlineExceeded,
@@ -26,113 +25,21 @@ from local_engine.errors import (
 from local_engine.kv import PAGE_SIZE, KvShape, bytes_per_token, make_kv
 from local_engine.lanes import Lane, Lanes
 from local_engine.loader import LoadedModel
-from local_engine.sampler import Draw, Drawn, sample
+from local_engine.sampler import Drawn, sample
 from local_engine.scheduler import Rules
-from local_engine.speculation import GuessGate, PromptLookup
-from local_engine.tokenizer import TextStream, Tokenizer
+from local_engine.sequence import Sequence
+from local_engine.speculation import GuessGate
+from local_engine.timings import Timings
 from local_engine.types import (
     EngineLimits,
     EngineStats,
     Finish,
     FinishReason,
-    GenerationRequest,
     Token,
 )
 
 # Room for the prefixes of requests that have ended, in times of what those running may need.
 _KEEP = 2
-
-
-class Sequence:
-    """One request on its way: its tokens, its lane through the cache, its text."""
-
-    def __init__(
-        self,
-        request: GenerationRequest,
-        tokenizer: Tokenizer,
-        submitted: float,
-        adapter: Adapter | None = None,
-    ) -> None:
-        self.request = request
-        self.adapter = adapter
-        self.tokens = list(request.prompt)
-        self.text = TextStream(tokenizer, request.stop, request.shown)
-        self.counts: Counter[int] = Counter()
-        self.seen = set(request.prompt) if request.sampling.reads_history else set[int]()
-        self.submitted = submitted
-        self.expires = math.inf if request.deadline_s is None else submitted + request.deadline_s
-        self.progress = None if request.constraint is None else request.constraint.begin()
-        self.fault: Exception | None = None
-        self.lookup = PromptLookup()
-        self.queue_s: float | None = None
-        self.compute_s = 0.0
-
-    @property
-    def generated(self) -> int:
-        """Return how many tokens were added to the prompt."""
-        return len(self.tokens) - len(self.request.prompt)
-
-    def draws(self, guess: Items[int]) -> list[Draw]:
-        """Return what the sampler must know for the next token, and after each of a guess."""
-        sampling, top = self.request.sampling, self.request.top_logprobs
-        masks = self._masks(guess)
-        counts, seen = self.counts, self.seen
-        draws = [Draw(sampling, len(self.tokens), counts, seen, top, masks[0])]
-        for n, token in enumerate(guess[: len(masks) - 1], 1):
-            if sampling.reads_history:
-                counts, seen = counts + Counter((token,)), seen | {token}
-            draws.append(Draw(sampling, len(self.tokens) + n, counts, seen, top, masks[n]))
-        return draws
-
-    def _masks(self, guess: Items[int]) -> Items[bytes | None]:
-        """Return what the form of the answer allows at each place; its failing is told later."""
-        if self.progress is None:
-            return [None] * (len(guess) + 1)
-        try:
-            return self.progress.masks(guess)
-        except ValueError as exc:
-            self.fault = exc
-            return [None]
-
-    def guess(self, most: int) -> tuple[int, ...]:
-        """Guess up to so many tokens, of which the last is never past the answer's end."""
-        if not self.generated:
-            return ()
-        return self.lookup.guess(
-            self.tokens, min(most, self.request.max_tokens - self.generated - 1)
-        )
-
-    def accept(self, token: int) -> None:
-        """Append a drawn token."""
-        self.tokens.append(token)
-        if self.progress is not None:
-            self._follow(token)
-        if self.request.sampling.reads_history:
-            self.counts[token] += 1
-            self.seen.add(token)
-
-    def _follow(self, token: int) -> None:
-        assert self.progress is not None
-        try:
-            self.progress.accept(token)
-        except ValueError as exc:
-            self.fault = exc
-
-    @property
-    def is_complete(self) -> bool:
-        """Tell whether the form of the answer leaves nothing more to say."""
-        return self.progress is not None and self.progress.is_complete
-
-    def finish(self, reason: FinishReason, error: EngineError | None = None) -> Finish:
-        """Account for the sequence at its end."""
-        return Finish(
-            reason,
-            prompt_tokens=len(self.request.prompt),
-            completion_tokens=self.generated,
-            compute_s=self.compute_s,
-            queue_s=self.queue_s or 0.0,
-            error=error,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +92,8 @@ class EngineCore:
         self._leaders: dict[str, Lane] = {}
         self._counters = _Counters()
         self._gate = GuessGate()
+        self.timings = Timings()
+        self._now = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -266,7 +175,8 @@ class EngineCore:
             drawn = self._compute(work, guesses)
         except (RuntimeError, MemoryError) as exc:
             return events + [self._fail(lane, exc) for lane, _ in work]
-        elapsed = self._clock() - started
+        self._now = self._clock()
+        elapsed = self._now - started
         self._charge(work, elapsed)
         told = [e for lane, d in drawn for e in self._follow(lane, d, guesses.get(lane, ()))]
         if self._limits.guesses and all(n == 1 for _, n in plan.work):
@@ -311,6 +221,7 @@ class EngineCore:
         sequence = self._sequences[lane]
         if sequence.queue_s is None:
             sequence.queue_s = now - sequence.submitted
+            self.timings.queue.observe(sequence.queue_s)
         self._counters.reused_tokens += lane.reused
 
     def _compute(
@@ -353,6 +264,7 @@ class EngineCore:
             if not sequence.generated:
                 self._counters.prompt_tokens += count
         self._counters.steps += 1
+        self.timings.batch.observe(len(work))
         self._counters.busy_s += elapsed
 
     def _advance(self, lane: Lane, drawn: Drawn | None) -> Event:
@@ -366,7 +278,7 @@ class EngineCore:
             return self._fail(lane, sequence.fault)
         request = sequence.request
         is_end = drawn.token in self._model.end_ids and not request.ignore_end
-        self._counters.completion_tokens += 1
+        self._note_token(sequence)
         is_complete = sequence.is_complete and not is_end
         is_full = sequence.generated >= request.max_tokens or is_complete
         released = sequence.text.push(drawn.token) if not is_end else sequence.text.finish()
@@ -388,6 +300,12 @@ class EngineCore:
         if is_end or is_stopped or is_complete:
             return self._end(lane, "stop", token)
         return self._end(lane, "length", token) if is_full else Event(sequence, token)
+
+    def _note_token(self, sequence: Sequence) -> None:
+        self._counters.completion_tokens += 1
+        if sequence.generated == 1:
+            sequence.first_at = self._now
+            self.timings.first_token.observe(self._now - sequence.submitted)
 
     def _fail(self, lane: Lane, cause: Exception) -> Event:
         """End a sequence that broke; what it wrote is cleared and found by nobody."""
@@ -413,6 +331,9 @@ class EngineCore:
             del self._leaders[request.group]
         self._lanes.remove(lane)
         self._counters.ended[reason] += 1
+        if token is not None and sequence.generated > 1:
+            spent = self._now - sequence.first_at
+            self.timings.per_token.observe(spent / (sequence.generated - 1))
         return Event(sequence, token, sequence.finish(reason, error))
 
 

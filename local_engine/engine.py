@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 
 from local_engine.adapters import Adapter, Adapters
-from local_engine.core import EngineCore, Event, Sequence
+from local_engine.core import EngineCore, Event
 from local_engine.errors import (
     ContextLengthExceeded,
     EngineBusy,
@@ -29,6 +29,8 @@ from local_engine.errors import (
 )
 from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
+from local_engine.sequence import Sequence
+from local_engine.timings import Timings
 from local_engine.types import EngineLimits, EngineStats, Finish, GenerationRequest, Token
 
 log = logging.getLogger(__name__)
@@ -145,6 +147,11 @@ class Engine:
     def stats(self) -> EngineStats:
         """Return the counters since the start, and what is going on now."""
         return self._core.stats(self._refused)
+
+    @property
+    def timings(self) -> Timings:
+        """Return how long requests and steps took so far."""
+        return self._core.timings
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request and return its stream.

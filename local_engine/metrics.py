@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
+from local_engine.timings import Histogram, Timings
 from local_engine.types import EngineStats
 
 _METRICS = (
@@ -25,12 +29,31 @@ _METRICS = (
 )
 
 
-def render_metrics(stats: EngineStats | None) -> str:
-    """Write the counters; without an engine only that it is not ready."""
+_TIMINGS = (
+    ("queue", "queue_seconds", "Time from submission to the first step."),
+    ("first_token", "time_to_first_token_seconds", "Time from submission to the first token."),
+    ("per_token", "time_per_output_token_seconds", "Mean time of an answer's further tokens."),
+    ("batch", "batch_size", "Sequences in a step."),
+)
+
+
+def render_metrics(stats: EngineStats | None, timings: Timings | None = None) -> str:
+    """Write the counters and timings; without an engine only that it is not ready."""
     lines = ["# HELP frugal_engine_ready Whether the model is loaded."]
     lines += ["# TYPE frugal_engine_ready gauge", f"frugal_engine_ready {int(stats is not None)}"]
     for field, kind, name, text in _METRICS if stats is not None else ():
         full = f"frugal_engine_{name}"
         lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
         lines.append(f"{full} {getattr(stats, field)}")
+    for field, name, text in _TIMINGS if timings is not None else ():
+        lines += _histogram(f"frugal_engine_{name}", text, getattr(timings, field))
     return "\n".join(lines) + "\n"
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Iterator[str]:
+    yield from (f"# HELP {name} {text}", f"# TYPE {name} histogram")
+    # One reading of the counts, so that the last bucket and the number agree.
+    totals = list(itertools.accumulate(histogram.counts))
+    for bound, total in zip((*histogram.bounds, "+Inf"), totals, strict=True):
+        yield f'{name}_bucket{{le="{bound}"}} {total}'
+    yield from (f"{name}_sum {histogram.sum}", f"{name}_count {totals[-1]}")

@@ -101,12 +101,17 @@ def engine_serve(
     ] = "none",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 8,
+    guesses: Annotated[int, typer.Option(min=0, max=16, help="Tokens to guess ahead.")] = 0,
+    adapters: Annotated[Path | None, typer.Option(help="Directory of LoRA adapters.")] = None,
 ) -> None:
     """Serve one checkpoint as an OpenAI server of its own."""
     from local_engine.server import main as serve_engine
 
     arguments = [checkpoint, "--host", host, "--port", str(port), "--quantization", quantization,
                  "--threads", str(threads), "--max-batch", str(max_batch)]  # fmt: skip
+    arguments += ["--guesses", str(guesses)]
+    if adapters is not None:
+        arguments += ["--adapters", str(adapters)]
     if model_name is not None:
         arguments += ["--model-name", model_name]
     raise typer.Exit(serve_engine(arguments))

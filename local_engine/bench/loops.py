@@ -14,10 +14,11 @@ from torch import Tensor
 from local_engine import model as decoder_module
 from local_engine.attention import AttentionSpec
 from local_engine.batch import Batch, Segment
-from local_engine.core import EngineCore, Event, Sequence
+from local_engine.core import EngineCore, Event
 from local_engine.kv import KvShape, PagedKv
 from local_engine.loader import LoadedModel
 from local_engine.sampler import Draw, sample
+from local_engine.sequence import Sequence
 from local_engine.types import EngineLimits, GenerationRequest, Sampling
 
 Clock = Callable[[], float]

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from local_engine.errors import CheckpointError
 from local_engine.http1 import HttpLimits
@@ -408,6 +409,15 @@ async def test_metrics_count_what_was_done(http: httpx.AsyncClient) -> None:
     assert "frugal_engine_ready 1\n" in text
     assert "frugal_engine_completion_tokens_total 12\n" in text
     assert "frugal_engine_requests_finished_total 1\n" in text
+    families = {f.name: f for f in text_string_to_metric_families(text)}
+    for name, count in {"time_to_first_token": 1, "time_per_output_token": 1, "queue": 1}.items():
+        family = families[f"frugal_engine_{name}_seconds"]
+        values = {s.name.removeprefix(family.name): s.value for s in family.samples}
+        assert (family.type, values["_count"]) == ("histogram", count)
+        assert values["_sum"] > 0
+        assert family.samples[-3].labels["le"] == "+Inf"
+    batch = families["frugal_engine_batch_size"].samples
+    assert next(s.value for s in batch if s.name.endswith("_count")) == 12
 
 
 async def test_health_answers_before_the_model_is_loaded(settings: ServerSettings) -> None:
