@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 _WANTING, _MISUSED = 1, 2
 
 Outcomes = Annotated[
-    list[Path],
-    typer.Option("--outcomes", help="Outcomes: parquet, jsonl, or a folder. May be repeated."),
+    list[str],
+    typer.Option(
+        "--outcomes",
+        help="Parquet, jsonl, a folder of them, or a ledger: sqlite:///frugal.db#route, "
+        "postgresql://…#route. May be repeated.",
+    ),
 ]
 Split = Annotated[str | None, typer.Option(help="Read only this split, such as train.")]
 BundlePath = Annotated[Path, typer.Option("--bundle", help="A folder made by frugal train.")]
@@ -55,7 +59,7 @@ def train(
 ) -> None:
     """Learn a cascade from outcomes, solve its target, and write a bundle.
 
-    Example: frugal train --outcomes outcomes.parquet --out bundles/auto --max-quality-loss 0.02
+    Example: frugal train --outcomes sqlite:///frugal.db#auto --policy policy.yaml --out new
     """
     from gateway.learning.training import Asked, learn
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
+from gateway.learning.sources import as_files, shown
 from gateway.learning.vectors import with_vectors
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _LABELLERS = ("exact", "test", "judge")
 
 
-def evaluate_bundle(path: Path, outcomes: Sequence[Path], split: str | None) -> Evaluation:
+def evaluate_bundle(path: Path, outcomes: Sequence[str], split: str | None) -> Evaluation:
     """Measure a bundle. Raises LearningError, or an error of the router's."""
     from router.bundled import load_learnt
     from router.evaluate import evaluate
@@ -29,7 +30,7 @@ def evaluate_bundle(path: Path, outcomes: Sequence[Path], split: str | None) -> 
 
 def certify_bundle(
     path: Path,
-    outcomes: Sequence[Path],
+    outcomes: Sequence[str],
     split: str | None,
     *,
     look: int,
@@ -61,7 +62,7 @@ def certify_bundle(
     error = floor.error if look == 1 else share_of_look(floor.error, look)
     value, beliefs = bundled.learnt.values["floor"], bundled.learnt.beliefs
     rate, certified = certify(floor, value, beliefs, walked, records, error=error)
-    data = ", ".join(str(each) for each in outcomes)
+    data = ", ".join(map(shown, outcomes))
     certificate = certificate_of(floor, certified, rate or 0.0, data=data, route=route)
     if certificate is not None:
         certificate = replace(certificate, labeller=labeller, look=look)
@@ -75,12 +76,13 @@ def certify_bundle(
     }
 
 
-def _table(bundled: Bundled, outcomes: Sequence[Path], split: str | None) -> LearnTable:
+def _table(bundled: Bundled, outcomes: Sequence[str], split: str | None) -> LearnTable:
     from router.learn_table import LearnTable
     from router.train import complete_rows
 
     models = bundled.learnt.models
-    table = LearnTable.from_outcomes(list(outcomes), models=models, split=split, replies=True)
+    with as_files(outcomes) as files:
+        table = LearnTable.from_outcomes(files, models=models, split=split, replies=True)
     rows = complete_rows(table)
     if not len(rows):
         raise LearningError(

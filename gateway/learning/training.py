@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
+from gateway.learning.sources import as_files, shown
 from gateway.learning.vectors import with_vectors
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A call to learn, as the command line was given it."""
+    """A call to learn, as the command line was given it; `outcomes` are files or `URL#route`."""
 
-    outcomes: tuple[Path, ...]
+    outcomes: tuple[str, ...]
     split: str | None = None
     policy: Path | None = None
     route: str | None = None
@@ -64,9 +65,10 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     policy, route_name, route = _policy_of(asked)
     named = asked.tiers or (route.tiers if route else ())
     advance("reading outcomes", 0.0)
-    table = LearnTable.from_outcomes(
-        list(asked.outcomes), models=named or None, split=asked.split, replies=True
-    )
+    with as_files(asked.outcomes, advance) as files:
+        table = LearnTable.from_outcomes(
+            files, models=named or None, split=asked.split, replies=True
+        )
     prices = _prices(asked, policy, table, warn)
     tiers = named or _by_cost(table, prices)
     reference = asked.reference or (route and route.cascade and route.cascade.reference_model)
@@ -75,7 +77,7 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     table, embedder_version = with_vectors(table, asked.embedder, advance)
     task = Task(tuple(tiers), reference, target, prices, route_name, seed=asked.seed)
     trained = train(table, task, advance)
-    data = ", ".join(str(path) for path in asked.outcomes)
+    data = ", ".join(map(shown, asked.outcomes))
     certificate = None
     if isinstance(target, QualityLoss) and trained.certified is not None:
         mix = trained.operating.mix

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gateway.learning.book import Book, OutcomeRow
+from gateway.money.migrate import migrate_sqlite
+
 SMALL, LARGE = "small", "large"
 PRICES = {SMALL: {"input": 0.1, "output": 0.2}, LARGE: {"input": 5.0, "output": 10.0}}
 
@@ -43,6 +46,45 @@ def write_outcomes(path: Path, count: int, *, seed: int = 0) -> Path:
     lines = (json.dumps(row) for row in outcomes(count, seed=seed))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def write_ledger(path: Path, count: int, *, seed: int = 0, drawn: bool = True) -> str:
+    """Write such outcomes into a new ledger, as audits of the route `auto`; return its URL."""
+    migrate_sqlite(path)
+    url = f"sqlite:///{path}"
+    book = Book(url)
+    book.add([_audit(at, row, drawn) for at, row in enumerate(outcomes(count, seed=seed))])
+    book.close()
+    return url
+
+
+def _audit(at: int, row: dict[str, Any], drawn: bool) -> OutcomeRow:
+    return OutcomeRow(
+        request_id=row["query_id"],
+        model=row["model"],
+        at_us=at // 2,
+        seq=at % 2,
+        route="auto",
+        tenant="t",
+        revision="1",
+        bundle="",
+        reference=LARGE,
+        answered_by="",
+        served=row["model"] == SMALL,
+        drawn=drawn,
+        quality=None,
+        propensity=0.1 if drawn else None,
+        score=row["score"],
+        labeller="exact",
+        finish_reason=row["finish_reason"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        cost_nano_usd=0,
+        latency_us=0,
+        stats="{}",
+        messages=json.dumps([{"role": "user", "content": row["prompt"]}]),
+        response=row["response"],
+    )
 
 
 def write_prices(path: Path) -> Path:

@@ -12,7 +12,7 @@ from tests.support.gateway_app import serving
 from tests.support.policies import two_tiers
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.sums import outcomes, write_outcomes, write_prices
+from tests.support.sums import outcomes, write_ledger, write_outcomes, write_prices
 
 BEST = Says("41 + 1 = 42\n#### 42", tokens=(11, 4), name="large-up")
 
@@ -58,6 +58,35 @@ def test_evaluation_shows_the_floor_held_at_lower_cost(place):
     assert own["loss"] <= 0.1
     assert own["usd_per_1k"] < rows["always large"]["usd_per_1k"]
     assert own["quality"]["mean"] > rows["always small"]["quality"]["mean"]
+
+
+def test_audits_in_a_ledger_are_read_as_a_file_of_them_is(place, tmp_path):
+    def told(result):
+        rows = json.loads(result.stdout)["rows"]
+        return [(row["way"], row["quality"], row["loss"], row["calls"]) for row in rows]
+
+    url = write_ledger(tmp_path / "ledger.db", 150, seed=2)
+    file, ledger = (
+        frugal("evaluate", "--bundle", place / "bundle", "--outcomes", each, "--json")
+        for each in (place / "later.jsonl", f"{url}#auto")
+    )
+
+    assert ledger.exit_code == 0, ledger.output
+    assert told(ledger) == told(file)
+
+
+def test_a_ledger_is_learnt_from_directly(tmp_path):
+    url = write_ledger(tmp_path / "ledger.db", 60)
+    made = frugal(
+        "train", "--outcomes", f"{url}#auto", "--out", tmp_path / "bundle", "--embedder", "none",
+        "--reference", "large", "--usd-per-quality-point", "0.1",
+        "--prices", write_prices(tmp_path / "prices.json"), "--json",
+    )  # fmt: skip
+
+    assert made.exit_code == 0, made.output
+    assert "reading the ledger" in made.stderr
+    about = json.loads(made.stdout)
+    assert (about["data"], about["models"]) == (f"{url}#auto", ["small", "large"])
 
 
 def test_prompts_and_replies_are_foretold(place, tmp_path):

@@ -1,0 +1,119 @@
+"""Where outcomes are read from: files as they are, and the audits of a route in a ledger."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.learning.book import Book, OutcomeRow
+from gateway.learning.errors import LearningError
+from gateway.learning.exporting import told
+from gateway.money.errors import LedgerError
+
+Advance = Callable[[str, float], None]
+_READING = "reading the ledger"
+_STEP = 1000
+
+
+def silent(what: str, share: float) -> None:
+    """Tell nobody."""
+
+
+def is_ledger(source: str) -> bool:
+    """Return whether a source is a ledger's URL, not a file."""
+    return "://" in source
+
+
+def shown(source: str) -> str:
+    """Return a source as it may be written down: without a password."""
+    from gateway.money.location import is_postgres, shown_url
+
+    url, _, route = source.partition("#")
+    if not is_postgres(url):
+        return source
+    return shown_url(url).strip("'") + (f"#{route}" if route else "")
+
+
+@contextmanager
+def as_files(sources: Sequence[str], advance: Advance = silent) -> Iterator[list[Path]]:
+    """Yield a file for each source; `URL#route` is a route's audits in a ledger.
+
+    Of a ledger only drawn requests are read: others were chosen by what ran then. What is wrong
+    with a file so made is told by the name of its source. Raises LearningError.
+    """
+    from router.types import OutcomesError
+
+    with tempfile.TemporaryDirectory(prefix="frugal-outcomes-") as folder:
+        made = {
+            place: Path(folder) / f"{place}.jsonl"
+            for place, source in enumerate(sources)
+            if is_ledger(source)
+        }
+        for place, path in made.items():
+            _write(path, sources[place], advance)
+        try:
+            yield [made.get(place, Path(source)) for place, source in enumerate(sources)]
+        except OutcomesError as exc:
+            message = str(exc)
+            for place, path in made.items():
+                message = message.replace(str(path), shown(sources[place]))
+            raise OutcomesError(message) from exc
+
+
+def _write(path: Path, source: str, advance: Advance) -> None:
+    rows = audits_at(source)
+    advance(_READING, 0.0)
+    with path.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows):
+            file.write(json.dumps(told(row), ensure_ascii=False) + "\n")
+            if number % _STEP == 0:
+                advance(_READING, number / len(rows))
+    advance(_READING, 1.0)
+
+
+def audits_at(source: str) -> list[OutcomeRow]:
+    """Return the drawn requests' rows of `URL#route`, or of the only route that has outcomes.
+
+    Raises LearningError.
+    """
+    url, _, route = source.partition("#")
+    try:
+        book = Book(url)
+        try:
+            route = route or _only(book.routes(), source)
+            every = book.rows(route)
+            known = [] if every else book.routes()
+        finally:
+            book.close()
+    except LedgerError as exc:
+        raise LearningError(f"{shown(source)}: {exc}") from exc
+    drawn = [row for row in every if row.drawn]
+    with_texts = [row for row in drawn if row.messages is not None]
+    if not every:
+        why = f"no outcomes of this route; there are some of: {', '.join(known) or 'none'}"
+    elif not drawn:
+        why = (
+            f"none of its {len(every)} outcomes is of a drawn request, and others were chosen by "
+            "what ran then; set cascade.audit, or train on a file of `frugal outcomes export`"
+        )
+    else:
+        why = (
+            "its outcomes hold no prompts to learn from; set privacy.store_texts: true, and wait "
+            "for others"
+        )
+    if not with_texts:
+        raise LearningError(f"{shown(source)}: {why}")
+    return with_texts
+
+
+def _only(routes: Sequence[str], source: str) -> str:
+    if len(routes) == 1:
+        return routes[0]
+    some = ", ".join(routes) or "none"
+    raise LearningError(
+        f"{shown(source)}: expected a route after it, as in {shown(source)}#auto; "
+        f"there are outcomes of: {some}"
+    )
