@@ -125,7 +125,7 @@ class Cascading:
             self._affinity.note(attempt, entry)
 
     def _features(self, entry: Entry) -> Features:
-        return Features(entry.request.body["messages"], self._embedding)
+        return Features(entry.request.body["messages"], self._embedding, entry.request.body)
 
     def _router(self, entry: Entry) -> Router:
         """Return who decides: the route's router, or one that knows the cheapest model alone."""

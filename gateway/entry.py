@@ -21,10 +21,12 @@ from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.usage import NOTHING, Usage, total_usage
 from gateway.request import ChatRequest
 from gateway.telemetry.context import TraceContext
+from gateway.tool_calls import calls_of
 from gateway.wire import Part
 from policies.rules import RequestFacts
 from policies.schema import Route
 from router.types import Draft, Skip, TokenStats, Tried, Verdict
+from router.validators import ToolCall
 
 Purpose = Literal["serve", "control", "judge", "hedge"]
 CacheState = Literal["exact", "semantic", "miss", "bypass"]
@@ -88,6 +90,7 @@ class Attempt:
         self._look_at = 1
         self._texts: list[str] = []
         self._tool_calls = 0
+        self._call_data: list[bytes] = []
         self._clock = clock
         self._started = clock.tick()
         self._first: float | None = None
@@ -111,6 +114,8 @@ class Attempt:
         if part.model is not None:
             self.answered_by = part.model
         self._tool_calls += part.tool_calls
+        if self._tool_calls:
+            self._call_data.append(part.data)
 
     def hold(self, part: Part) -> None:
         """Keep a part of a draft that may never be served."""
@@ -182,6 +187,11 @@ class Attempt:
         return self._tool_calls > 0
 
     @property
+    def calls(self) -> Sequence[ToolCall]:
+        """Return the tool calls of the answer so far; none where they cannot be read."""
+        return calls_of(self._call_data) if self._call_data else ()
+
+    @property
     def seen(self) -> int:
         """Return how many tokens have come, or pieces of text where nobody counts tokens."""
         return self._counted
@@ -196,7 +206,9 @@ class Attempt:
 
     def draft(self) -> Draft:
         """Return the answer as the router judges it."""
-        return Draft(self.model, self.text, self.finish_reason, self._tool_calls, self.stats)
+        return Draft(
+            self.model, self.text, self.finish_reason, self._tool_calls, self.stats, self.calls
+        )
 
     def as_tried(self) -> Tried:
         """Return the attempt as the plan needs to know it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.stakes import NO_STAKES, Stakes
+from router.validators import NOTHING, Wanted
 
 if TYPE_CHECKING:
     from cache.semantic.embedder import Vector
@@ -31,12 +32,16 @@ class Embedding:
 class Features:
     """The meaning of one request; without an embedding, its words alone."""
 
-    __slots__ = ("_embedding", "_task", "is_drawn", "messages", "stakes")
+    __slots__ = ("_body", "_embedding", "_task", "is_drawn", "messages", "stakes")
 
     def __init__(
-        self, messages: Sequence[Mapping[str, Any]], embedding: Embedding | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        embedding: Embedding | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> None:
         self.messages = messages
+        self._body = body
         self.is_drawn = False
         self.stakes: Stakes = NO_STAKES
         self._embedding = embedding
@@ -49,6 +54,11 @@ class Features:
             if message.get("role") == "user":
                 return text_of(message.get("content"))
         return ""
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return what the request's body, where it is known, asks of the form of its answer."""
+        return NOTHING if self._body is None else Wanted.of_request(self._body)
 
     @property
     def embedder(self) -> str:

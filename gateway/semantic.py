@@ -116,7 +116,9 @@ class NearAnswers:
         if isinstance(asked, str):
             self.unfit[asked] = self.unfit.get(asked, 0) + 1
             return None
-        entry.features = Features(entry.request.body["messages"], self.embedding)
+        entry.features = Features(
+            entry.request.body["messages"], self.embedding, entry.request.body
+        )
         vector = await entry.features.vector()
         if vector is None:
             return None

@@ -16,6 +16,7 @@ from router.eligibility import Able
 from router.query import Query, query_of
 from router.stakes import NO_STAKES, Stakes
 from router.types import Capabilities, Features, Plan
+from router.validators import NOTHING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +98,7 @@ class LearnedRouter:
             has_tools=facts.has_tools,
             has_images=facts.has_images,
             json_schema=facts.json_schema,
+            wanted=features.wanted if features is not None else NOTHING,
         )
         barred = frozenset(route.tiers) - frozenset(able)
         drawn = features is not None and features.is_drawn

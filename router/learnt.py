@@ -297,7 +297,11 @@ class LearntCourse:
         """Judge a draft, and the earlier ones anew beside it."""
         self._question = self._question or read_question(self._query.text)
         self._read[draft.model] = read_draft(
-            self._question, Reply.of_draft(draft), self._places[draft.model], draft.model
+            self._question,
+            Reply.of_draft(draft),
+            self._places[draft.model],
+            draft.model,
+            self._query.wanted,
         )
         drafts = [*(judged.draft for judged in earlier), draft]
         told = [each for each in drafts if each.model in self._read]

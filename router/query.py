@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from router.types import RouterError
+from router.validators import NOTHING, Wanted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +27,8 @@ class Query:
     `text` is the last user turn. `vector` is its embedding of unit length, None
     without an embedder. `category` is what the operator knows of the request (a
     route, a task, a dataset), None where nothing is. `input_tokens` is an
-    estimate, None where nobody counted. Raises QueryError for a vector that is
-    not one row of finite numbers.
+    estimate, None where nobody counted. `wanted` is the form asked for. Raises
+    QueryError for a vector that is not one row of finite numbers.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Query:
     has_tools: bool = False
     has_images: bool = False
     json_schema: bool = False
+    wanted: Wanted = NOTHING
 
     def __post_init__(self) -> None:
         """Let nothing in that could make an estimate NaN."""

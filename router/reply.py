@@ -80,9 +80,9 @@ class Reply:
     calls: Sequence[validators.ToolCall] = ()
 
     @classmethod
-    def of_draft(cls, draft: Draft, calls: Sequence[validators.ToolCall] = ()) -> Self:
+    def of_draft(cls, draft: Draft) -> Self:
         """Return a live draft as a reply."""
-        return cls(draft.text, draft.finish_reason, TokenSummary.of(draft.stats), calls)
+        return cls(draft.text, draft.finish_reason, TokenSummary.of(draft.stats), draft.calls)
 
     @classmethod
     def of_outcome(cls, outcome: Outcome) -> Self | None:

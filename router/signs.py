@@ -7,9 +7,8 @@ and many labels later learnt.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 from router.arithmetic import equations
@@ -19,6 +18,7 @@ from router.online.acceptance import chance_of, odds_of
 from router.query import Query
 from router.reading import MOST
 from router.types import Draft, TokenStats
+from router.validators import fault_of
 
 AGREES = 3.0
 """What an earlier draft that says the same adds."""
@@ -42,10 +42,14 @@ class Signs:
 class Checked:
     """Reads what can be run of the question once, and every draft's signs."""
 
-    __slots__ = ("_examples", "_query")
+    __slots__ = ("_examples", "_query", "_wanted")
 
     def __init__(self, query: Query) -> None:
         self._query = query
+        wanted = query.wanted
+        if query.json_schema and not wanted.json:
+            wanted = replace(wanted, json=True)
+        self._wanted = wanted
         self._examples: Examples | None = None
 
     def signs(self, draft: Draft) -> Signs:
@@ -78,10 +82,13 @@ class Checked:
 
     def _checks(self, draft: Draft) -> Iterator[tuple[float, str]]:
         """Yield the weight of each check that could be made, and what it found."""
+        fault = None
+        if draft.calls or not draft.tool_calls:
+            fault = fault_of(draft.text, draft.calls, self._wanted)
+        if fault is not None:
+            yield _WRONG, fault
         if draft.tool_calls:
             return
-        if self._query.json_schema and not _is_json(draft.text):
-            yield _WRONG, "is no JSON"
         _, same, _, held = self._read().features(draft.text)
         for share in (same, held):
             if share == share:  # a number: there was something to run
@@ -108,11 +115,3 @@ def _tokens(stats: TokenStats | None) -> tuple[float, str]:
         return _UNTOLD, "its tokens say nothing"
     sure = trust(stats.logprobs, 0.0)
     return sure, f"least likely token {sure:.2f}"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

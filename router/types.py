@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from router.validators import ToolCall, Wanted
+
 
 class RouterError(Exception):
     """Root of this package's errors."""
@@ -54,13 +56,17 @@ class TokenStats:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A whole answer not yet accepted. `text` is empty for pure tool calls."""
+    """A whole answer not yet accepted. `text` is empty for pure tool calls.
+
+    `tool_calls` counts them; `calls` are those that could be read.
+    """
 
     model: str
     text: str
     finish_reason: str | None
     tool_calls: int = 0
     stats: TokenStats | None = None
+    calls: Sequence[ToolCall] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,11 @@ class Features(Protocol):
     @property
     def question(self) -> str:
         """Return the text of the last user turn; empty where there is none."""
+        ...
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return what the request asks of the form of its answer."""
         ...
 
     @property

@@ -47,6 +47,8 @@ class Wanted:
     @classmethod
     def of_request(cls, body: Mapping[str, Any]) -> Wanted:
         """Read `response_format` and `tools` of a chat completion request."""
+        if not (body.get("response_format") or body.get("tools")):
+            return NOTHING
         form = body.get("response_format")
         form = form if isinstance(form, Mapping) else {}
         inner = form.get("json_schema")
@@ -75,6 +77,26 @@ def validator_features(
 ) -> tuple[float, ...]:
     """Return the features of `NAMES`; NaN where nothing of the kind was asked or given."""
     return (*_of_json(text, calls, wanted), *_of_tools(calls, wanted), *_of_code(text))
+
+
+def fault_of(text: str, calls: Sequence[ToolCall], wanted: Wanted) -> str | None:
+    """Return in a few words how a reply breaks the form that was asked for; None where it does not.
+
+    Stricter than the features: JSON within a fence is none to who parses it.
+    """
+    if wanted.tools is not None:
+        for call in calls:
+            if call.name not in wanted.tools:
+                return "calls a tool that was not offered"
+            if not _arguments_hold(call, wanted.tools[call.name]):
+                return "a tool's arguments break their schema"
+    if calls or not (wanted.json or wanted.schema):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "is no JSON"
+    return None if wanted.schema is None or holds(value, wanted.schema) else "breaks its schema"
 
 
 def _of_json(text: str, calls: Sequence[ToolCall], wanted: Wanted) -> tuple[float, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import msgspec
 
 from router.answers import Answer, final_answer
+from router.validators import ToolCall
 
 _SHORT = 48
 """Longer texts that differ may still say the same; nobody can tell without reading them."""
@@ -39,6 +40,40 @@ def is_no_worse(answer: str, reference: str) -> bool | None:
 
 def _is_short(answer: Answer) -> bool:
     return isinstance(answer.value, Fraction) or len(answer.value) <= _SHORT
+
+
+def is_no_worse_call(calls: Sequence[ToolCall], reference: Sequence[ToolCall]) -> bool | None:
+    """Return whether tool calls come to what the reference's do; None where that cannot be told.
+
+    In any order. Other tools, or none, are worse; so are other arguments, unless they are prose.
+    """
+    if not reference:
+        return None
+    told, truth = (sorted((c.name, _arguments(c)) for c in each) for each in (calls, reference))
+    if told == truth:
+        return True
+    if [name for name, _ in told] != [name for name, _ in truth]:
+        return False
+    prose = (
+        len(mine) > _SHORT or len(its) > _SHORT
+        for (_, mine), (_, its) in zip(told, truth, strict=True)
+        if mine != its
+    )
+    return None if any(prose) else False
+
+
+def _arguments(call: ToolCall) -> str:
+    """Return the arguments in one way of writing them; as they are where they are no JSON."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(call.arguments), order="sorted").decode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return call.arguments
+
+
+def words_of_answer(text: str, calls: Sequence[ToolCall]) -> str:
+    """Return an answer as a judge reads it, its tool calls after its words."""
+    told = [f"[calls {call.name}({call.arguments})]" for call in calls]
+    return "\n".join((text, *told) if text else told)
 
 
 def judging(model: str, *, messages: object, first: str, second: str) -> Mapping[str, Any]:

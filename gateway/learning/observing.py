@@ -21,12 +21,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gateway.learning.book import Book, OutcomeRow
-from gateway.learning.comparing import is_no_worse, judging, score_of
+from gateway.learning.comparing import (
+    is_no_worse,
+    is_no_worse_call,
+    judging,
+    score_of,
+    words_of_answer,
+)
 from gateway.money.errors import LedgerError
 from policies.cascade import Audit, Learning
 from policies.kinds import LEARNED
 from policies.schema import Policy, Privacy, Route
 from router.types import TokenStats, Verdict
+from router.validators import NOTHING, Wanted, fault_of
 
 if TYPE_CHECKING:
     from gateway.entry import Attempt, Entry
@@ -216,11 +223,9 @@ class Observer:
         """Return 1 or 0 and who says so; None and nobody where it cannot be told."""
         if draft.verdict is not None and not draft.verdict.servable:
             return 0.0, "exact"
-        same = None
-        if not (draft.has_tool_calls or truth.has_tool_calls):
-            same = is_no_worse(draft.text, truth.text)
-        if same is not None:
-            return float(same), "exact"
+        label = _told_apart(pair.entry, draft, truth)
+        if label is not None:
+            return label
         audit = route.audit
         if audit is None or audit.judge is None or not pair.is_drawn:
             return None, ""
@@ -229,7 +234,8 @@ class Observer:
             if not await self._may_spend(pair.entry.route_name, audit):
                 return None, ""
             messages = pair.entry.request.body["messages"]
-            body = judging(audit.judge, messages=messages, first=one.text, second=other.text)
+            first, second = (words_of_answer(each.text, each.calls) for each in (one, other))
+            body = judging(audit.judge, messages=messages, first=first, second=second)
             answer = await pair.own.ask_judge(pair.entry, body)
             await self._spend(pair.entry.route_name, answer)
             told.append(answer.text)
@@ -286,6 +292,22 @@ class Observer:
             stats=summary_of(attempt.stats, attempt.verdict),
             **_kept(self._privacy, entry, attempt),
         )
+
+
+def _told_apart(entry: Entry, draft: Attempt, truth: Attempt) -> tuple[float, str] | None:
+    """Return the label that both answers tell by themselves, and how; None where they do not."""
+    if any(each.has_tool_calls and not each.calls for each in (draft, truth)):
+        return None  # what they call could not be read
+    wanted = Wanted.of_request(entry.request.body)
+    if wanted is not NOTHING:
+        broken, its = (fault_of(each.text, each.calls, wanted) for each in (draft, truth))
+        if broken and not its:
+            return 0.0, "schema"
+    if draft.has_tool_calls or truth.has_tool_calls:
+        same = is_no_worse_call(draft.calls, truth.calls)
+    else:
+        same = is_no_worse(draft.text, truth.text)
+    return None if same is None else (float(same), "exact")
 
 
 def watched(policy: Policy) -> dict[str, _Watched]:

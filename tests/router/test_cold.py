@@ -11,6 +11,7 @@ from router.online.acceptance import Acceptance, Platt
 from router.query import Query
 from router.stakes import Stake
 from router.types import Draft, TokenStats
+from router.validators import ToolCall, Wanted
 
 LOGPROBS = st.lists(st.floats(-8.0, 0.0), min_size=1, max_size=12)
 ANSWERS = st.sampled_from(["2 + 2 = 4", "2 + 2 = 5", "4", "perhaps", "[1, 2]"])
@@ -108,3 +109,18 @@ def test_drafts_with_the_same_signs_are_told_apart_by_next_to_nothing():
     assert len(set(raws)) == 200
     assert max(raws) - min(raws) < 0.001
     assert course.judge(draft("small", "word 7"), ())[0].raw == raws[7]
+
+
+def test_a_tool_call_that_breaks_its_schema_is_doubted_and_one_unread_is_not():
+    tools = {"add": {"type": "object", "required": ["a"]}}
+    course = begun(courses(), Query("Add", wanted=Wanted(tools=tools)))
+
+    def called(*calls):
+        made = Draft("small", "", "tool_calls", 1, TokenStats((-0.1,)), calls)
+        (judged,) = course.judge(made, ())
+        return judged
+
+    right, wrong = called(ToolCall("add", '{"a": 1}')), called(ToolCall("add", "{}"))
+    assert right.raw == called().raw > 0.9
+    assert wrong.raw < 0.4
+    assert "a tool's arguments break their schema" in wrong.why

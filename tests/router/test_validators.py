@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from router.validators import NAMES, ToolCall, Wanted, holds, validator_features
+from router.validators import NAMES, ToolCall, Wanted, fault_of, holds, validator_features
 
 PERSON = {
     "type": "object",
@@ -124,3 +124,24 @@ def test_code_must_parse(text, blocks, parses):
     found = _features(text)
 
     assert (found["code_blocks"], found["code_parses"]) == (blocks, parses)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "told"),
+    [
+        ('{"name": "x"}', [], None),
+        ('{"name": ""}', [], "breaks its schema"),
+        ("Sure!", [], "is no JSON"),
+        ('```json\n{"name": "x"}\n```', [], "is no JSON"),
+        ("", [ToolCall("put", '{"name": "x"}')], None),
+        ("", [ToolCall("put", '{"name": 1}')], "a tool's arguments break their schema"),
+        ("", [ToolCall("put", '{"name"')], "a tool's arguments break their schema"),
+        ("", [ToolCall("get", "{}")], "calls a tool that was not offered"),
+    ],
+)
+def test_a_broken_form_is_told_in_words(text, calls, told):
+    assert fault_of(text, calls, Wanted(True, PERSON, {"put": PERSON})) == told
+
+
+def test_where_no_form_was_asked_for_none_is_broken():
+    assert fault_of("Sure!", [ToolCall("get", "{")], Wanted()) is None

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from gateway.learning.comparing import is_no_worse, score_of
+from gateway.learning.comparing import is_no_worse, is_no_worse_call, score_of, words_of_answer
+from router.validators import ToolCall
 
 PROSE = "The capital of the country was moved to the north in the year of the great flood."
 
@@ -36,3 +39,30 @@ def test_answers_are_compared_where_that_can_be_told(answer, reference, expected
 )
 def test_a_judge_must_find_an_answer_worse_in_both_orders(forth, back, expected):
     assert score_of(forth, back) == expected
+
+
+ADD = ToolCall("add", '{"a": 1, "b": 2}')
+
+
+@pytest.mark.parametrize(
+    ("calls", "reference", "told"),
+    [
+        ([ADD], [ToolCall("add", '{"b":2,"a":1}')], True),
+        ([ADD, ToolCall("stop", "{}")], [ToolCall("stop", " {} "), ADD], True),
+        ([ToolCall("add", '{"a": 1, "b": 3}')], [ADD], False),
+        ([ToolCall("sub", '{"a": 1, "b": 2}')], [ADD], False),
+        ([], [ADD], False),
+        ([ADD, ADD], [ADD], False),
+        ([ToolCall("add", "{a: 1")], [ADD], False),
+        ([ToolCall("ask", json.dumps("some words " * 9))], [ToolCall("ask", '"others"')], None),
+        ([ADD], [], None),
+    ],
+)
+def test_tool_calls_are_compared_by_what_they_say(calls, reference, told):
+    assert is_no_worse_call(calls, reference) is told
+
+
+def test_a_judge_reads_calls_after_the_words():
+    assert words_of_answer("Wait.", [ADD]) == 'Wait.\n[calls add({"a": 1, "b": 2})]'
+    assert words_of_answer("", [ADD]).startswith("[calls add(")
+    assert words_of_answer("Just words.", ()) == "Just words."
