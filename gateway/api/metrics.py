@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 
 from gateway.access.keys import is_loopback
 from gateway.api.guests import check_host, reader
 from gateway.api.standing import bundle_certificate
-from gateway.money.errors import LedgerError, ReportError
 from gateway.telemetry.engines import all_engines
+from gateway.telemetry.looks import Look
 from gateway.telemetry.metrics import Scrape, exposition
 from gateway.telemetry.process import Figures
 from gateway.telemetry.readings import read_ledger
@@ -25,17 +23,18 @@ from gateway.telemetry.tally import Tally
 if TYPE_CHECKING:
     from gateway.app import Running
 
-T = TypeVar("T")
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
-_log = logging.getLogger(__name__)
 
 
 def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -> None:
     """Add `/metrics`. Loopback needs no key; from elsewhere a reader's is asked for."""
-    tally = Tally(running.spool_url, now_s(), _tenants(running))
-    slow = Fresh(
-        lambda: look_up(running, lambda name: bundle_certificate(running.policy.routes[name])),
-        running.tick,
+    tally = Look(Tally(running.spool_url, now_s(), _tenants(running)).look)
+    sums = Look(lambda: read_ledger(running.ledger_url))
+    slow = Look(
+        Fresh(
+            lambda: look_up(running, lambda name: bundle_certificate(running.policy.routes[name])),
+            running.tick,
+        )
     )
 
     @app.get("/metrics")
@@ -44,10 +43,11 @@ def metrics_routes(app: FastAPI, running: Running, now_s: Callable[[], float]) -
         if not is_loopback(request.client.host if request.client else None):
             reader(request)
         near, policy = running.near, running.policy
+        tallied, ledger, stands = await asyncio.gather(tally(), sums(), slow())
         scrape = Scrape(
-            tallied=await _tried(tally.look),
-            ledger=await _tried(partial(read_ledger, running.ledger_url)),
-            slow=await _tried(slow),
+            tallied=tallied,
+            ledger=ledger,
+            slow=stands,
             semantic=await near.report() if near else None,
             max_errors={
                 name: route.cache.semantic.max_error
@@ -80,12 +80,3 @@ def _sockets(running: Running) -> Iterator[tuple[str, Path]]:
         socket = running.site.socket(name, model) if running.site is not None else None
         if socket is not None:
             yield name, socket
-
-
-async def _tried(look: Callable[[], T]) -> T | None:
-    """Return what a thread reads from the ledger; None where it cannot be read."""
-    try:
-        return await asyncio.to_thread(look)
-    except (LedgerError, ReportError) as exc:
-        _log.warning("a scrape could not read the ledger: %s", exc)
-        return None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from cache.semantic.decision_budget import ErrorBudget
 from gateway.access.meters import Purse
 from gateway.alerts import ATTEMPTS, MOST_WAITING, Alerting, signature
-from policies.alerts import Alerts
+from policies.alerts import Alerts, Event
 from tests.policies.support import SMALL, load, told
 from tests.support.gateway_app import serving
 from tests.support.policies import policy, remote
@@ -191,3 +195,31 @@ async def test_over_the_wire_a_budget_and_a_breaker_are_told(tmp_path):
     assert events == ["breaker_open", "budget_threshold", "budget_threshold", "budget_used_up"]
     assert all("x-frugal-signature" in request.headers for request in hook.requests)
     assert not any(b"planted-secret" in request.body for request in hook.requests)
+
+
+def test_the_page_shows_what_is_posted():
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.+?)```", page, re.DOTALL)]
+    hook = Hook()
+
+    async def post_all():
+        alerting = hook.alerting(thresholds=[0.8])
+        alerting.spent(PURSE, 812)
+        alerting.used_up(PURSE)
+        alerting.error_budget("auto", "acme", ErrorBudget(False, stops=1))
+        alerting.breaker("large", "open")
+        alerting.learning("auto", "drift", 7, "prompt tokens have moved")
+        await alerting.aclose()
+
+    asyncio.run(post_all())
+
+    posted = [body for body, _ in hook.posts]
+    assert [list(each) for each in shown] == [list(each) for each in posted]
+    assert [each["event"] for each in shown] == [each["event"] for each in posted]
+    assert {each["message"] for each in shown[2:]} == {each["message"] for each in posted[2:]}
+
+
+def test_the_page_names_every_event():
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+
+    assert all(f"| `{event}` |" in page for event in get_args(Event))
