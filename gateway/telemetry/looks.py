@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from gateway.money.errors import LedgerError, ReportError
 
 T = TypeVar("T")
-WITHIN_S = 4.0
+WITHIN_S = 8.0
 """Prometheus itself waits for ten."""
 _log = logging.getLogger(__name__)
 
@@ -20,9 +20,9 @@ _log = logging.getLogger(__name__)
 class Look(Generic[T]):
     """One kind of look, in a thread of its own. Who asks while one is under way shares it."""
 
-    def __init__(self, look: Callable[[], T], *, within_s: float = WITHIN_S) -> None:
+    def __init__(self, look: Callable[[], T], *, within_s: float | None = None) -> None:
         self._look = look
-        self._within_s = within_s
+        self._within_s = WITHIN_S if within_s is None else within_s
         self._found: asyncio.Future[T | None] | None = None
 
     async def __call__(self) -> T | None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.telemetry import looks
 from gateway.telemetry.families import FAMILIES
 from tests.support.gateway_app import serving
 from tests.support.policies import CHEAP, DEAR, one_model, policy, remote
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Wait for a ledger on a busy machine: what is told is tested here, not how soon."""
+    monkeypatch.setattr(looks, "WITHIN_S", 60.0)
 
 
 def samples(text):
