@@ -55,9 +55,11 @@ class Eviction:
             return None
         least = f"FROM answer WHERE {_OWN} ORDER BY priority, id LIMIT ?"
         with self._file as file:
+            # What another embedder left behind may stand lower: time does not go back for it.
             file.execute(
-                "INSERT OR REPLACE INTO aged "
-                f"SELECT ?, max(priority) FROM (SELECT priority {least})",
+                "INSERT INTO aged "
+                f"SELECT ?, max(priority) FROM (SELECT priority {least}) WHERE true "
+                "ON CONFLICT (owner) DO UPDATE SET age = max(age, excluded.age)",
                 (owner, *own, spare),
             )
         return f"id IN (SELECT id {least})", (*own, spare)

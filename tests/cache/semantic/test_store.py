@@ -175,6 +175,20 @@ def test_what_was_once_in_demand_does_not_stay_for_ever(store, path):
     assert gone[0] != once
 
 
+def test_what_another_embedder_left_behind_does_not_make_time_go_back(path):
+    with AnswerStore(path, "v1") as older:
+        left = put(older, "left", worth=0.001)
+    with AnswerStore(path, "v2") as store:
+        for question in "abc":
+            put(store, question, worth=0.01)
+            least(store, 1)
+        store.renew(left, b"codes")
+        assert len(least(store, 1)) == 1
+        newest = put(store, "d", worth=0.01)
+
+        assert newest not in least(store, 1)
+
+
 def test_owners_do_not_compete(store):
     mine = put(store, "a", worth=0.001)
     put(store, "b", worth=5.0, where=scope("other"))
