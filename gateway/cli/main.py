@@ -123,7 +123,7 @@ def engine_bench(
     dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     only: Annotated[
-        list[str] | None, typer.Option(help="decoding, overhead, prefix or endurance.")
+        list[str] | None, typer.Option(help="decoding, overhead, guessing, prefix or endurance.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object, no table.")] = False,
 ) -> None:

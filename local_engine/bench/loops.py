@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -44,7 +43,7 @@ class EngineLoop:
     """The engine's core with a batch of requests, one step at a time."""
 
     def __init__(self, model: LoadedModel, limits: EngineLimits, clock: Clock) -> None:
-        self.core = EngineCore(model, limits, time.perf_counter)
+        self.core = EngineCore(model, limits, clock)
         self.live: dict[str, None] = {}
         self._model = model
         self._clock = clock
@@ -52,7 +51,7 @@ class EngineLoop:
     def add(self, request: GenerationRequest) -> None:
         """Queue one request."""
         self.live[request.id] = None
-        self.core.add(Sequence(request, self._model.tokenizer, time.perf_counter()))
+        self.core.add(Sequence(request, self._model.tokenizer, self._clock()))
 
     def cancel(self, id: str) -> None:
         """End one request."""

@@ -7,17 +7,19 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from local_engine.bench.loops import Clock, EngineLoop, StaticLoop, prompt_of, request_of
 from local_engine.loader import LoadedModel
-from local_engine.types import EngineLimits
+from local_engine.types import EngineLimits, Sampling
 
 PROMPT = 48
 STEPS = 48
 ROUNDS = 3
 REQUESTS = 10_000
+ANSWER = 128
+GUESSES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,21 @@ class Bench:
         for n in range(batch):
             loop.add(request_of(self.prompt(prompt, n), STEPS + 1))
         return list(loop.timed_steps())[-STEPS:]
+
+    def pace(self, batch: int, guesses: int, *, repeats: bool) -> float:
+        """Return the tokens a second of answers that say one thing again and again, or anything.
+
+        Taken greedily, random weights soon repeat themselves, so the others are sampled.
+        """
+        limits = EngineLimits(max_batch=batch, guesses=guesses)
+        loop = EngineLoop(self.model, limits, self.clock)
+        for n in range(batch):
+            request = request_of(self.prompt(PROMPT, n), ANSWER)
+            bias = {request.prompt[0]: 1000.0}
+            repeating = replace(request.sampling, logit_bias=bias)
+            sampling = repeating if repeats else Sampling(temperature=1.0, seed=n)
+            loop.add(replace(request, sampling=sampling))
+        return batch * ANSWER / sum(loop.timed_steps())
 
     def static_steps(self, batch: int, prompt: int, *, is_lean: bool) -> list[float]:
         """Return the seconds of the same steps in a loop with a static cache."""
@@ -94,6 +111,15 @@ def overhead(bench: Bench) -> Iterator[Row]:
         name = f"batch {batch}, {prompt} tokens before"
         yield Row(f"over a static cache, {name}", cost, "%", 10, at_most=True)
         yield Row(f"the same without log-probabilities, {name}", whole, "%")
+
+
+def guessing(bench: Bench) -> Iterator[Row]:
+    """Tell what guessing ahead gains where every guess is right, and costs where few are."""
+    for batch in (1, 8):
+        for repeats, answer in ((True, "repeating"), (False, "random")):
+            plain = bench.pace(batch, 0, repeats=repeats)
+            guessed = bench.pace(batch, GUESSES, repeats=repeats)
+            yield Row(f"guessing over not, {answer} answer, batch {batch}", guessed / plain, "x")
 
 
 def prefix(bench: Bench) -> Iterator[Row]:
@@ -144,6 +170,7 @@ def _resident_mib() -> float:
 ROWS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "decoding": decoding,
     "overhead": overhead,
+    "guessing": guessing,
     "prefix": prefix,
     "endurance": endurance,
 }

@@ -24,6 +24,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "SHAPES", {"100m": NANO})
     monkeypatch.setattr(rows, "STEPS", 4)
     monkeypatch.setattr(rows, "ROUNDS", 1)
+    monkeypatch.setattr(rows, "ANSWER", 8)
     monkeypatch.setattr(rows, "REQUESTS", 60)
 
 
@@ -37,6 +38,7 @@ def test_every_row_is_measured_and_a_missed_target_shows_in_the_status(
     assert found["requests ended"]["value"] == 60
     assert found["pages lost"] == {**found["pages lost"], "value": 0, "is_met": True}
     assert found["decode, batch 1"]["value"] > 0
+    assert found["guessing over not, repeating answer, batch 8"]["value"] > 0
     assert status == int(any(row["is_met"] is False for row in table))
 
 
