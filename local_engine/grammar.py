@@ -118,23 +118,19 @@ class Grammars:
 
     def schema(self, schema: Mapping[str, Any] | bool, param: str) -> Constraint:
         """Compile a JSON schema; raises `InvalidRequest` naming `param`."""
-        from llguidance import LLMatcher
-
         text = _written(schema, param)
-        grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
+        grammar = _library().LLMatcher.grammar_from_json_schema(
+            text, overrides={"whitespace_flexible": False}
+        )
         return self.compile(grammar, param)
 
     def regex(self, expression: str, param: str) -> Constraint:
         """Compile a regular expression that the whole answer must match."""
-        from llguidance import LLMatcher
-
-        return self.compile(LLMatcher.grammar_from_regex(expression), param)
+        return self.compile(_library().LLMatcher.grammar_from_regex(expression), param)
 
     def lark(self, grammar: str, param: str) -> Constraint:
         """Compile a grammar in llguidance's dialect of Lark."""
-        from llguidance import LLMatcher
-
-        return self.compile(LLMatcher.grammar_from_lark(grammar), param)
+        return self.compile(_library().LLMatcher.grammar_from_lark(grammar), param)
 
     def compile(self, grammar: str, param: str) -> Constraint:
         """Compile a grammar in llguidance's own form, or take it from the kept ones."""
@@ -150,10 +146,11 @@ class Grammars:
             return found
 
     def _compiled(self, grammar: str, param: str) -> LLMatcher:
-        from llguidance import LLMatcher, LLParserLimits
-
-        limits = LLParserLimits(**_LIMITS)
-        matcher = LLMatcher(self._tokenizer(), grammar, log_level=0, limits=limits)
+        library = _library()
+        limits = library.LLParserLimits(**_LIMITS)
+        matcher: LLMatcher = library.LLMatcher(
+            self._tokenizer(), grammar, log_level=0, limits=limits
+        )
         # The first mask shows what compiling alone does not: that it can be computed in bounds.
         if not matcher.is_error():
             matcher.compute_bitmask()
@@ -163,13 +160,23 @@ class Grammars:
 
     def _tokenizer(self) -> LLTokenizer:
         if self._prepared is None:
-            from llguidance import LLTokenizer, TokenizerWrapper
-
+            library = _library()
             words = _Words(self.tokenizer, self._end_ids, self._vocab)
-            self._prepared = LLTokenizer(
-                TokenizerWrapper(words), n_vocab=self._vocab, eos_token=self._end_ids
+            self._prepared = library.LLTokenizer(
+                library.TokenizerWrapper(words), n_vocab=self._vocab, eos_token=self._end_ids
             )
         return self._prepared
+
+
+def _library() -> Any:
+    """Import llguidance, which nothing but forms of answers needs."""
+    try:
+        import llguidance
+    except ImportError as exc:
+        raise Unsupported(
+            "Answers of a given form need llguidance, which is in the extra frugal-gateway[local]."
+        ) from exc
+    return llguidance
 
 
 class _Words:

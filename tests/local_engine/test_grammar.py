@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from local_engine.body import Body
 from local_engine.engine import Engine
-from local_engine.errors import GenerationFailed, InvalidRequest
+from local_engine.errors import GenerationFailed, InvalidRequest, Unsupported
 from local_engine.form import form_of
 from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
@@ -206,3 +207,13 @@ async def test_forms_that_explode_end_one_request_at_most(
 def test_the_same_form_is_compiled_once(grammars: Grammars) -> None:
     assert asked(grammars, guided_json=SCHEMA) is asked(grammars, guided_json=SCHEMA)
     assert asked(grammars, response_format={"type": "text"}) is None
+
+
+def test_without_the_library_the_refusal_says_what_is_missing(
+    loaded: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded("llama")
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+
+    with pytest.raises(Unsupported, match=r"frugal-gateway\[local\]"):
+        asked(Grammars(model.tokenizer, model.end_ids, 320), guided_regex="a")
