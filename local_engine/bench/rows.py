@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import resource
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -137,7 +137,7 @@ def prefix(bench: Bench) -> Iterator[Row]:
 
 def endurance(bench: Bench) -> Iterator[Row]:
     """Run many mixed requests, cancel about a third, and look for pages and memory lost."""
-    # A small pool, so that kept prefixes have filled it before the first half is over.
+    # A small pool, so that kept prefixes have filled it before the first tenth is over.
     limits = EngineLimits(max_batch=16, max_context=256)
     loop = EngineLoop(bench.model, limits, time.perf_counter)
     chance, memory, count = random.Random(1), [], REQUESTS
@@ -150,7 +150,7 @@ def endurance(bench: Bench) -> Iterator[Row]:
         while len(loop.live) > 24:
             loop.step()
         if not n % max(1, count // 20):
-            memory.append(_resident_mib())
+            memory.append(_own_mib())
     while loop.live:
         loop.step()
     stats = loop.core.stats()
@@ -161,10 +161,12 @@ def endurance(bench: Bench) -> Iterator[Row]:
     yield Row("memory gained over the last half", gained, "MiB", 4, at_most=True)
 
 
-def _resident_mib() -> float:
-    """Return the memory of this process that is in use now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def _own_mib() -> float:
+    """Return the memory that this process has written; files that it maps come and go."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 ROWS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
