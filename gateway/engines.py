@@ -49,6 +49,7 @@ def command_of(name: str, model: Model) -> EngineCommand:
         model.checkpoint or "",
         model_name=name,
         quantization=model.quantization,
+        kv=model.kv,
         threads=model.threads,
         max_batch=model.max_batch,
         niceness=10,  # requests that pass through go first, and a waiting draft loses little

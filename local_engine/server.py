@@ -262,6 +262,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--kv", choices=get_args(KvFormat), default="model", help="int8 halves the cache"
     )
+    parser.add_argument(
+        "--kv-bytes", type=_positive, default=EngineLimits().kv_bytes, help="what it takes at most"
+    )
     parser.add_argument("--max-batch", type=_positive, default=8, help="requests computed at once")
     parser.add_argument("--max-queue", type=_positive, default=64, help="requests that may wait")
     parser.add_argument(
@@ -295,6 +298,7 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
         loading=LoadOptions(options.quantization, _DTYPES[options.dtype]),
         limits=EngineLimits(
             max_batch=options.max_batch,
+            kv_bytes=options.kv_bytes,
             kv_format=options.kv,
             max_queue=options.max_queue,
             max_context=options.max_context,

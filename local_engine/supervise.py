@@ -59,6 +59,7 @@ class EngineCommand:
     checkpoint: str
     model_name: str
     quantization: str = "none"
+    kv: str = "model"
     threads: int | None = None
     max_batch: int = 8
     max_queue: int = 64
@@ -73,6 +74,7 @@ class EngineCommand:
             *(sys.executable, "-m", "local_engine.server", self.checkpoint),
             *("--uds", str(socket), "--exit-with-stdin"),
             *("--model-name", self.model_name, "--quantization", self.quantization),
+            *("--kv", self.kv),
             *("--max-batch", str(self.max_batch), "--max-queue", str(self.max_queue)),
             *("--niceness", str(self.niceness), "--drain", str(self.drain_s)),
             *(part for k, v in optional.items() if v is not None for part in (k, str(v))),

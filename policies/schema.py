@@ -196,6 +196,7 @@ class Model(Section):
     # provider: local
     checkpoint: Checkpoint | None = None
     quantization: Quantization = "none"
+    kv: Literal["model", "int8"] = "model"
     threads: Whole = Field(1, ge=1, le=256)
     max_batch: Whole = Field(8, ge=1, le=512)
     # provider: recorded

@@ -103,18 +103,33 @@ def engine_serve(
     max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 8,
     guesses: Annotated[int, typer.Option(min=0, max=16, help="Tokens to guess ahead.")] = 0,
     adapters: Annotated[Path | None, typer.Option(help="Directory of LoRA adapters.")] = None,
+    kv: Annotated[str, typer.Option(help="Keys and values as in the model, or in int8.")] = "model",
+    kv_bytes: Annotated[
+        str | None, typer.Option(help="What keys and values may take, such as 512MiB.")
+    ] = None,
 ) -> None:
     """Serve one checkpoint as an OpenAI server of its own."""
     from local_engine.server import main as serve_engine
 
     arguments = [checkpoint, "--host", host, "--port", str(port), "--quantization", quantization,
-                 "--threads", str(threads), "--max-batch", str(max_batch)]  # fmt: skip
+                 "--threads", str(threads), "--max-batch", str(max_batch), "--kv", kv]  # fmt: skip
     arguments += ["--guesses", str(guesses)]
     if adapters is not None:
         arguments += ["--adapters", str(adapters)]
     if model_name is not None:
         arguments += ["--model-name", model_name]
+    if kv_bytes is not None:
+        arguments += ["--kv-bytes", str(_bytes(kv_bytes))]
     raise typer.Exit(serve_engine(arguments))
+
+
+def _bytes(text: str) -> object:
+    from policies.units import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--kv-bytes") from None
 
 
 @engine.command("bench", epilog="Example: frugal engine bench --shape 100m --only decoding")
@@ -125,9 +140,21 @@ def engine_bench(
     only: Annotated[
         list[str] | None, typer.Option(help="decoding, overhead, guessing, prefix or endurance.")
     ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="What each quantization costs, not how fast it is.")
+    ] = False,
+    checkpoint: Annotated[str, typer.Option(help="What --quality measures.")] = "demo/small",
+    text: Annotated[Path | None, typer.Option(help="The text that --quality measures on.")] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Examples of --quality.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="One object, no table.")] = False,
 ) -> None:
     """Measure the engine on random weights; exit with 1 where a target is missed."""
+    if quality:
+        from local_engine.quality import main as measure_quality
+
+        arguments = [checkpoint, "--questions", str(questions)]
+        arguments += ["--text", str(text)] if text is not None else []
+        raise typer.Exit(measure_quality([*arguments, *(["--json"] if as_json else [])]))
     from local_engine.bench.__main__ import main as bench_engine
 
     arguments = ["--shape", shape, "--dtype", dtype, "--threads", str(threads)]

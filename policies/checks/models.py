@@ -20,7 +20,7 @@ _HOSTED = {
 }
 """Providers with an address of their own, and where their key is usually kept."""
 _FIELDS_OF = {
-    "local": frozenset({"checkpoint", "quantization", "threads", "max_batch"}),
+    "local": frozenset({"checkpoint", "quantization", "kv", "threads", "max_batch"}),
     "recorded": frozenset({"outcomes", "latency"}),
     "remote": frozenset(
         {"base_url", "api_key", "tls", "deployments", "balance", "health", "prompt_cache"}

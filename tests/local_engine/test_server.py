@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from local_engine.errors import CheckpointError
 from local_engine.http1 import HttpLimits
-from local_engine.server import EngineServer, ServerSettings, parse_arguments
+from local_engine.server import EngineServer, ServerSettings, parse_arguments, settings_of
 from local_engine.supervise import child_environment
 from local_engine.types import EngineLimits
 from tests.local_engine.support import eventually
@@ -517,6 +517,12 @@ def test_limits_on_the_command_line_start_at_one(capsys: pytest.CaptureFixture[s
 
     assert "expected a whole number from 1, found '0'" in capsys.readouterr().err
     assert parse_arguments(["x", "--max-batch", "3"]).max_batch == 3
+
+
+def test_memory_of_keys_and_values_is_told_on_the_command_line() -> None:
+    limits = settings_of(parse_arguments(["x", "--kv", "int8", "--kv-bytes", "65536"])).limits
+
+    assert limits == EngineLimits(kv_format="int8", kv_bytes=65536)
 
 
 async def test_command_tells_a_bad_checkpoint_from_misuse(tmp_path: Path) -> None:

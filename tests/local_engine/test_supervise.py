@@ -31,7 +31,9 @@ BODY = {"messages": [{"role": "user", "content": "the fox"}], "max_tokens": 3}
 
 @pytest.fixture
 def command(checkpoint: Checkpoint) -> EngineCommand:
-    return EngineCommand(str(checkpoint("llama")), "tiny", quantization="int8", threads=1)
+    return EngineCommand(
+        str(checkpoint("llama")), "tiny", quantization="int8", kv="int8", threads=1
+    )
 
 
 async def complete(path: Path) -> httpx.Response:
