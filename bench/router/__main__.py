@@ -15,6 +15,7 @@ TABLES = {
     "pool": "the whole cascade over a pool of models: cost at a share of the best one's quality",
     "guarantee": "how often a certified floor is broken, and how many reference calls it takes",
     "online": "a route that learns by itself: audits to a certificate, and whether it holds",
+    "reliability": "whether what a bundle foretells of replies comes true: a diagram a model",
     "speed": "before generating: CPU to fit 50,000 outcomes, and to estimate one query",
 }
 """What there is, by the name of its module in this package."""
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given or given[0] not in TABLES:
         print(__doc__)
         for name, what in TABLES.items():
-            print(f"  {name:10} {what}")
+            print(f"  {name:11} {what}")
         return 0 if given in ([], ["--help"]) else 2
     status: int = import_module(f"bench.router.{given[0]}").main(given[1:])
     return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -112,6 +113,40 @@ def test_prompts_and_replies_are_foretold(place, tmp_path):
     assert told["c", "large"]["predicted_cost"] > told["c", "small"]["predicted_cost"] > 0
     assert told["d", "small"]["spread"] > 0
     assert told["b", "small"]["decisions"]["0.1"]["first"] in ("small", "large")
+
+
+def test_strange_prompts_are_foretold_by_numbers(place, tmp_path):
+    strange = ["", "\u3053\u306e\u30c6\u30ad\u30b9\u30c8", "add the number river " * 5000]
+    picture = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    rows = [{"prompt": prompt} for prompt in strange]
+    rows.append({"messages": [{"role": "user", "content": picture}]})
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+
+    found = frugal("predict", "--bundle", place / "bundle", "--input", source, "--output", out)
+
+    assert found.exit_code == 0, found.output
+    told = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(told) == 8
+    for row in told:
+        assert 0 < row["predicted_quality"] < 1
+        assert 0 < row["predicted_cost"] < 1
+        assert row["spread"] > 0
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "certify"])
+def test_a_tampered_bundle_is_used_by_nobody(place, tmp_path, command):
+    shutil.copytree(place / "bundle", tmp_path / "bundle")
+    victim = next(p for p in sorted((tmp_path / "bundle").rglob("*")) if p.suffix == ".safetensors")
+    victim.write_bytes(victim.read_bytes()[:-1] + b"!")
+    named = ("--input", "--output") if command == "predict" else ("--outcomes",)
+    files = (place / "later.jsonl", tmp_path / "out.jsonl")
+    pairs = [part for pair in zip(named, files, strict=False) for part in pair]
+    found = frugal(command, "--bundle", tmp_path / "bundle", *pairs)
+
+    assert found.exit_code == 2
+    assert victim.name in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_certificate_is_made_anew_on_later_outcomes(place):
