@@ -49,7 +49,7 @@ from gateway.request import ChatRequest, parse_chat
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import Shedding
 from gateway.semantic import NearAnswers, OwnAnswer
-from gateway.sharing import Corpus, corpus_of
+from gateway.sharing import Place, place_of
 from gateway.telemetry.traces import Tracing
 from gateway.wire import Part, Provider
 from policies.rules import first_match
@@ -152,7 +152,9 @@ class Pipeline:
             if (route := parts.policy.route_for(name)) is not None
         }
         self._revisions = {name: parts.policy.revision(name) for name in self._routes}
-        self._sharing = {name for name, route in self._routes.items() if route.has_corpora}
+        self._placed = {
+            name for name, route in self._routes.items() if route.has_corpora or route.rules
+        }
 
     def use_prices(self, prices: PriceBook) -> None:
         """Settle what ends from now on by other prices: a dated price has changed."""
@@ -221,12 +223,13 @@ class Pipeline:
         return known
 
     def _key(self, entry: Entry) -> bytes:
-        corpus = self._corpus(entry) if self._sharing else None
-        if corpus is not None:
-            route, body = entry.route_name, entry.request.body
-            return fingerprint("", route, corpus.revision, body, corpus=corpus.name)
         asked, tenant = entry.request.asked, entry.caller.tenant
         revision = self._revisions[entry.route_name]
+        if (place := self._place(entry)) is not None:
+            revision = place.revision
+            if place.corpus is not None:
+                name = entry.route_name
+                return fingerprint("", name, revision, asked.body, corpus=place.corpus)
         known = asked.fingerprints.get((tenant, revision))
         if known is None:
             known = fingerprint(tenant, entry.route_name, revision, asked.body)
@@ -234,15 +237,17 @@ class Pipeline:
                 asked.fingerprints[tenant, revision] = known
         return known
 
-    def _corpus(self, entry: Entry) -> Corpus | None:
+    def _place(self, entry: Entry) -> Place | None:
+        """Return where an answer is kept that not all of its route's requests may share."""
         name = entry.route_name
-        if name not in self._sharing:
+        if name not in self._placed:
             return None
-        return corpus_of(entry.route, self._revisions[name], entry.facts)
+        return place_of(entry.route, self._revisions[name], entry.facts)
 
     def _kept(self, released: Sequence[Part], entry: Entry) -> CachedReply:
         """Return an answer as the exact and the semantic cache keep it."""
-        is_shared = bool(self._sharing) and self._corpus(entry) is not None
+        place = self._place(entry)
+        is_shared = place is not None and place.corpus is not None
         return cached(released, entry, self._clock, self._worth(entry), is_shared=is_shared)
 
     @property

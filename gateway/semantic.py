@@ -28,7 +28,7 @@ from gateway.judging import judging, verdict
 from gateway.released import replayed
 from gateway.replay import fold
 from gateway.request import ChatRequest
-from gateway.sharing import corpus_of
+from gateway.sharing import place_of
 from gateway.wire import Part
 from policies.problems import PolicyError, Problem
 from policies.rules import RequestFacts, first_match
@@ -233,15 +233,14 @@ class NearAnswers:
 
     def _asked_by(self, caller: Caller, request: ChatRequest, facts: RequestFacts) -> Asked | str:
         route = request.model
-        revision = self._revisions[route]
-        corpus = corpus_of(self._routes[route], revision, facts)
+        place = place_of(self._routes[route], self._revisions[route], facts)
         return asked_of(
             caller.tenant,
             route,
-            corpus.revision if corpus else revision,
+            place.revision,
             request.body,
             locale=request.headers.get(b"accept-language", b"").decode("latin-1"),
-            corpus=corpus.name if corpus else None,
+            corpus=place.corpus,
         )
 
     def _is_fresh(self, entry: Entry, asking: Asking, reply: CachedReply) -> bool:

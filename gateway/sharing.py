@@ -9,22 +9,23 @@ from policies.schema import Route
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
-    """What stands in a fingerprint for the tenant, and for the revision of the route."""
+class Place:
+    """Where a request's answer is kept: in a `corpus` in place of its tenant, if that is not None.
 
-    name: str
+    `revision` is that of the route, and of the models that a rule sends the request to.
+    """
+
+    corpus: str | None
     revision: str
 
 
-def corpus_of(route: Route, revision: str, facts: RequestFacts) -> Corpus | None:
-    """Return the corpus that a request shares in; None where its tenant keeps to itself.
+def place_of(route: Route, revision: str, facts: RequestFacts) -> Place:
+    """Return where the answer to a request on a route is kept.
 
-    Rules may send one tenant to other models than the next: they do not meet.
+    Rules may send one request to other models than an equal one, by its tags or
+    headers, or by who asks: their answers do not meet.
     """
     rule = first_match(route.rules, facts) if route.rules else None
-    name = route.corpus(rule)
-    if name is None:
-        return None
     if rule is not None and (rule.model is not None or rule.tiers is not None):
         revision = " ".join((revision, *(rule.tiers or ("", rule.model or ""))))
-    return Corpus(name, revision)
+    return Place(route.corpus(rule), revision)

@@ -14,7 +14,7 @@ from cache.types import StoreFailed
 from gateway.access.keys import Caller
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.request import ChatRequest, parse_chat
-from gateway.sharing import corpus_of
+from gateway.sharing import place_of
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -137,8 +137,8 @@ def _key_of(request: ChatRequest, caller: Caller, running: Running) -> tuple[byt
     route = policy.route_for(name)
     if route is None:
         raise InvalidRequest(f"no route or model is called {name!r}", param="request")
-    revision = policy.revision(name)
-    corpus = corpus_of(route, revision, request.facts(caller))
-    if corpus is None:
-        return fingerprint(caller.tenant, name, revision, request.body), False
-    return fingerprint("", name, corpus.revision, request.body, corpus=corpus.name), True
+    place = place_of(route, policy.revision(name), request.facts(caller))
+    is_shared = place.corpus is not None
+    tenant = "" if is_shared else caller.tenant
+    key = fingerprint(tenant, name, place.revision, request.body, corpus=place.corpus)
+    return key, is_shared
