@@ -117,7 +117,7 @@ async def test_every_field_is_kept(path):
     async with Ledger(SqliteStore(path)) as ledger:
         await ledger.write(
             entry("a", stream=True, estimated=True, tags=("b", "ü"), error="timeout", **told),
-            [attempt("a", confidence=0.41, reason="low", provider="openai", ttft_us=5,
+            [attempt("a", confidence=0.41, reason="low", provider="openai", ttft_us=5, began_us=6,
                      price_source="policy", price_dated="2026-11-01", **told)],
         )  # fmt: skip
     buckets = {
@@ -167,6 +167,7 @@ async def test_every_field_is_kept(path):
             "price_dated": "2026-11-01",
             "cache_write_1h": 20,
             "tier": "flex",
+            "began_us": 6,
         }
     ]
 
