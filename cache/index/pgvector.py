@@ -118,8 +118,12 @@ class PgVectors:
                 self._url, autocommit=True, connect_timeout=_CONNECT_S,
                 application_name="frugal-gateway",
             )  # fmt: skip
-            with _cut_off_after(connection, 30.0):
-                self._prepare(connection)
+            try:
+                with _cut_off_after(connection, 30.0):
+                    self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
             self._connection, self._up_since = connection, self._clock()
         return self._connection
 

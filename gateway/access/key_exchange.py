@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
@@ -56,12 +57,19 @@ class KeyExchange:
         self._break_off = BreakOff(self._engine)
         self._has_tables = False
         self._seen: tuple[KeyCopy, int] | None = None
+        self._at_work = Lock()
+        self._is_closed = False
 
     def run(self) -> None:
         """Give what is new here, and take what is new there.
 
         Raises KeysApart where PostgreSQL cannot be reached, KeyStoreError for another secret.
         """
+        with self._at_work:
+            if not self._is_closed:
+                self._exchange()
+
+    def _exchange(self) -> None:
         try:
             self._make_tables()
             with self._engine.begin() as connection:
@@ -73,9 +81,13 @@ class KeyExchange:
             raise KeysApart(f"keys are not shared: {str(exc).partition(chr(10))[0]}") from exc
 
     def close(self) -> None:
-        """Disconnect, also from a server that hangs."""
+        """Disconnect, also from a server that hangs; what is under way ends before it, or soon."""
+        self._is_closed = True
         self._break_off()
+        has_ended = self._at_work.acquire(timeout=_LONGEST_WAIT_S)
         self._engine.dispose()
+        if has_ended:
+            self._at_work.release()
 
     def _make_tables(self) -> None:
         if not self._has_tables:
@@ -139,7 +151,7 @@ async def exchanged_keys(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        exchange.close()
+        await asyncio.to_thread(exchange.close)
 
 
 async def _keep_on(exchange: KeyExchange, trouble: str) -> None:
