@@ -166,5 +166,5 @@ async def test_draft_that_cannot_reach_the_certified_threshold_is_given_up(tmp_p
     assert doubtful.headers["x-frugal-path"].endswith(":escalated_early,large:served")
     assert (line["outcome"], line["output"]) == ("rejected_early", 2)
     assert "given up after 2 tokens, about 39 saved" in line["reason"]
-    assert 'frugal_process_drafts_given_up_total{model="small"} 1.0' in told
-    assert 'frugal_process_draft_tokens_saved_total{model="small"} 39.0' in told
+    assert 'frugal_process_drafts_given_up_total{model="small",worker="0"} 1.0' in told
+    assert 'frugal_process_draft_tokens_saved_total{model="small",worker="0"} 39.0' in told

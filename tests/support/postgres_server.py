@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -89,13 +90,16 @@ class PostgresServer:
 
     def hang(self) -> None:
         """Let it, and all that serve connections, stand still."""
-        for each in self._processes():
-            os.kill(each, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         for each in self._processes():
-            os.kill(each, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # one whose client left may just end
+                os.kill(each, number)
 
     def _processes(self) -> list[int]:
         assert self._process is not None, "it runs"
