@@ -140,7 +140,7 @@ async def test_the_period_before_can_be_left_out_and_the_address_keeps_it(visit)
         await visitor.settle()
 
         await expect(page.locator(".tile-before")).to_have_count(0)
-        assert "compare=off" in page.url
+        await expect(page).to_have_url(re.compile("compare=off"))
 
 
 async def test_a_request_shows_up_while_one_watches(visit, served):
@@ -169,7 +169,7 @@ async def test_pages_and_filters_are_in_the_address_and_go_back(visit):
         await visitor.settle()
         await page.get_by_role("link", name="Tenant").click()
         await expect(page.get_by_role("heading", name="Spend by tenant")).to_be_visible()
-        assert page.url.endswith("spend?range=30d&by=tenant")
+        await expect(page).to_have_url(re.compile(r"spend\?range=30d&by=tenant$"))
         await page.go_back()
         await expect(page.get_by_role("heading", name="Spend by model")).to_be_visible()
         await page.go_back()
@@ -186,7 +186,7 @@ async def test_dates_of_ones_own_can_be_asked_for(visit):
         await page.get_by_role("button", name="Show", exact=True).click()
 
         await expect(page.get_by_role("heading", name="Nothing was spent")).to_be_visible()
-        assert "from=2020-01-01T00%3A00Z" in page.url
+        await expect(page).to_have_url(re.compile("from=2020-01-01T00%3A00Z"))
 
 
 async def test_the_pages_work_behind_a_prefix(visit, served):
@@ -212,7 +212,7 @@ async def test_the_pages_work_behind_a_prefix(visit, served):
         )
 
         await expect(page.locator("a[data-request]").first).to_be_visible()
-        assert page.url == f"{prefix}dashboard/requests?range=30d&model=tiny"
+        await expect(page).to_have_url(f"{prefix}dashboard/requests?range=30d&model=tiny")
 
 
 # Spend
@@ -275,8 +275,7 @@ async def test_requests_are_filtered_and_one_is_opened_as_a_waterfall(visit, ser
         await page.get_by_label("Key", exact=True).fill("web")
         await page.get_by_label("State").select_option("settled")
         await visitor.settle()
-        assert "key=web" in page.url
-        assert "state=settled" in page.url
+        await expect(page).to_have_url(re.compile("key=web&state=settled"))
         await page.locator(f'a[data-request="{request_id}"]').click()
         dialog = page.get_by_role("dialog")
         steps = dialog.get_by_role("list", name="Steps, in order").get_by_role("listitem")
@@ -285,11 +284,11 @@ async def test_requests_are_filtered_and_one_is_opened_as_a_waterfall(visit, ser
         await expect(steps.nth(1)).to_contain_text("rejected")
         await expect(steps.nth(1)).to_contain_text("confidence 0.")
         await expect(steps.nth(2)).to_contain_text("accepted")
-        assert request_id in page.url
+        await expect(page).to_have_url(re.compile(request_id))
         await page.keyboard.press("Escape")
         await expect(dialog).to_have_count(0)
         await expect(page.locator(f'a[data-request="{request_id}"]')).to_be_focused()
-        assert request_id not in page.url
+        await expect(page).not_to_have_url(re.compile(request_id))
 
 
 async def test_a_list_goes_on_where_it_stopped(visit):
