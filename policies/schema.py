@@ -509,15 +509,21 @@ class Policy(Section):
 
         Prices, secrets, deadlines and cache lifetimes leave it alone. Weights are
         known by their path: a checkpoint replaced in place keeps its revision.
+        Settings at their defaults are left out, so that a release which adds one finds
+        the answers of the release before.
         Raises KeyError for a name that is neither a route nor a model.
         """
         route = self.route_for(name)
         if route is None:
             raise KeyError(name)
         told: dict[str, Any] = {
-            "route": route.model_dump(mode="json", exclude=_ROUTE_KEEPS_ANSWERS),
+            "route": route.model_dump(
+                mode="json", exclude=_ROUTE_KEEPS_ANSWERS, exclude_defaults=True
+            ),
             "models": {
-                each: self.models[each].model_dump(mode="json", exclude=_MODEL_KEEPS_ANSWERS)
+                each: self.models[each].model_dump(
+                    mode="json", exclude=_MODEL_KEEPS_ANSWERS, exclude_defaults=True
+                )
                 for each in route.models
             },
         }

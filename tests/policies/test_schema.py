@@ -51,6 +51,19 @@ def test_revision_changes_with_what_changes_answers(old, new):
     assert load(text).revision("auto") != load(text.replace(old, new)).revision("auto")
 
 
+def test_revision_stays_when_a_release_adds_a_setting():
+    class Later(Model):
+        added: int = 3
+
+    policy = load(routes(AUTO))
+    later = {name: Later(**dict(model)) for name, model in policy.models.items()}
+    set_otherwise = {name: Later(**dict(model), added=4) for name, model in policy.models.items()}
+
+    assert policy.model_copy(update={"models": later}).revision("auto") == policy.revision("auto")
+    changed = policy.model_copy(update={"models": set_otherwise})
+    assert changed.revision("auto") != policy.revision("auto")
+
+
 def test_revision_is_the_same_in_every_process_and_for_models_too():
     policy = load(routes(AUTO))
 
