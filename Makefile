@@ -19,7 +19,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TORCH := 2.13.0
 
-.PHONY: help run test browser screenshots bench lock setup clean
+.PHONY: help run lint test browser screenshots bench lock setup clean
 
 help:
 	@sed -n '3,9s/^# *//p' Makefile
@@ -27,10 +27,12 @@ help:
 run: $(INSTALLED)
 	@$(BIN)/frugal $(if $(POLICY),serve "$(POLICY)",up) $(if $(PORT),--port $(PORT)) $(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT))
 
-test: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: lint
 	$(BIN)/pytest -q -n 2 --dist loadfile
 
 # Where nobody may install packages, the dashboard's tests say so and skip.
