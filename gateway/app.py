@@ -48,6 +48,7 @@ from gateway.entry import Clock
 from gateway.error_budgets import watched
 from gateway.learning.observing import observing
 from gateway.learning.steward import learning
+from gateway.meanings import Meanings, check_extra
 from gateway.money.ledger import Ledger, ledger_at
 from gateway.money.location import (
     figures_beside,
@@ -68,7 +69,7 @@ from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import shedding_of
 from gateway.resilience.site import Site
 from gateway.routers import build_routers
-from gateway.semantic import Meanings, NearAnswers, check_extra
+from gateway.semantic import NearAnswers
 from gateway.settings import ALONE, Settings, Team
 from gateway.shelf import Shelf
 from gateway.telemetry.board import FigureBoard, figure_board

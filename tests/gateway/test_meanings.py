@@ -8,13 +8,15 @@ import pytest
 
 from cache.semantic.embedder import EmbedderError
 from cache.semantic.host import LocalHost
+from gateway import meanings as module
 from gateway.access.keys import ANONYMOUS
 from gateway.cascading import Cascading
 from gateway.entry import Clock, Entry
 from gateway.features import Embedding
+from gateway.meanings import Meanings, check_extra
 from gateway.request import parse_chat
 from gateway.resilience.resilience import Resilience
-from gateway.semantic import Meanings
+from policies.problems import PolicyError
 from tests.policies.support import load, routes
 from tests.support.gateway_app import asking
 from tests.support.semantic import Lettered
@@ -125,3 +127,21 @@ async def test_a_router_finds_the_vector_computed_where_it_wants_it(wants_vector
     question, vector = router.seen
     assert question == "abc"
     assert (vector is not None) == wants_vector == bool(letters.calls)
+
+
+def test_a_policy_without_a_semantic_cache_needs_no_extra(monkeypatch):
+    monkeypatch.setattr(module, "_NEEDED", ("no_such_package",))
+
+    check_extra(load(WITHOUT))
+
+
+def test_a_missing_extra_is_told_with_the_route_and_what_to_install(monkeypatch):
+    check_extra(load(WITH_CACHE))
+    monkeypatch.setattr(module, "_NEEDED", ("faiss", "no_such_package"))
+
+    with pytest.raises(PolicyError) as told:
+        check_extra(load(WITH_CACHE))
+    words = str(told.value)
+    assert "routes.r.cache.semantic" in words
+    assert "found no no_such_package" in words
+    assert "frugal-gateway[semantic]" in words

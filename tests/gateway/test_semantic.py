@@ -4,30 +4,7 @@ import pytest
 
 from cache.types import CachedReply
 from gateway import semantic
-from gateway.semantic import check_extra
-from policies.problems import PolicyError
-from tests.policies.support import load, routes
 from tests.support.replies import Says
-
-NAMED = routes("  r: {model: tiny, cache: {semantic: {max_error: 0.01}}}")
-
-
-def test_a_policy_without_a_semantic_cache_needs_no_extra(monkeypatch):
-    monkeypatch.setattr(semantic, "_NEEDED", ("no_such_package",))
-
-    check_extra(load(routes("  r: {model: tiny}")))
-
-
-def test_a_missing_extra_is_told_with_the_route_and_what_to_install(monkeypatch):
-    check_extra(load(NAMED))
-    monkeypatch.setattr(semantic, "_NEEDED", ("faiss", "no_such_package"))
-
-    with pytest.raises(PolicyError) as told:
-        check_extra(load(NAMED))
-    words = str(told.value)
-    assert "routes.r.cache.semantic" in words
-    assert "found no no_such_package" in words
-    assert "frugal-gateway[semantic]" in words
 
 
 def test_the_share_that_is_audited_is_drawn_by_the_request_alone():

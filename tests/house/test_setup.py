@@ -59,11 +59,33 @@ def test_make_alone_says_what_there_is():
     assert "make test" in _make()
 
 
-def test_continuous_integration_runs_the_command_of_a_desk():
-    script = ROOT / ".ci" / "run"
+@pytest.mark.parametrize(
+    ("failing", "second", "status", "ran"),
+    [
+        ("", 0, 0, ["browser", "lint", "test"]),
+        ("browser", 0, 0, ["browser", "lint", "test"]),
+        ("lint", 0, 1, ["browser", "lint"]),
+        ("test", 0, 0, ["browser", "lint", "test", "again"]),
+        ("test", 1, 1, ["browser", "lint", "test", "again"]),
+    ],
+)
+def test_continuous_integration_runs_the_commands_of_a_desk(tmp_path, failing, second, status, ran):
+    script = tmp_path / "tree" / ".ci" / "run"
+    for path, text in {
+        script: (ROOT / ".ci" / "run").read_text(encoding="utf-8"),
+        tmp_path / "make": f"#!/bin/sh\necho $1 >>{tmp_path}/ran; [ $1 != '{failing}' ]",
+        tmp_path
+        / "tree/.venv/bin/pytest": f"#!/bin/sh\necho again >>{tmp_path}/ran; exit {second}",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([script], env=env, capture_output=True, text=True, timeout=60)
 
-    assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").splitlines()[-1] == "make test"
+    assert (done.returncode != 0) == bool(status)
+    assert (tmp_path / "ran").read_text(encoding="utf-8").split() == ran
+    assert ("FLAKY" in done.stderr) == (failing == "test" and not second)
 
 
 def _make(*arguments):
