@@ -19,6 +19,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from gateway.access.build import admission_of, limit_store
+from gateway.access.key_exchange import exchanged_keys, shared_at
 from gateway.access.key_store import keys_path
 from gateway.access.key_watch import KnownKeys, followed_keys
 from gateway.access.keys import KeyRing
@@ -87,7 +88,7 @@ class Running:
     """What the endpoints beside the hot path look at; filled when the app starts.
 
     `ledger_url` is what reports read, `spool_url` what this process writes: the
-    same, unless the ledger is in PostgreSQL.
+    same, unless the ledger is in PostgreSQL. `keys_at` is where machines share keys.
     """
 
     policy: Policy
@@ -99,6 +100,7 @@ class Running:
     caches: Caches | None = None
     team: Team = ALONE
     made_keys: KnownKeys | None = None
+    keys_at: str | None = None
     site: Site | None = None
     resilience: Resilience | None = None
     limits: LimitStore | None = None
@@ -175,6 +177,7 @@ def create_app(
         spool_url,
         team=settings.team,
         made_keys=made,
+        keys_at=_keys_at(policy, ledger_url),
         wall=clock.wall,
         tick=clock.tick,
     )
@@ -204,7 +207,7 @@ def create_app(
                 is_one_of_many=settings.workers > 1,
             )
             keys_at = keys_path(spool_url)
-            await stack.enter_async_context(_shared_keys(ledger_url, keys_at, settings.team))
+            await stack.enter_async_context(_shared_keys(running, keys_at))
             await stack.enter_async_context(followed_keys(made, keys_at, os.environ))
             limits = await stack.enter_async_context(limit_store(policy, clock, ledger_url))
             shared = running.caches.shared
@@ -351,13 +354,16 @@ class _Wiring:
         return pipeline
 
 
-def _shared_keys(ledger_url: str, keys_at: Path, team: Team) -> AbstractAsyncContextManager[None]:
-    """Keep the keys of this machine together with those of others, where the ledger is shared."""
-    if not (is_postgres(ledger_url) and team.is_first):
+def _shared_keys(running: Running, keys_at: Path) -> AbstractAsyncContextManager[None]:
+    """Keep the keys of this machine together with those of others, where they share a place."""
+    if running.keys_at is None or not running.team.is_first:
         return nullcontext()
-    from gateway.access.key_exchange import exchanged_keys
+    return exchanged_keys(running.keys_at, keys_at, os.environ)
 
-    return exchanged_keys(ledger_url, keys_at, os.environ)
+
+def _keys_at(policy: Policy, ledger_url: str) -> str | None:
+    redis, limits = policy.storage.redis, policy.storage.limits
+    return shared_at(ledger_url, redis.get_secret_value() if redis else None, limits)
 
 
 def check_postgres(*urls: str | None) -> None:

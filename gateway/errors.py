@@ -10,6 +10,7 @@ GatewayError                       status, type, code
 ├ LimitsUnavailable     503        ├ NoModelAvailable       503
 ├ Overloaded            503
 ├ KeyReused             422        ├ ReadTooSlowly          408
+├ SecretMismatch        409
 └ ProviderError         502        `upstream_status`, `retry_after`, `word` for the path
   ├ ProviderTimeout     504        ├ ProviderUnavailable    503
   ├ ProviderRateLimited 429        ├ ProviderProtocolError  502  a broken or false answer
@@ -130,6 +131,13 @@ class KeyReused(GatewayError):
     is_refusal = True
     type = "invalid_request_error"
     default_code = "idempotency_key_reused"
+
+
+class SecretMismatch(GatewayError):
+    """A key made here would be known nowhere: the store's were hashed with another secret."""
+
+    status = 409
+    default_code = "keys_secret_mismatch"
 
 
 class ReadTooSlowly(GatewayError):

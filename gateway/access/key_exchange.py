@@ -1,8 +1,10 @@
-"""Keys of several machines: each has its own copy, and PostgreSQL, with the ledger, what all have.
+"""Keys of several machines: each has its own copy, and a carrier what all have.
 
-A machine that cannot reach PostgreSQL goes on with the keys that it knows; what
-was made or revoked on it meanwhile reaches the others afterwards. What is kept
-there are keyed hashes, as in the copies: the secret stays on the machines.
+The carrier is PostgreSQL where the ledger is kept there, else the Redis, else
+the PostgreSQL, that machines share limits through. A machine that cannot reach
+it goes on with the keys that it knows; what was made or revoked on it meanwhile
+reaches the others afterwards. What is kept there are keyed hashes, as in the
+copies: the secret stays on the machines.
 """
 
 from __future__ import annotations
@@ -10,139 +12,157 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
-
-from gateway.access.key_copies import HolderRow, KeyCopy, KeyRow, changed
+from gateway.access.key_copies import KeyCopy
 from gateway.access.key_store import (
-    SECRET_VARIABLE,
+    SECRET_HINT,
     KeysApart,
     KeyStore,
     KeyStoreError,
-    digest_of,
+    OtherSecret,
     read_secret,
 )
-from gateway.money.databases import BreakOff, postgres_engine
-from gateway.money.errors import LedgerError
-from gateway.money.location import is_postgres, shown_url
-from gateway.money.migrate import migrate_postgres
-from gateway.money.schema import key_hash, key_holder, key_sharing
+from gateway.money.location import is_postgres
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-EXCHANGE_EVERY_S = 0.25
-_LONGEST_WAIT_S = 5.0
-_ONLY = 1
-_CHECKED = b"of one secret"
+EXCHANGE_EVERY_S = 0.2
+_RETRY_WITHIN_S = 0.5
+"""How long after a carrier is back it is found to be, at most."""
+_END_WITHIN_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class KeyExchange:
-    """Brings one machine's copy and PostgreSQL together; used by one thread at a time."""
+class Carrier(Protocol):
+    """Where keys are that all machines know. Its methods raise KeyStoreError."""
 
-    def __init__(self, ledger_url: str, path: Path, env: Mapping[str, str]) -> None:
-        self._url = ledger_url
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        ...
+
+    def mark(self) -> object:
+        """Return what is another whenever something else stands there; cheap to ask for."""
+        ...
+
+    def join(self, mine: KeyCopy, secret: Callable[[], bytes]) -> tuple[KeyCopy, object]:
+        """Add what is new here; return what all know now, and its mark."""
+        ...
+
+    def break_off(self) -> None:
+        """End what another thread waits for here."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
+def shared_at(ledger_url: str, redis: str | None, limits: str | None) -> str | None:
+    """Return the URL that machines with this storage share keys at, None where they share none."""
+    return ledger_url if is_postgres(ledger_url) else redis or limits
+
+
+def carrier_at(url: str) -> Carrier:
+    """Return the carrier at a URL. Raises KeyStoreError or LedgerRefused for one of no use."""
+    if is_postgres(url):
+        from gateway.access.carriers.postgres import PostgresCarrier
+
+        return PostgresCarrier(url)
+    from gateway.access.carriers.redis import RedisCarrier
+
+    return RedisCarrier(url)
+
+
+class KeyExchange:
+    """Brings one machine's copy and a carrier together; used by one thread at a time."""
+
+    def __init__(self, carrier: Carrier, path: Path, env: Mapping[str, str]) -> None:
+        self._carrier = carrier
         self._path = path
         self._env = env
         self._store = KeyStore(path, env)
-        self._engine = postgres_engine(ledger_url)
-        self._break_off = BreakOff(self._engine)
-        self._has_tables = False
-        self._seen: tuple[KeyCopy, int] | None = None
+        self._seen: tuple[KeyCopy, object] | None = None
         self._at_work = Lock()
         self._is_closed = False
 
     def run(self) -> None:
         """Give what is new here, and take what is new there.
 
-        Raises KeysApart where PostgreSQL cannot be reached, KeyStoreError for another secret.
+        Raises KeysApart where the carrier cannot be reached, OtherSecret for another secret.
         """
         with self._at_work:
             if not self._is_closed:
                 self._exchange()
 
     def _exchange(self) -> None:
+        mine = self._store.copy() if self._store.exists else KeyCopy()
+        if self._seen is not None and self._seen == (mine, self._carrier.mark()):
+            return
+        both, mark = self._carrier.join(mine, self._secret)
+        if both != mine:
+            self._store.init()
+            self._store.become(both)
+        self._seen = both, mark
+
+    def _secret(self) -> bytes:
         try:
-            self._make_tables()
-            with self._engine.begin() as connection:
-                self._run(connection)
-        except DBAPIError as exc:
-            why = str(exc.orig).partition("\n")[0]
-            raise KeysApart(f"keys are not shared: {shown_url(self._url)}: {why}") from exc
-        except LedgerError as exc:
-            raise KeysApart(f"keys are not shared: {str(exc).partition(chr(10))[0]}") from exc
+            return read_secret(self._path, self._env)
+        except KeyStoreError as exc:
+            raise OtherSecret(f"{self._carrier.name} has keys; {SECRET_HINT} ({exc})") from exc
 
     def close(self) -> None:
         """Disconnect, also from a server that hangs; what is under way ends before it, or soon."""
         self._is_closed = True
-        self._break_off()
-        has_ended = self._at_work.acquire(timeout=_LONGEST_WAIT_S)
-        self._engine.dispose()
+        self._carrier.break_off()
+        has_ended = self._at_work.acquire(timeout=_END_WITHIN_S)
+        self._carrier.close()
         if has_ended:
             self._at_work.release()
 
-    def _make_tables(self) -> None:
-        if not self._has_tables:
-            migrate_postgres(self._engine, shown_url(self._url))
-            self._has_tables = True
 
-    def _run(self, connection: Connection) -> None:
-        mine = self._store.copy() if self._store.exists else KeyCopy()
-        if self._seen is not None and self._seen == (mine, _version(connection)):
-            return
-        version, check = _locked(connection)
-        theirs = _read(connection)
-        if mine.holders or theirs.holders:
-            self._check_secret(connection, check)
-        both = mine.joined(theirs)
-        news = changed(theirs, both)
-        if news.holders or news.keys:
-            version += 1
-            _write(connection, news, version)
-        if both != mine:
-            self._store.init()
-            self._store.become(both)
-        self._seen = (both, version)
+@contextlib.contextmanager
+def store_of_all(
+    path: Path,
+    env: Mapping[str, str],
+    url: str | None,
+    *,
+    tell: Callable[[str], None],
+    makes: bool = True,
+) -> Iterator[KeyStore]:
+    """Yield a machine's store, brought together with what all know before and after.
 
-    def _check_secret(self, connection: Connection, known: bytes | None) -> None:
-        """See that all hash with one secret: with another, no key would be known. Raises."""
-        hint = (
-            f"set {SECRET_VARIABLE} to the content of the .secret file where they were made first"
-        )
-        try:
-            check = digest_of(_CHECKED, read_secret(self._path, self._env))
-        except KeyStoreError as exc:
-            raise KeyStoreError(f"the ledger's PostgreSQL has keys; {hint} ({exc})") from exc
-        if known is None:
-            connection.execute(update(key_sharing).values(secret_check=check))
-        elif known != check:
-            raise KeyStoreError(f"the keys in PostgreSQL were hashed with another secret; {hint}")
-
-
-def share_keys(ledger_url: str, path: Path, env: Mapping[str, str]) -> None:
-    """Bring a machine's keys and those of all others together, if the ledger is in PostgreSQL.
-
-    Raises KeyStoreError.
+    Where that has to wait, `tell` hears why, and it goes on; so it does at another secret
+    where no key is made, for that would be known nowhere else. Raises KeyStoreError.
     """
-    if is_postgres(ledger_url):
-        with contextlib.closing(KeyExchange(ledger_url, path, env)) as exchange:
-            exchange.run()
+    store = KeyStore(path, env)
+    if url is None:
+        yield store
+        return
+    with contextlib.closing(KeyExchange(carrier_at(url), path, env)) as exchange:
+        _bring_together(exchange, tell, makes)
+        yield store
+        _bring_together(exchange, tell, makes)
+
+
+def _bring_together(exchange: KeyExchange, tell: Callable[[str], None], makes: bool) -> None:
+    try:
+        exchange.run()
+    except KeysApart as exc:
+        tell(str(exc))
+    except OtherSecret as exc:
+        if makes:
+            raise
+        tell(str(exc))
 
 
 @asynccontextmanager
-async def exchanged_keys(
-    ledger_url: str, path: Path, env: Mapping[str, str]
-) -> AsyncIterator[None]:
+async def exchanged_keys(url: str, path: Path, env: Mapping[str, str]) -> AsyncIterator[None]:
     """Keep a machine's keys together with those of the others; one process a machine does so."""
-    exchange = KeyExchange(ledger_url, path, env)
+    exchange = KeyExchange(carrier_at(url), path, env)
     troubles = await _try(exchange, "")
     task = asyncio.create_task(_keep_on(exchange, troubles))
     try:
@@ -155,11 +175,9 @@ async def exchanged_keys(
 
 
 async def _keep_on(exchange: KeyExchange, trouble: str) -> None:
-    wait_s = EXCHANGE_EVERY_S
     while True:
-        await asyncio.sleep(wait_s)
+        await asyncio.sleep(_RETRY_WITHIN_S if trouble else EXCHANGE_EVERY_S)
         trouble = await _try(exchange, trouble)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S) if trouble else EXCHANGE_EVERY_S
 
 
 async def _try(exchange: KeyExchange, before: str) -> str:
@@ -171,34 +189,3 @@ async def _try(exchange: KeyExchange, before: str) -> str:
             _log.error("%s", exc)
         return str(exc)
     return ""
-
-
-def _version(connection: Connection) -> int | None:
-    return connection.scalar(select(key_sharing.c.version))
-
-
-def _locked(connection: Connection) -> tuple[int, bytes | None]:
-    """Let no other machine write until this one is done; return what stands there."""
-    row = {"id": _ONLY, "version": 0}
-    connection.execute(insert(key_sharing).values(row).on_conflict_do_nothing())
-    wanted = select(key_sharing.c.version, key_sharing.c.secret_check).with_for_update()
-    version, check = connection.execute(wanted).one()
-    return int(version), None if check is None else bytes(check)
-
-
-def _read(connection: Connection) -> KeyCopy:
-    holders = [HolderRow(*row) for row in connection.execute(select(key_holder))]
-    keys = [KeyRow(bytes(row[0]), *row[1:]) for row in connection.execute(select(key_hash))]
-    return KeyCopy({row.name: row for row in holders}, {row.digest: row for row in keys})
-
-
-def _write(connection: Connection, news: KeyCopy, version: int) -> None:
-    for row in news.holders.values():
-        made = insert(key_holder).values(row._asdict())
-        later = {name: made.excluded[name] for name in HolderRow._fields[1:]}
-        connection.execute(made.on_conflict_do_update(index_elements=["name"], set_=later))
-    for key in news.keys.values():
-        kept = insert(key_hash).values(key._asdict())
-        ends = {"expires_at": kept.excluded.expires_at}
-        connection.execute(kept.on_conflict_do_update(index_elements=["digest"], set_=ends))
-    connection.execute(update(key_sharing).values(version=version))

@@ -25,8 +25,10 @@ from policies.limits import Limits
 
 PREFIX = "fg-"
 SECRET_VARIABLE = "FRUGAL_KEYS_SECRET"
+SECRET_HINT = f"set {SECRET_VARIABLE} to the content of the .secret file where they were made first"
 _HINT = len(PREFIX) + 4
 _SECRET_BYTES = 32
+_CHECKED = b"of one secret"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS holder (
   name TEXT PRIMARY KEY, tenant TEXT NOT NULL, scopes TEXT NOT NULL, tags TEXT NOT NULL,
@@ -37,6 +39,13 @@ CREATE TABLE IF NOT EXISTS api_key (
   created_at REAL NOT NULL, expires_at REAL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS api_key_name ON api_key (name);
+CREATE TABLE IF NOT EXISTS hashing (secret_check BLOB NOT NULL) STRICT;
+"""
+_HAS_CHECK = "SELECT 1 FROM sqlite_master WHERE name = 'hashing'"
+# Of a store from before there were checks, nobody knows with which secret it was begun.
+_FIRST_CHECK = """
+INSERT INTO hashing SELECT ?
+WHERE NOT EXISTS (SELECT 1 FROM hashing) AND NOT EXISTS (SELECT 1 FROM api_key)
 """
 _ROWS = """
 SELECT digest, hint, api_key.created_at, expires_at, holder.*
@@ -54,6 +63,10 @@ class KeyStoreError(Exception):
 
 class KeysApart(KeyStoreError):
     """The keys of this machine and those of others cannot be brought together at the moment."""
+
+
+class OtherSecret(KeyStoreError):
+    """Keys were hashed with another secret than this machine has: it would know none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,16 @@ def digest_of(key: bytes, secret: bytes) -> bytes:
     return blake2b(key, key=secret, digest_size=32).digest()
 
 
+def check_of(secret: bytes) -> bytes:
+    """Return what tells two secrets apart, and neither of them."""
+    return digest_of(_CHECKED, secret)
+
+
+def other_secret(what: str) -> OtherSecret:
+    """Return the error of keys that were hashed with another secret, which says what to change."""
+    return OtherSecret(f"{what} were hashed with another secret; {SECRET_HINT}")
+
+
 def read_secret(path: Path, env: Mapping[str, str]) -> bytes:
     """Return the secret of a store's hashes: the environment's, else that of the file beside it.
 
@@ -127,13 +150,18 @@ class KeyStore:
         return self._path.exists()
 
     def init(self) -> None:
-        """Make the file and its secret, readable by their owner alone; leave what is there."""
+        """Make the file and its secret, readable by their owner alone; leave what is there.
+
+        Raises KeyStoreError, OtherSecret where its keys were hashed with another.
+        """
         if self._env.get(SECRET_VARIABLE) is None:
             _create(_secret_path(self._path), secrets.token_bytes(_SECRET_BYTES).hex())
-        read_secret(self._path, self._env)
+        check = check_of(read_secret(self._path, self._env))
         _create(self._path, "")
         with self._connected() as connection:
             connection.executescript(_SCHEMA)
+            connection.execute(_FIRST_CHECK, (check,))
+            self._check_secret(connection)
 
     def make(self, holder: Holder, *, now: float, expires_at: float | None = None) -> str:
         """Make a key for a new name and return it: nobody will ever see it again.
@@ -146,6 +174,7 @@ class KeyStore:
             json.dumps(sorted(holder.tags)), limits, now,
         )  # fmt: skip
         with self._connected() as connection:
+            self._check_secret(connection)
             try:
                 connection.execute("INSERT INTO holder VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
             except sqlite3.IntegrityError as exc:
@@ -160,6 +189,7 @@ class KeyStore:
         Raises KeyStoreError for a name that is unknown or revoked.
         """
         with self._connected() as connection:
+            self._check_secret(connection)
             self._require(connection, name)
             (lived,) = connection.execute(_LIFE, (name,)).fetchone()
             end = now + grace_s
@@ -181,6 +211,11 @@ class KeyStore:
             rows = connection.execute(f"{_ROWS} ORDER BY api_key.created_at, api_key.rowid")
             return [_kept(row) for row in rows]
 
+    def check_secret(self) -> None:
+        """Raise OtherSecret where the keys were hashed with another secret than there is now."""
+        with self._connected() as connection:
+            self._check_secret(connection)
+
     def copy(self) -> KeyCopy:
         """Return all rows. Raises KeyStoreError."""
         with self._connected() as connection:
@@ -191,6 +226,7 @@ class KeyStore:
         """Take over what is shared; what was said here meanwhile stays. Raises KeyStoreError."""
         with self._connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
+            self._check_secret(connection)
             before = _copy(connection)
             after = before.joined(shared)
             gone = [(digest,) for digest in before.keys.keys() - after.keys.keys()]
@@ -207,6 +243,14 @@ class KeyStore:
         row = (digest, name, key[:_HINT], now, expires_at)
         connection.execute("INSERT INTO api_key VALUES (?, ?, ?, ?, ?)", row)
         return key
+
+    def _check_secret(self, connection: sqlite3.Connection) -> None:
+        check = check_of(read_secret(self._path, self._env))
+        if not connection.execute(_HAS_CHECK).fetchone():
+            return
+        known = connection.execute("SELECT secret_check FROM hashing").fetchone()
+        if known is not None and known[0] != check:
+            raise other_secret(f"the keys in {self._path}")
 
     def _require(self, connection: sqlite3.Connection, name: str) -> None:
         query = "SELECT revoked_at FROM holder WHERE name = ?"

@@ -20,7 +20,7 @@ from gateway.access.key_store import (
 )
 from gateway.access.keys import Caller
 
-LOOK_EVERY_S = 0.4
+LOOK_EVERY_S = 0.2
 _PREFIX = PREFIX.encode()
 _log = logging.getLogger(__name__)
 
@@ -137,7 +137,9 @@ class _Watch:
             self._known.use((), b"")
         else:
             secret = read_secret(self._path, self._env)
-            self._known.use(KeyStore(self._path, self._env).kept(), secret)
+            store = KeyStore(self._path, self._env)
+            store.check_secret()
+            self._known.use(store.kept(), secret)
         self._seen = seen
 
 

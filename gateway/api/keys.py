@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import Field
 
-from gateway.access.key_store import Holder, KeyStore, KeyStoreError, keys_path, shown
+from gateway.access.key_exchange import store_of_all
+from gateway.access.key_store import (
+    Holder,
+    KeyStore,
+    KeyStoreError,
+    OtherSecret,
+    keys_path,
+    shown,
+)
 from gateway.api.guests import named_admin
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, SecretMismatch
 from policies.limits import Limits
 from policies.scalars import Duration, DurationOrZero, Name
 from policies.section import Section
 
 if TYPE_CHECKING:
     from gateway.app import Running
+
+_log = logging.getLogger(__name__)
 
 
 class NewKey(Section):
@@ -37,12 +50,33 @@ class Rotation(Section):
     grace: DurationOrZero = 0.0
 
 
-def _store(request: Request) -> KeyStore:
+def _running(request: Request) -> Running:
     running: Running = request.app.state.running
-    return KeyStore(keys_path(running.spool_url), os.environ)
+    return running
 
 
-Store = Annotated[KeyStore, Depends(_store)]
+Gateway = Annotated["Running", Depends(_running)]
+
+
+@contextmanager
+def _store(running: Running, *, makes: bool = True) -> Iterator[KeyStore]:
+    """Yield the store, brought together with those of other machines before and after.
+
+    Raises SecretMismatch where a key would be made that nobody knows, InvalidRequest.
+    """
+    path = keys_path(running.spool_url)
+    shared = store_of_all(path, os.environ, running.keys_at, tell=_tell, makes=makes)
+    try:
+        with shared as store:
+            yield store
+    except OtherSecret as exc:
+        raise SecretMismatch(str(exc)) from exc
+    except KeyStoreError as exc:
+        raise InvalidRequest(str(exc), param="name") from exc
+
+
+def _tell(why: str) -> None:
+    _log.warning("%s; it is tried again", why)
 
 
 def keys_routes(app: FastAPI) -> None:
@@ -50,40 +84,37 @@ def keys_routes(app: FastAPI) -> None:
     routes = APIRouter(prefix="/admin/keys", dependencies=[Depends(named_admin)])
 
     @routes.get("")
-    def keys(store: Store) -> dict[str, Any]:
-        """Return every key there is, without the key itself."""
+    def keys(running: Gateway) -> dict[str, Any]:
+        """Return every key that is known on this machine, without the key itself."""
+        store = KeyStore(keys_path(running.spool_url), os.environ)
         now = time.time()
         return {"data": [shown(kept, now) for kept in store.kept()] if store.exists else []}
 
     @routes.post("")
-    def make(new: NewKey, store: Store) -> dict[str, str]:
+    def make(new: NewKey, running: Gateway) -> dict[str, str]:
         """Make a key and return it, once."""
         scopes, tags = frozenset(new.scopes), frozenset(new.tags)
         holder = Holder(new.name, new.tenant, scopes, tags, new.limits)
         now = time.time()
         end = None if new.expires is None else now + new.expires
-        try:
+        with _store(running) as store:
             store.init()
-            return {"name": new.name, "key": store.make(holder, now=now, expires_at=end)}
-        except KeyStoreError as exc:
-            raise InvalidRequest(str(exc), param="name") from exc
+            key = store.make(holder, now=now, expires_at=end)
+        return {"name": new.name, "key": key}
 
     @routes.post("/{name:path}/rotate")
-    def rotate(name: str, store: Store, how: Rotation | None = None) -> dict[str, str]:
+    def rotate(name: str, running: Gateway, how: Rotation | None = None) -> dict[str, str]:
         """Give a name another key and return it, once."""
         grace_s = how.grace if how else 0.0
-        try:
-            return {"name": name, "key": store.rotate(name, now=time.time(), grace_s=grace_s)}
-        except KeyStoreError as exc:
-            raise InvalidRequest(str(exc), param="name") from exc
+        with _store(running) as store:
+            key = store.rotate(name, now=time.time(), grace_s=grace_s)
+        return {"name": name, "key": key}
 
     @routes.post("/{name:path}/revoke")
-    def revoke(name: str, store: Store) -> dict[str, str]:
+    def revoke(name: str, running: Gateway) -> dict[str, str]:
         """End all keys of a name for good."""
-        try:
+        with _store(running, makes=False) as store:
             store.revoke(name, now=time.time())
-        except KeyStoreError as exc:
-            raise InvalidRequest(str(exc), param="name") from exc
         return {"name": name, "state": "revoked"}
 
     app.include_router(routes)

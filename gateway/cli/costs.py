@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gateway.cli.storage import Misused, ledger_url
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,10 +32,6 @@ class By(StrEnum):
     tag = "tag"
     day = "day"
     request = "request"
-
-
-class Misused(Exception):
-    """The command cannot be carried out as it was given."""
 
 
 def costs(
@@ -79,61 +76,6 @@ def costs(
 def _stop(fault: Exception, code: int) -> None:
     print(fault, file=sys.stderr)
     raise typer.Exit(code) from fault
-
-
-def ledger_url(policy: Path | None, ledger: str | None) -> str:
-    """Return the ledger that a command was told of, by itself or by its policy.
-
-    Raises Misused.
-    """
-    if policy is not None and ledger is not None:
-        raise Misused("expected --policy or --ledger, found both; leave one out")
-    if policy is None:
-        return ledger or "sqlite:///frugal.db"
-    return _storage_of(policy)[0]
-
-
-def spool_url(policy: Path | None, ledger: str | None) -> str:
-    """Return the SQLite ledger beside which a gateway keeps its files. Raises Misused."""
-    if policy is not None and ledger is None:
-        return _storage_of(policy)[1]
-    return ledger_url(policy, ledger)
-
-
-def _storage_of(policy: Path) -> tuple[str, str]:
-    """Return a policy's ledger, and its spool."""
-    from policies.loader import PolicyError
-
-    try:
-        return _read_storage(policy)
-    except OSError as exc:
-        raise Misused(f"cannot read {policy}: {exc.strerror or exc}") from exc
-    except (PolicyError, UnicodeDecodeError) as exc:
-        raise Misused(str(exc)) from exc
-
-
-def _read_storage(path: Path) -> tuple[str, str]:
-    """Read these two alone: finance needs none of the secrets that serving does."""
-    from gateway.money.location import spool_of
-    from policies.document import read_document
-    from policies.loader import MAX_FILE, PolicyError
-    from policies.schema import Spool, Storage
-
-    with path.open(encoding="utf-8-sig") as file:
-        document = read_document(file.read(MAX_FILE), name=str(path), env=os.environ)
-    found: list[str | None] = []
-    for where in (("storage", "ledger"), ("storage", "spool", "file")):
-        value = document.at(where)
-        if faults := [each for each in document.problems if each.path in ("", ".".join(where))]:
-            raise PolicyError(faults)
-        if value is not None and not isinstance(value, str):
-            name = ".".join(where)
-            raise Misused(f"{path}: {name}: expected text, found {document.found(where)}")
-        found.append(value)
-    url, named = found
-    spool = path.parent / Path(named).expanduser() if named else Spool().file
-    url = url or Storage().ledger
-    return url, spool_of(url, spool)
 
 
 def _export(url: str, target: Path, since: str | None) -> None:

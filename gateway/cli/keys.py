@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.storage import Misused, shared_url, spool_url
+
 if TYPE_CHECKING:
     from gateway.access.key_store import KeyStore
     from policies.limits import Limits
@@ -26,10 +28,6 @@ Ledger = Annotated[
     str | None, typer.Option(help="The ledger that they stand beside, such as sqlite:///frugal.db.")
 ]
 Name = Annotated[str, typer.Argument(help="The name that reports and limits know the key by.")]
-
-
-class Misused(Exception):
-    """The command cannot be carried out as it was given."""
 
 
 @keys.command(epilog="Example: frugal keys init --policy my.yaml")
@@ -98,7 +96,7 @@ def list_keys(
 
     with _clear_errors():
         now = time.time()
-        with _store(policy, ledger) as store:
+        with _store(policy, ledger, makes=False) as store:
             rows = [shown(kept, now) for kept in store.kept()]
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -125,7 +123,7 @@ def rotate(
 def revoke(name: Name, policy: Policy = None, ledger: Ledger = None) -> None:
     """End all keys of a name for good, within a second, wherever they are in use."""
     with _clear_errors():
-        with _store(policy, ledger) as store:
+        with _store(policy, ledger, makes=False) as store:
             store.revoke(name, now=time.time())
         print(f"revoked: {name}", file=sys.stderr)
 
@@ -147,39 +145,21 @@ def _clear_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _store(policy: Path | None, ledger: str | None) -> Iterator[KeyStore]:
+def _store(policy: Path | None, ledger: str | None, *, makes: bool = True) -> Iterator[KeyStore]:
     """Yield the store; it is brought together with those of other machines before and after."""
     import os
 
-    from gateway.access.key_store import KeyStore, keys_path
-    from gateway.cli.costs import Misused as MisusedPolicy
-    from gateway.cli.costs import ledger_url, spool_url
+    from gateway.access.key_exchange import store_of_all
+    from gateway.access.key_store import keys_path
 
-    try:
-        path = keys_path(spool_url(policy, ledger))
-        url = ledger_url(policy, ledger)
-    except MisusedPolicy as exc:
-        raise Misused(str(exc)) from exc
-    _share(url, path)
-    yield KeyStore(path, os.environ)
-    _share(url, path)
+    path = keys_path(spool_url(policy, ledger))
+    url = shared_url(policy, ledger, _say_apart)
+    with store_of_all(path, os.environ, url, tell=_say_apart, makes=makes) as store:
+        yield store
 
 
-def _share(ledger_url: str, path: Path) -> None:
-    """Bring the keys of all machines together; where that has to wait, say so and go on."""
-    import os
-
-    from gateway.access.key_store import KeysApart
-    from gateway.money.location import is_postgres
-
-    if not is_postgres(ledger_url):
-        return
-    from gateway.access.key_exchange import share_keys
-
-    try:
-        share_keys(ledger_url, path, os.environ)
-    except KeysApart as exc:
-        print(f"{exc}; a gateway on this machine will pass on what is changed", file=sys.stderr)
+def _say_apart(why: str) -> None:
+    print(f"{why}; a gateway on this machine will pass on what is changed", file=sys.stderr)
 
 
 def _check_names(names: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.costs import Misused, ledger_url
+from gateway.cli.storage import Misused, ledger_url
 
 if TYPE_CHECKING:
     from gateway.changes.plan import Plan

@@ -1,4 +1,4 @@
-"""Keys of machines with one ledger in PostgreSQL: made on one, known on all, revoked everywhere."""
+"""Keys of machines that share a PostgreSQL or a Redis: made on one, revoked everywhere."""
 
 from __future__ import annotations
 
@@ -8,28 +8,44 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from gateway.access.key_exchange import KeyExchange, share_keys
-from gateway.access.key_store import Holder, KeysApart, KeyStore, KeyStoreError
 from gateway.cli.main import app
 from tests.support.gateway_app import serving
 from tests.support.policies import policy, remote
 from tests.support.postgres_server import PostgresServer
+from tests.support.redis_server import RedisServer
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
 
-NOW = 1_795_000_000.0
-SECRET = {"FRUGAL_KEYS_SECRET": "cd" * 32}
+SECRET = ("FRUGAL_KEYS_SECRET", "cd" * 32)
+BOSS = "sk-boss-0123456789abcdef"
+STATIC = [{"name": "boss", "key": BOSS, "scopes": ["admin"]}]
 
 
 @pytest.fixture(scope="module")
-def server():
+def postgres():
     with PostgresServer() as running:
         yield running
 
 
 @pytest.fixture
-def url(server):
-    return server.new_database()
+def redis(tmp_path):
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(params=["postgres", "redis", "limits"])
+def storages(request, machines):
+    """Return what two machines have in their policies: a ledger that is shared, or something else.
+
+    Spools and ledgers in SQLite are each machine's own.
+    """
+    if request.param == "redis":
+        url = request.getfixturevalue("redis").url
+        return [_own(folder, redis=url) for folder in machines]
+    url = request.getfixturevalue("postgres").new_database()
+    if request.param == "limits":
+        return [_own(folder, limits=url) for folder in machines]
+    return [{"ledger": url, "spool": {"file": str(folder / "ledger.db")}} for folder in machines]
 
 
 @pytest.fixture
@@ -41,19 +57,31 @@ def machines(tmp_path):
     return folders
 
 
-def _keys(folder, *arguments):
+@pytest.fixture(autouse=True)
+def secret(monkeypatch):
+    monkeypatch.setenv(*SECRET)
+
+
+def _own(folder, **others):
+    return {"ledger": f"sqlite:///{folder}/ledger.db", **others}
+
+
+def _keys(folder, *arguments, code=0):
     command = ["keys", *arguments, "--policy", str(folder / "policy.yaml")]
     done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.stderr
-    return done.stdout.split()[0] if done.stdout else ""
+    assert done.exit_code == code, done.stderr
+    return done.stdout.split()[0] if done.stdout else done.stderr
 
 
-def _text(folder, upstream, url):
-    storage = {"ledger": url, "spool": {"file": str(folder / "ledger.db")}}
-    models = {"large": remote(upstream.url)}
-    text = policy(models, access={"anonymous": "never"}, storage=storage)
+def _text(folder, storage, url="http://127.0.0.1:1/v1"):
+    access = {"anonymous": "never", "keys": STATIC}
+    text = policy({"large": remote(url)}, access=access, storage=storage)
     (folder / "policy.yaml").write_text(text)
     return text
+
+
+def _gateway(folder, storage, upstream):
+    return serving(_text(folder, storage, upstream.url), folder, ledger=storage["ledger"])
 
 
 async def _asked(gateway, key):
@@ -68,17 +96,22 @@ async def _until(gateway, key, status):
             await asyncio.sleep(0.05)
 
 
+async def _by_admin(gateway, path, **body):
+    headers = {"authorization": f"Bearer {BOSS}"}
+    return await gateway.admin.post(f"/admin/keys{path}", json=body, headers=headers)
+
+
 async def test_a_key_made_on_one_machine_opens_the_other_until_it_is_revoked_there(
-    machines, url, monkeypatch
+    machines, storages
 ):
-    monkeypatch.setenv(*next(iter(SECRET.items())))
     one, other = machines
     async with ScriptedUpstream(Says("hi")) as upstream:
-        texts = [_text(folder, upstream, url) for folder in machines]
+        for folder, storage in zip(machines, storages, strict=True):
+            _text(folder, storage, upstream.url)
         admin = await asyncio.to_thread(_keys, one, "init")
         async with (
-            serving(texts[0], one, ledger=url) as here,
-            serving(texts[1], other, ledger=url) as there,
+            _gateway(one, storages[0], upstream) as here,
+            _gateway(other, storages[1], upstream) as there,
         ):
             await _until(there, admin, 403)  # an admin's key, which no model takes
             shop = await asyncio.to_thread(_keys, one, "make", "shop")
@@ -86,96 +119,82 @@ async def test_a_key_made_on_one_machine_opens_the_other_until_it_is_revoked_the
             await asyncio.to_thread(_keys, other, "revoke", "shop")
             await _until(here, shop, 401)
             assert await _asked(here, admin) == 403
+            web = (await _by_admin(here, "", name="web")).json()["key"]
+            await _until(there, web, 200)
+            assert (await _by_admin(there, "/web/revoke")).status_code == 200
+            await _until(here, web, 401)
 
 
-async def test_a_gateway_starts_with_the_keys_it_knows_while_postgres_is_away(
-    machines, monkeypatch, caplog
-):
-    monkeypatch.setenv(*next(iter(SECRET.items())))
+async def test_a_gateway_starts_with_the_keys_it_knows_while_postgres_is_away(machines, caplog):
     one, _ = machines
     with PostgresServer() as server:
-        url = server.new_database()
+        storage = {"ledger": server.new_database(), "spool": {"file": str(one / "ledger.db")}}
         async with ScriptedUpstream(Says("hi")) as upstream:
-            text = _text(one, upstream, url)
+            _text(one, storage, upstream.url)
             admin = await asyncio.to_thread(_keys, one, "init")
             server.kill()
-            async with serving(text, one, ledger=url) as gateway:
+            async with _gateway(one, storage, upstream) as gateway:
                 assert await _asked(gateway, admin) == 403
     assert any("keys are not shared" in record.message for record in caplog.records)
 
 
-def _machine(folder, url, env=SECRET):
-    path = folder / "ledger.keys.db"
-    return KeyStore(path, env), lambda: share_keys(url, path, env)
+@pytest.mark.parametrize("trouble", ["kill", "hang"])
+async def test_while_redis_is_away_keys_stay_known_and_a_revocation_arrives_when_it_is_back(
+    machines, redis, trouble
+):
+    one, other = machines
+    storages = [_own(folder, redis=redis.url) for folder in machines]
+    async with ScriptedUpstream(Says("hi")) as upstream:
+        for folder, storage in zip(machines, storages, strict=True):
+            _text(folder, storage, upstream.url)
+        await asyncio.to_thread(_keys, one, "init")
+        shop = await asyncio.to_thread(_keys, one, "make", "shop")
+        web = await asyncio.to_thread(_keys, one, "make", "web")
+        async with (
+            _gateway(one, storages[0], upstream) as here,
+            _gateway(other, storages[1], upstream) as there,
+        ):
+            await _until(there, shop, 200)
+            getattr(redis, trouble)()
+            revoked = await _by_admin(here, "/shop/revoke")
+            await _until(here, shop, 401)
+            assert [await _asked(there, key) for key in (shop, web)] == [200, 200]
+            if trouble == "kill":
+                redis.start()  # with nothing in it
+            else:
+                redis.resume()
+            await _until(there, shop, 401)
+            assert [await _asked(each, web) for each in (here, there)] == [200, 200]
+
+    assert revoked.status_code == 200
 
 
-def test_what_was_said_on_each_comes_together_in_any_order(machines, url):
-    (one, share_one), (other, share_other) = (_machine(folder, url) for folder in machines)
-    one.init()
-    one.make(Holder("shop"), now=NOW)
-    share_one()
-    share_other()
-    other.rotate("shop", now=NOW + 1, grace_s=60)
-    one.revoke("shop", now=NOW + 2)
-    for share in (share_other, share_one, share_other):
-        share()
+async def test_where_the_secret_is_another_no_key_is_made_and_the_answer_says_what_to_change(
+    machines, storages, monkeypatch
+):
+    one, other = machines
+    _text(one, storages[0])
+    await asyncio.to_thread(_keys, one, "init")
+    await asyncio.to_thread(_keys, one, "make", "shop")
+    monkeypatch.setenv("FRUGAL_KEYS_SECRET", "ef" * 32)
+    async with (
+        ScriptedUpstream(Says("hi")) as upstream,
+        _gateway(other, storages[1], upstream) as there,
+    ):
+        made = await _by_admin(there, "", name="web")
+        told = await asyncio.to_thread(_keys, other, "make", "web", code=1)
+        alone = await _asked(there, BOSS)
 
-    assert one.copy() == other.copy()
-    assert {kept.state(NOW + 3) for kept in other.kept()} == {"revoked"}
-    assert len(other.kept()) == 2
-
-
-def test_machines_with_different_secrets_are_told_apart(machines, url):
-    one, share_one = _machine(machines[0], url)
-    one.init()
-    one.make(Holder("shop"), now=NOW)
-    share_one()
-    other, share_other = _machine(machines[1], url, {"FRUGAL_KEYS_SECRET": "ef" * 32})
-    bare, share_bare = _machine(machines[1], url, {})
-
-    with pytest.raises(KeyStoreError, match="another secret; set FRUGAL_KEYS_SECRET"):
-        share_other()
-    with pytest.raises(KeyStoreError, match="has keys; set FRUGAL_KEYS_SECRET"):
-        share_bare()
-    assert not other.exists
-    assert not bare.exists
+    assert made.status_code == 409
+    assert made.json()["error"]["code"] == "keys_secret_mismatch"
+    for message in (made.json()["error"]["message"], told):
+        assert "hashed with another secret; set FRUGAL_KEYS_SECRET" in message
+    assert alone == 403
 
 
-def test_nothing_is_made_where_nobody_has_keys(machines, url):
-    store, share = _machine(machines[0], url)
-    share()
-
-    assert not store.exists
-
-
-def test_a_postgres_that_is_away_is_told_without_its_password(machines):
-    with pytest.raises(KeysApart) as told:
-        share_keys("postgresql://me:hidden@127.0.0.1:1/db", machines[0] / "k.keys.db", SECRET)
-
-    assert "hidden" not in str(told.value)
-
-
-def test_an_exchange_without_news_writes_nothing(machines, url):
-    store, share = _machine(machines[0], url)
-    store.init()
-    store.make(Holder("shop"), now=NOW)
-    share()
-    path = machines[0] / "ledger.keys.db"
-    before = path.read_bytes()
-    exchange = KeyExchange(url, path, SECRET)
-    for _ in range(3):
-        exchange.run()
-    exchange.close()
-
-    assert path.read_bytes() == before
-
-
-def test_the_list_shows_what_others_made(machines, url, monkeypatch):
-    monkeypatch.setenv(*next(iter(SECRET.items())))
-    for folder in machines:
-        storage = {"ledger": url, "spool": {"file": str(folder / "ledger.db")}}
-        text = policy({"large": remote("http://127.0.0.1:1/v1")}, storage=storage)
-        (folder / "policy.yaml").write_text(text)
+def test_the_list_shows_what_others_made(machines, storages):
+    for folder, storage in zip(machines, storages, strict=True):
+        _text(folder, storage)
     one, other = machines
     _keys(one, "init")
     _keys(one, "make", "shop")
@@ -186,3 +205,19 @@ def test_the_list_shows_what_others_made(machines, url, monkeypatch):
 
     assert [row["name"] for row in json.loads(listed.stdout)] == ["admin", "shop"]
     assert "there already" in again.stderr
+
+
+def test_a_redis_that_cannot_be_told_here_is_said_and_the_key_is_ended_on_this_machine(
+    machines, monkeypatch
+):
+    one, _ = machines
+    monkeypatch.delenv("NOWHERE_URL", raising=False)
+    _text(one, _own(one, redis="${NOWHERE_URL}"))
+    _keys(one, "init")
+    _keys(one, "make", "shop")
+
+    told = CliRunner().invoke(app, ["keys", "revoke", "shop", "--policy", str(one / "policy.yaml")])
+
+    assert told.exit_code == 0
+    assert "keys are not shared" in told.stderr
+    assert "NOWHERE_URL" in told.stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -12,6 +13,7 @@ from gateway.access.key_store import (
     Holder,
     KeyStore,
     KeyStoreError,
+    OtherSecret,
     keys_path,
     shown,
 )
@@ -226,3 +228,34 @@ def test_a_database_of_something_else_is_refused_in_words(tmp_path):
 
     with pytest.raises(KeyStoreError, match="no such table"):
         KeyStore(path, {}).kept()
+
+
+async def test_keys_of_another_secret_are_told_and_no_key_is_added_to_them(store, path, caplog):
+    key = store.make(Holder("shop"), now=NOW)
+    env = {SECRET_VARIABLE: "ef" * 32}
+    other = KeyStore(path, env)
+    for add in (
+        lambda: other.make(Holder("web"), now=NOW),
+        lambda: other.rotate("shop", now=NOW),
+        other.init,
+    ):
+        with pytest.raises(OtherSecret, match="another secret; set FRUGAL_KEYS_SECRET"):
+            add()
+    async with followed_keys(KnownKeys(Time()), path, env) as known:
+        found = known.find(key.encode())
+    other.revoke("shop", now=NOW)
+
+    assert found is None
+    assert "hashed with another secret" in caplog.text
+    assert [kept.state(NOW) for kept in store.kept()] == ["revoked"]
+
+
+async def test_a_store_of_before_there_were_checks_is_used_as_it_is(store, path):
+    key = store.make(Holder("shop"), now=NOW)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE hashing")
+    again = store.make(Holder("web"), now=NOW)
+    store.init()
+
+    assert (await _find(store, path, key)).key == "shop"
+    assert (await _find(store, path, again)).key == "web"
