@@ -1,10 +1,12 @@
-"""The server's HTTP/1.1: bounded heads, deadlines for what a client sends, and our envelope."""
+"""The server's HTTP/1.1: bounded heads, deadlines for what clients send and read, our envelope."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import secrets
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from gateway.departure import WHEN_GONE, Tell
 from gateway.edge import CHAT_PATHS, OPENED, Opened
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.instant import DateLines, Driver, WholeAnswer, write_when_made
+from gateway.outflow import Outflow
 from policies.schema import Server
 
 _CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
@@ -44,6 +47,7 @@ def http_protocol(server: Server) -> type[HttpProtocol]:
     class Timed(HttpProtocol):
         head_within_s = server.head_within
         body_within_s = server.body_within
+        send_within_s = server.send_within
 
     return Timed
 
@@ -52,7 +56,8 @@ class HttpProtocol(HttpToolsProtocol):
     """One client's connection.
 
     A head must be complete `head_within_s` after its first byte, or after the
-    connection, and a body `body_within_s` after its head. One timer a
+    connection, and a body `body_within_s` after its head. Whoever leaves what is
+    sent to them unread for `send_within_s` has left (`Outflow`). One timer a
     connection looks at that from time to time, so that a request costs none.
 
     A chat completion that arrives whole is opened here, and answered here unless
@@ -62,6 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     head_within_s: float = Server().head_within
     body_within_s: float = Server().body_within
+    send_within_s: float = Server().send_within
     _due = math.inf
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -72,6 +78,7 @@ class HttpProtocol(HttpToolsProtocol):
     _idle_until = math.inf
     _held: list[bytes] | None = None
     _gone: Callable[[], None] | None = None
+    _outflow: Outflow
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
@@ -79,7 +86,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._open_now = getattr(self.app, "open_now", None)
         self._tell = getattr(self.app, "telling", _as_it_is)(self._when_gone)
         self._due = self.loop.time() + self.head_within_s
-        self._look_in(self.head_within_s)
+        self._outflow = Outflow(self.send_within_s)
+        self._look_in(self._shortest_s)
 
     def data_received(self, data: bytes) -> None:
         """Take what a client sends; a head without end is refused."""
@@ -211,15 +219,40 @@ class HttpProtocol(HttpToolsProtocol):
     def _look_in(self, seconds: float) -> None:
         self._timer = self.loop.call_later(seconds, self._look)
 
+    def resume_writing(self) -> None:
+        """Go on writing: the client has read."""
+        self._outflow.went_on()
+        super().resume_writing()
+
     def _look(self) -> None:
-        """Refuse a request that is overdue, else come again when one could be."""
-        now = self.loop.time()
+        """Let go of who does not read, refuse who does not go on; come again when that could be."""
+        now, transport = self.loop.time(), self.transport
+        if self._outflow.is_stuck(transport.get_write_buffer_size(), now):
+            self._break_off()
+            return
         left_s = min(self._due, self._idle_until) - now
-        if left_s > 0 or (now < self._idle_until and self._is_behind_another()):
-            shortest = min(self.head_within_s, self.body_within_s, self.timeout_keep_alive)
-            self._look_in(left_s if 0 < left_s < shortest else shortest)
-        elif now >= self._idle_until or (self.cycle is None and not self._is_in_head):
-            self.transport.close()  # nothing was asked
+        if transport.is_closing():
+            left_s = math.inf  # all that is left to do is to be read
+        elif left_s <= 0 and not (now < self._idle_until and self._is_behind_another()):
+            self._end(now)
+        self._look_in(left_s if 0 < left_s < self._shortest_s else self._shortest_s)
+
+    def _break_off(self) -> None:
+        """End the connection, and what the system would go on holding to send."""
+        wire = self.transport.get_extra_info("socket")
+        if wire is not None:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    @property
+    def _shortest_s(self) -> float:
+        waits = (self.head_within_s, self.body_within_s, self.send_within_s)
+        return min(*waits, self.timeout_keep_alive)
+
+    def _end(self, now: float) -> None:
+        """Close a connection on which nothing was asked in time, or not to the end."""
+        if now >= self._idle_until or (self.cycle is None and not self._is_in_head):
+            self.transport.close()
         else:
             self._refuse(RequestTooSlow(self._overdue()))
 

@@ -60,7 +60,8 @@ class Server(Section):
     """Where the gateway listens, and the bounds of what it reads.
 
     `reload`: the file is read again on SIGHUP, and with `watch` whenever it changes.
-    A client has `head_within` for a request's headers, and then `body_within`.
+    A client has `head_within` for a request's headers, and then `body_within`. One that
+    reads nothing of what it is sent for `send_within` is taken to have left.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +72,7 @@ class Server(Section):
     max_body: Bytes = 10 * 1024 * 1024
     head_within: Duration = 10.0
     body_within: Duration = 60.0
+    send_within: Duration = 60.0
     drain: Duration = 30.0
     reload: Literal["signal", "watch"] = "signal"
     allowed_hosts: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ _SETTLED_S = 1.0
 """Long enough for a request that has its pipeline to count as under way."""
 _FIXED = (
     "host", "port", "admin_host", "admin_port", "workers", "drain", "reload",
-    "head_within", "body_within",
+    "head_within", "body_within", "send_within",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
-from tests.support.clients import RawClient
-from tests.support.gateway_app import serving
+from tests.support.clients import RawClient, StandstillClient
+from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import one_model
 from tests.support.replies import Says
 from tests.support.scripted_upstream import Hold, ScriptedUpstream
@@ -81,3 +82,47 @@ async def test_an_answer_may_take_longer_than_its_request(tmp_path):
             heard = await client.until(b"[DONE]")
 
     assert b"HTTP/1.1 200" in heard
+
+
+LONG = Says(" ".join(["x" * 250_000] * 48), tokens=(10, 48))
+"""More than what lies between two sockets holds."""
+
+
+@pytest.mark.parametrize(("stream", "state"), [(True, "abandoned"), (False, "settled")])
+async def test_a_client_that_reads_nothing_is_let_go_of(tmp_path, stream, state):
+    async with ScriptedUpstream(
+        lambda asked: (ANSWER if "again" in str(asked.json) else LONG)(asked)
+    ) as upstream:
+        text = one_model(upstream.url).replace(
+            '"version": 1', '"version": 1, "server": {"send_within": "50ms"}'
+        )
+        async with serving(text, tmp_path) as gateway:
+            async with StandstillClient(gateway.port) as client:
+                await client.post(asking(stream=stream))
+                await client.until_cut_off()
+            rows = await gateway.books.until(1)
+            assert (await gateway.chat("again")).json() == ANSWER.body()
+
+    assert [row["state"] for row in rows] == [state]
+
+
+async def test_one_who_follows_has_the_answer_whose_leader_was_let_go_of(tmp_path):
+    hold = Hold()
+    async with ScriptedUpstream([[*LONG.until(1), hold, *LONG.since(1)]]) as upstream:
+        text = one_model(upstream.url).replace(
+            '"version": 1', '"version": 1, "server": {"send_within": "200ms"}'
+        )
+        async with (
+            serving(text, tmp_path) as gateway,
+            StandstillClient(gateway.port) as leader,
+        ):
+            await leader.post(asking(stream=True))
+            await gateway.until_under_way(1)
+            follower = asyncio.create_task(gateway.chat(stream=True))
+            await gateway.until_under_way(2)
+            hold.release()
+            await leader.until_cut_off()
+            followed = await follower
+
+    assert text_of(events_of(followed)) == LONG.text
+    assert len(upstream.requests) == 1

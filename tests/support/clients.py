@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import select
 import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -71,6 +72,14 @@ class StandstillClient:
             while text not in told[-65_536 - len(text) :]:
                 told += await asyncio.get_running_loop().sock_recv(self._socket, 65_536)
         return bytes(told)
+
+    async def until_cut_off(self) -> None:
+        """Read nothing, until the other end has given the connection up."""
+        poll = select.poll()
+        poll.register(self._socket, 0)  # an error is told unasked
+        async with asyncio.timeout(20):
+            while not poll.poll(0):  # noqa: ASYNC110 - no loop waits for errors alone
+                await asyncio.sleep(0.01)
 
 
 class Heard(NamedTuple):
