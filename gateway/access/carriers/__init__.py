@@ -1,1 +1,1 @@
-"""Where limits are kept."""
+"""Where the keys are that machines share."""
