@@ -33,11 +33,18 @@ async def running_engines(
     from local_engine.supervise import EngineProcess
 
     async with AsyncExitStack() as stack:
-        sockets = dict(already)
-        for name, model in wanted.items():
-            engine = await stack.enter_async_context(EngineProcess(command_of(name, model)))
-            sockets[name] = engine.path
-        yield sockets
+        started: dict[EngineCommand, Path] = {}
+        commands = {name: command_of(name, model) for name, model in wanted.items()}
+        for command in commands.values():
+            if command not in started:
+                engine = await stack.enter_async_context(EngineProcess(command))
+                started[command] = engine.path
+        yield dict(already) | {name: started[command] for name, command in commands.items()}
+
+
+def engine_name(name: str, model: Model) -> str:
+    """Return what the engine of a local model calls it; models of one engine have one name."""
+    return name if model.adapters is None else f"{Path(model.checkpoint or name).name} (base)"
 
 
 def command_of(name: str, model: Model) -> EngineCommand:
@@ -47,10 +54,16 @@ def command_of(name: str, model: Model) -> EngineCommand:
 
     return EngineCommand(
         model.checkpoint or "",
-        model_name=name,
+        model_name=engine_name(name, model),
         quantization=model.quantization,
         kv=model.kv,
         threads=model.threads,
         max_batch=model.max_batch,
+        max_queue=model.max_queue,
+        max_context=model.context,
+        guesses=model.guesses,
+        draft=model.draft,
+        adapters=None if model.adapters is None else str(model.adapters),
+        is_long=model.long_context,
         niceness=10,  # requests that pass through go first, and a waiting draft loses little
     )

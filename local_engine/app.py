@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from local_engine.beam_search import beam_search
 from local_engine.body import Body
 from local_engine.engine import Engine, Generation
 from local_engine.errors import (
@@ -158,6 +159,8 @@ class App:
             model=ask.requests[0].adapter or ready.name,
             created=int(time.time()),
         )
+        if ask.beams:
+            return await self._searched(ready.engine, ask, writer)
         async with contextlib.AsyncExitStack() as stack:
             generations = [
                 await stack.enter_async_context(ready.engine.submit(r)) for r in ask.requests
@@ -178,6 +181,15 @@ class App:
 
         is_quick = len(request.body) <= _INLINE_BYTES and not any(f in request.body for f in _FORMS)
         return parse() if is_quick else await asyncio.to_thread(parse)
+
+    async def _searched(self, engine: Engine, ask: Ask, writer: ReplyWriter) -> HttpResponse:
+        """Search each prompt's best answers, one prompt after another."""
+        firsts = range(0, len(ask.requests), ask.copies)
+        for first, rules in zip(firsts, ask.beams, strict=True):
+            found = await beam_search(engine, ask.requests[first], rules, ask.copies)
+            for place, answer in enumerate(found, first):
+                writer.choices[place].add(answer.tokens, answer.finish)
+        return json_response(writer.whole())
 
     async def _whole(self, generations: Sequence[Generation], writer: ReplyWriter) -> HttpResponse:
         async for index, tokens, finish in _merged(generations):

@@ -6,6 +6,7 @@ Runs in one thread and knows no clock but the one handed in, no event loop, no s
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
@@ -15,6 +16,7 @@ import torch
 
 from local_engine.adapters import AdapterRows
 from local_engine.batch import Batch, Segment
+from local_engine.drafting import Drafter
 from local_engine.errors import (
     DeadlineExceeded,
     EngineError,
@@ -37,6 +39,8 @@ from local_engine.types import (
     FinishReason,
     Token,
 )
+
+log = logging.getLogger(__name__)
 
 # Room for the prefixes of requests that have ended, in times of what those running may need.
 _KEEP = 2
@@ -73,8 +77,12 @@ class EngineCore:
         limits: EngineLimits,
         clock: Callable[[], float],
         rows: AdapterRows | None = None,
+        draft: LoadedModel | None = None,
     ) -> None:
-        """Take a model; `rows` is how its adapted products hear whose rows a step has."""
+        """Take a model; `rows` is how its adapted products hear whose rows a step has.
+
+        A `draft` model, of the same tokens, guesses in place of the look-up in the text.
+        """
         self._model = model
         self._rows = rows
         self._limits = limits
@@ -92,6 +100,11 @@ class EngineCore:
         self._leaders: dict[str, Lane] = {}
         self._counters = _Counters()
         self._gate = GuessGate()
+        self._drafter = (
+            Drafter(draft, limits, self.context, decoder.config.vocab)
+            if draft is not None and limits.guesses
+            else None
+        )
         self.timings = Timings()
         self._now = 0.0
 
@@ -186,14 +199,32 @@ class EngineCore:
     def _guesses(self, work: Items[tuple[Lane, int]]) -> dict[Lane, tuple[int, ...]]:
         """Guess for sequences that decode, where no prompt is computed beside and it pays."""
         most = self._limits.guesses
-        if not most or any(n > 1 for _, n in work) or not self._gate.is_open(len(work)):
+        if not most or any(n > 1 or lane.needs > 1 for lane, n in work):
             return {}
+        work = [(lane, n) for lane, n in work if self._sequences[lane].generated]
+        if not work or not self._gate.is_open(len(work)):
+            return {}
+        if self._drafter is not None:
+            return self._drafted(self._drafter, [lane for lane, _ in work], most)
         found = {}
         for lane, _ in work:
             guess = self._sequences[lane].guess(most)
             if guess and self._lanes.reserve(lane, len(guess)):
                 found[lane] = guess
         return found
+
+    def _drafted(
+        self, drafter: Drafter, lanes: Items[Lane], most: int
+    ) -> dict[Lane, tuple[int, ...]]:
+        """Let the small model guess for lanes with room; one that breaks is asked no more."""
+        lane_of = {self._sequences[n]: n for n in lanes if self._lanes.reserve(n, most)}
+        try:
+            found = drafter.propose(list(lane_of), most)
+        except (RuntimeError, MemoryError) as exc:
+            log.warning("the draft model failed and guesses no more: %s", exc)
+            self._drafter = None
+            return {}
+        return {lane_of[sequence]: guess for sequence, guess in found.items()}
 
     def _follow(self, lane: Lane, drawn: Items[Drawn | None], guess: Items[int]) -> Iterator[Event]:
         """Take what was drawn, as far as each token of the guess before it was right."""
@@ -221,7 +252,8 @@ class EngineCore:
         sequence = self._sequences[lane]
         if sequence.queue_s is None:
             sequence.queue_s = now - sequence.submitted
-            self.timings.queue.observe(sequence.queue_s)
+            if not sequence.request.is_continued:
+                self.timings.queue.observe(sequence.queue_s)
         self._counters.reused_tokens += lane.reused
 
     def _compute(
@@ -305,7 +337,8 @@ class EngineCore:
         self._counters.completion_tokens += 1
         if sequence.generated == 1:
             sequence.first_at = self._now
-            self.timings.first_token.observe(self._now - sequence.submitted)
+            if not sequence.request.is_continued:
+                self.timings.first_token.observe(self._now - sequence.submitted)
 
     def _fail(self, lane: Lane, cause: Exception) -> Event:
         """End a sequence that broke; what it wrote is cleared and found by nobody."""
@@ -330,7 +363,9 @@ class EngineCore:
         if self._leaders.get(request.group) is lane:
             del self._leaders[request.group]
         self._lanes.remove(lane)
-        self._counters.ended[reason] += 1
+        if self._drafter is not None:
+            self._drafter.forget(sequence)
+        self._counters.ended[reason] += not request.is_continued
         if token is not None and sequence.generated > 1:
             spent = self._now - sequence.first_at
             self.timings.per_token.observe(spent / (sequence.generated - 1))

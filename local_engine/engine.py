@@ -35,7 +35,7 @@ from local_engine.types import EngineLimits, EngineStats, Finish, GenerationRequ
 
 log = logging.getLogger(__name__)
 
-MAX_TOP_LOGPROBS = 20
+MAX_TOP_LOGPROBS = 128
 
 _BROKEN = "The engine has failed and answers nothing until it is started again."
 
@@ -108,6 +108,7 @@ class Engine:
         limits: EngineLimits | None = None,
         clock: Callable[[], float] = time.perf_counter,
         adapters: Adapters | None = None,
+        draft: LoadedModel | None = None,
     ) -> None:
         self.model = model
         self.adapters = adapters
@@ -116,7 +117,7 @@ class Engine:
         self.failure: BaseException | None = None
         self._clock = clock
         self._core = EngineCore(
-            model, self.limits, clock, None if adapters is None else adapters.rows
+            model, self.limits, clock, None if adapters is None else adapters.rows, draft
         )
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._lock = threading.Lock()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, NoReturn
 
+from local_engine.beam_request import beam_rules, beam_width
+from local_engine.beams import BeamRules
 from local_engine.body import Body, kind_of
 from local_engine.errors import (
     ContextLengthExceeded,
@@ -37,7 +39,8 @@ class Ask:
     """A completion request after all checks; `requests` holds one entry per choice.
 
     `best_of` is how many answers each prompt gets where not all of them are returned, and
-    `copies` how many are.
+    `copies` how many are. With `beams`, which hold the rules of each prompt's search, the
+    `copies` requests of a prompt stand for its best answers.
     """
 
     kind: Literal["chat", "text"]
@@ -49,6 +52,7 @@ class Ask:
     best_of: int = 1
     copies: int = 1
     tools: Toolbox | None = None
+    beams: tuple[BeamRules, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,10 @@ def _ask(
 ) -> Ask:
     copies = fields.integer("n", 1, _MAX_CHOICES, 1)
     best_of = _best_of(fields, copies)
-    if len(prompts) * best_of > 64:
+    width = beam_width(fields, best_of)
+    if width is not None:
+        best_of = copies
+    if len(prompts) * (width or best_of) > 64:
         raise InvalidRequest("A request may ask for 64 answers at most.", "prompt")
     sampling = _sampling(fields, served.model.sampling)
     adapter = _adapter(fields, served)
@@ -154,6 +161,8 @@ def _ask(
         )
         for index, (n, prompt, copy) in enumerate(choices)
     )
+    ends = served.model.end_ids
+    beams = [] if width is None else [r.max_tokens for r in requests[::copies]]
     return Ask(
         kind,
         requests,
@@ -164,13 +173,12 @@ def _ask(
         best_of=best_of,
         copies=copies,
         tools=box,
+        beams=tuple(beam_rules(fields, width or 1, most, ends) for most in beams),
     )
 
 
 def _best_of(fields: Body, copies: int) -> int:
     """Return how many answers to make of each prompt, of which the likeliest are returned."""
-    if fields.flag("use_beam_search"):
-        raise Unsupported("Beam search is not built here; ask for best_of.", "use_beam_search")
     best_of = fields.integer("best_of", 1, _MAX_CHOICES, copies)
     if best_of < copies:
         raise InvalidRequest("best_of must be at least n.", "best_of")

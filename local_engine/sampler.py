@@ -49,7 +49,7 @@ class Drawn:
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn | None]:
     """Draw one token for each row of fp32 logits `[rows, vocab]`; None for one not finite."""
-    chosen = _choose(logits, draws)
+    chosen = choose(logits, draws)
     logprobs = torch.log_softmax(logits, dim=-1)
     own = logprobs.gather(1, chosen[:, None])[:, 0]
     # A token that cannot come has -inf; times its probability of zero that is no number.
@@ -77,8 +77,8 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def _choose(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Pick a token id for each row."""
+def choose(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Pick a token id for each row of logits `[rows, vocab]`."""
     adjusted = logits
     for row, draw in enumerate(draws):
         s = draw.sampling

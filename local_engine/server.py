@@ -29,6 +29,7 @@ import torch
 from local_engine.adapters import Adapters
 from local_engine.app import App, Ready
 from local_engine.checkpoint import find_checkpoint
+from local_engine.drafting import check_pair
 from local_engine.engine import Engine
 from local_engine.errors import CheckpointError
 from local_engine.http1 import Connection, HttpLimits
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _WORTH_KEEPING = 64 << 20
+_DRAFTED = 4
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -58,6 +60,10 @@ class ServerSettings:
     http: HttpLimits = field(default_factory=HttpLimits)
     drain_s: float = 10.0
     adapters: Path | None = None
+    draft: str | None = None
+
+
+_Loaded = tuple[LoadedModel, LoadedModel | None]
 
 
 class EngineServer:
@@ -72,12 +78,15 @@ class EngineServer:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; raises `CheckpointError` where loading fails."""
         async with self._listening():
-            model = await self._load(stop)
-            if model is not None:
-                await self._serve_model(model, stop)
+            loaded = await self._load(stop)
+            if loaded is not None:
+                await self._serve_model(*loaded, stop)
 
-    async def _serve_model(self, model: LoadedModel, stop: asyncio.Event) -> None:
-        async with Engine(model, self.settings.limits, adapters=self._adapters(model)) as engine:
+    async def _serve_model(
+        self, model: LoadedModel, draft: LoadedModel | None, stop: asyncio.Event
+    ) -> None:
+        limits, adapters = self.settings.limits, self._adapters(model)
+        async with Engine(model, limits, adapters=adapters, draft=draft) as engine:
             self.app.ready = Ready(engine, self.settings.model_name)
             log.info(
                 "serving %s on %s: context %d, loaded in %.1f s",
@@ -105,12 +114,12 @@ class EngineServer:
             adapters.load(path.name)
         return adapters
 
-    async def _load(self, stop: asyncio.Event) -> LoadedModel | None:
+    async def _load(self, stop: asyncio.Event) -> _Loaded | None:
         """Load on a daemon thread, so that a stop while loading need not wait for it."""
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[LoadedModel] = loop.create_future()
+        result: asyncio.Future[_Loaded] = loop.create_future()
 
-        def settle(model: LoadedModel | None, error: BaseException | None) -> None:
+        def settle(model: _Loaded | None, error: BaseException | None) -> None:
             if result.done():
                 return
             if model is None:
@@ -121,8 +130,7 @@ class EngineServer:
         def load() -> None:
             model, error = None, None
             try:
-                directory = find_checkpoint(self.settings.checkpoint)
-                model = load_model(directory, loading_for(directory, self.settings.loading))
+                model = load_models(self.settings)
             except BaseException as exc:  # handed to whoever waits
                 error = exc
             with contextlib.suppress(RuntimeError):  # the loop may be gone by now
@@ -231,6 +239,18 @@ async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> 
     await EngineServer(settings).run(stop)
 
 
+def load_models(settings: ServerSettings) -> _Loaded:
+    """Load the model, and the one that is to guess for it; raises `CheckpointError`."""
+    directory = find_checkpoint(settings.checkpoint)
+    model = load_model(directory, loading_for(directory, settings.loading))
+    if settings.draft is None:
+        return model, None
+    beside = find_checkpoint(settings.draft)
+    draft = load_model(beside, loading_for(beside, settings.loading))
+    check_pair(model, draft, beside)
+    return model, draft
+
+
 def loading_for(directory: Path, options: LoadOptions) -> LoadOptions:
     """Keep what is quantized of large checkpoints; a small one is sooner made again."""
     stored = sum(f.stat().st_size for f in directory.glob("*.safetensors"))
@@ -274,9 +294,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--guesses",
         type=int,
         choices=range(17),
-        default=0,
         metavar="N",
-        help="tokens to guess ahead from what the prompt repeats, checked exactly; default: none",
+        help="tokens to guess ahead, checked exactly; default: none, or 4 with --draft",
+    )
+    parser.add_argument(
+        "--draft", help="a smaller checkpoint of the same tokens that guesses, not the prompt"
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="the stretched context of models that have two"
     )
     parser.add_argument(
         "--adapters", type=Path, help="directory of LoRA adapters, served by the names in it"
@@ -295,18 +320,24 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
         host=options.host,
         port=options.port,
         uds=options.uds,
-        loading=LoadOptions(options.quantization, _DTYPES[options.dtype]),
+        loading=LoadOptions(options.quantization, _DTYPES[options.dtype], is_long=options.long),
         limits=EngineLimits(
             max_batch=options.max_batch,
             kv_bytes=options.kv_bytes,
             kv_format=options.kv,
             max_queue=options.max_queue,
             max_context=options.max_context,
-            guesses=options.guesses,
+            guesses=_guesses(options),
         ),
         drain_s=options.drain,
         adapters=options.adapters,
+        draft=options.draft,
     )
+
+
+def _guesses(options: argparse.Namespace) -> int:
+    default = 0 if options.draft is None else _DRAFTED
+    return default if options.guesses is None else int(options.guesses)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,7 +53,9 @@ State = Literal["starting", "up", "down", "closed"]
 class EngineCommand:
     """What the child serves, and how much of the machine it may take.
 
-    `threads` None is half of the cores; `niceness` lets the proxy go first.
+    `threads` None is half of the cores; `niceness` lets the proxy go first. A `draft` is a
+    checkpoint that guesses, `adapters` a directory of them, and `is_long` the stretched
+    context of models that have two.
     """
 
     checkpoint: str
@@ -64,12 +66,22 @@ class EngineCommand:
     max_batch: int = 8
     max_queue: int = 64
     max_context: int | None = None
+    guesses: int | None = None
+    draft: str | None = None
+    adapters: str | None = None
+    is_long: bool = False
     niceness: int = 5
     drain_s: float = 2.0
 
     def arguments(self, socket: Path) -> list[str]:
         """Return the command line for a server on this socket."""
-        optional = {"--threads": self.threads, "--max-context": self.max_context}
+        optional = {
+            "--threads": self.threads,
+            "--max-context": self.max_context,
+            "--guesses": self.guesses,
+            "--draft": self.draft,
+            "--adapters": self.adapters,
+        }
         return [
             *(sys.executable, "-m", "local_engine.server", self.checkpoint),
             *("--uds", str(socket), "--exit-with-stdin"),
@@ -77,6 +89,7 @@ class EngineCommand:
             *("--kv", self.kv),
             *("--max-batch", str(self.max_batch), "--max-queue", str(self.max_queue)),
             *("--niceness", str(self.niceness), "--drain", str(self.drain_s)),
+            *(("--long",) if self.is_long else ()),
             *(part for k, v in optional.items() if v is not None for part in (k, str(v))),
         ]
 

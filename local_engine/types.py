@@ -56,7 +56,8 @@ class GenerationRequest:
     `group` have the same prompt, which is computed once. A level of `priority` is worth
     a head start in the line, and `deadline_s` is counted from the submission. What the
     `constraint` does not allow never comes, and where it is complete the answer ends.
-    Special tokens among `shown` are part of the text.
+    Special tokens among `shown` are part of the text. One that `is_continued` goes on with
+    a search: it computes and pays like others, and is counted as part of the first.
     """
 
     id: str
@@ -73,6 +74,7 @@ class GenerationRequest:
     deadline_s: float | None = None
     constraint: Constraint | None = None
     shown: frozenset[int] = frozenset()
+    is_continued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

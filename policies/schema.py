@@ -169,6 +169,9 @@ class Model(Section):
     `balance` prefers the quickest of them, or goes by their weights alone.
     `prompt_cache` lets the gateway use the provider's own cache of prompts.
     `health` asks each from time to time, `adaptive_concurrency` bounds what each gets at once.
+    A local one guesses up to `guesses` tokens ahead, by a smaller `draft` checkpoint where
+    one is named. With a folder of LoRA `adapters`, `model` names the one that is meant, and
+    models that differ in nothing else share an engine.
     """
 
     provider: str
@@ -201,6 +204,11 @@ class Model(Section):
     kv: Literal["model", "int8"] = "model"
     threads: Whole = Field(1, ge=1, le=256)
     max_batch: Whole = Field(8, ge=1, le=512)
+    max_queue: Whole = Field(64, ge=1, le=65536)
+    guesses: Whole | None = Field(None, ge=0, le=16)
+    draft: Checkpoint | None = None
+    adapters: FilePath | None = None
+    long_context: bool = False
     # provider: recorded
     outcomes: FilePath | None = None
     latency: Latency = Latency()
@@ -468,9 +476,12 @@ _MODEL_KEEPS_ANSWERS: Any = {
     **dict.fromkeys(
         (
             "api_key",
+            "draft",
+            "guesses",
             "latency",
             "limits",
             "max_batch",
+            "max_queue",
             "price",
             "prompt_cache",
             "threads",

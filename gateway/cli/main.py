@@ -101,25 +101,39 @@ def engine_serve(
     ] = "none",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 8,
-    guesses: Annotated[int, typer.Option(min=0, max=16, help="Tokens to guess ahead.")] = 0,
+    guesses: Annotated[
+        int | None, typer.Option(min=0, max=16, help="Tokens to guess ahead; 4 with --draft.")
+    ] = None,
+    draft: Annotated[str | None, typer.Option(help="A smaller checkpoint that guesses.")] = None,
     adapters: Annotated[Path | None, typer.Option(help="Directory of LoRA adapters.")] = None,
     kv: Annotated[str, typer.Option(help="Keys and values as in the model, or in int8.")] = "model",
     kv_bytes: Annotated[
         str | None, typer.Option(help="What keys and values may take, such as 512MiB.")
     ] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 64,
+    max_context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of prompt and answer together.")
+    ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="The stretched context of models that have two.")
+    ] = False,
 ) -> None:
     """Serve one checkpoint as an OpenAI server of its own."""
     from local_engine.server import main as serve_engine
 
     arguments = [checkpoint, "--host", host, "--port", str(port), "--quantization", quantization,
                  "--threads", str(threads), "--max-batch", str(max_batch), "--kv", kv]  # fmt: skip
-    arguments += ["--guesses", str(guesses)]
-    if adapters is not None:
-        arguments += ["--adapters", str(adapters)]
-    if model_name is not None:
-        arguments += ["--model-name", model_name]
-    if kv_bytes is not None:
-        arguments += ["--kv-bytes", str(_bytes(kv_bytes))]
+    arguments += ["--dtype", dtype, "--max-queue", str(max_queue), *(["--long"] if long else [])]
+    optional = {
+        "--guesses": guesses,
+        "--draft": draft,
+        "--adapters": adapters,
+        "--model-name": model_name,
+        "--kv-bytes": None if kv_bytes is None else _bytes(kv_bytes),
+        "--max-context": max_context,
+    }
+    arguments += [str(w) for k, v in optional.items() if v is not None for w in (k, v)]
     raise typer.Exit(serve_engine(arguments))
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.engines import engine_name
 from gateway.providers.chat import ChatClient
 from gateway.providers.extras import EngineExtras
 from gateway.providers.reply import ReplyReader, chat_reader
@@ -20,6 +21,10 @@ _PATH = "/v1/chat/completions"
 class EngineDialect:
     """Asks for the raw token statistics of our engine; its busy time comes unasked."""
 
+    def __init__(self, asked: str) -> None:
+        """Ask for a model, or an adapter, by the name that the engine knows."""
+        self._asked = asked
+
     def body(self, call: ProviderCall) -> dict[str, Any]:
         """Return the body with usage and, if wanted, statistics asked for.
 
@@ -28,7 +33,7 @@ class EngineDialect:
         asked: dict[str, Any] = {"token_stats": call.wants_stats}
         if call.tenant:
             asked["tenant"] = call.tenant
-        body = {**call.body, "frugal": asked}
+        body = {**call.body, "model": self._asked, "frugal": asked}
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
@@ -57,7 +62,9 @@ class LocalProvider:
         if socket is None:
             raise ValueError(f"models.{name}: expected the socket of its engine, found none")
         transport = connect(Origin.of_socket(socket))
-        return cls(ChatClient(name, transport, EngineDialect(), path=_PATH))
+        adapter = model.model if model.adapters is not None else None
+        dialect = EngineDialect(adapter or engine_name(name, model))
+        return cls(ChatClient(name, transport, dialect, path=_PATH))
 
     def call(self, call: ProviderCall) -> AsyncGenerator[Part, None]:
         """Yield the parts of one reply; see `Provider.call`."""

@@ -20,7 +20,20 @@ _HOSTED = {
 }
 """Providers with an address of their own, and where their key is usually kept."""
 _FIELDS_OF = {
-    "local": frozenset({"checkpoint", "quantization", "kv", "threads", "max_batch"}),
+    "local": frozenset(
+        {
+            "checkpoint",
+            "quantization",
+            "kv",
+            "threads",
+            "max_batch",
+            "max_queue",
+            "guesses",
+            "draft",
+            "adapters",
+            "long_context",
+        }
+    ),
     "recorded": frozenset({"outcomes", "latency"}),
     "remote": frozenset(
         {"base_url", "api_key", "tls", "deployments", "balance", "health", "prompt_cache"}
@@ -132,9 +145,10 @@ def _check_files(model: Model, path: KeyPath, document: Document) -> None:
         (("outcomes",), model.outcomes),
         (("price", "file"), price.file),
         (("tls", "ca_file"), model.tls.ca_file),
+        (("adapters",), model.adapters),
+        (("checkpoint",), None if model.checkpoint is None else Path(model.checkpoint)),
+        (("draft",), None if model.draft is None else Path(model.draft)),
     ]
-    if model.checkpoint is not None and Path(model.checkpoint).is_absolute():
-        named.append((("checkpoint",), Path(model.checkpoint)))
     for below, file in named:
         if file is not None and file.is_absolute() and not file.exists():
             message = f"nothing stands at {document.found((*path, *below))}"

@@ -139,7 +139,7 @@ def test_wrong_fields_are_named(served: Served, fields: dict[str, Any], param: s
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"functions": [{}]},
         {"response_format": {"type": "xml"}},
-        {"use_beam_search": True},
+        {"use_beam_search": True, "stop": "."},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
     ],
 )

@@ -24,3 +24,14 @@ def test_memory_for_keys_and_values_must_be_a_size():
     assert "expected a size such as 512KiB or 10MB, found 'much'" in " ".join(
         result.stderr.replace("│", " ").split()
     )
+
+
+def test_what_serve_takes_reaches_the_engine(tmp_path):
+    taken = ["--dtype", "float32", "--max-queue", "3", "--max-context", "100", "--long", "--draft",
+             "demo/tiny", "--guesses", "2", "--adapters", str(tmp_path)]  # fmt: skip
+    missing = CliRunner().invoke(app, ["engine", "serve", str(tmp_path / "none"), *taken])
+    wrong = CliRunner().invoke(app, ["engine", "serve", "demo/tiny", "--dtype", "float8"])
+
+    assert missing.exit_code == 1
+    assert str(tmp_path / "none") in missing.stderr.replace("\n", "")
+    assert wrong.exit_code == 2

@@ -80,6 +80,24 @@ async def test_whole_reply_gives_raw_statistics_and_busy_time(tmp_path):
         assert payload(part) == completion()
 
 
+@pytest.mark.parametrize(
+    ("members", "asked"),
+    [
+        ({"model": "other"}, "tiny"),
+        ({"adapters": "a"}, "tiny (base)"),
+        ({"adapters": "a", "model": "law"}, "law"),
+    ],
+)
+async def test_the_engine_is_asked_for_the_name_that_it_knows(tmp_path, members, asked):
+    path, model = tmp_path / "engine.sock", MODEL.model_copy(update=members)
+    async with ScriptedUpstream([[answer(completion())]], uds=path) as upstream:
+        provider = LocalProvider.from_model("tiny", model, socket=path)
+        await collect(provider, call())
+        await provider.aclose()
+
+        assert upstream.requests[0].json["model"] == asked
+
+
 async def test_streamed_reply_gives_statistics_by_part(tmp_path):
     events = [
         delta("", role="assistant"),

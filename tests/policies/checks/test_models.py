@@ -22,7 +22,7 @@ def _policy(model):
         "provider: openai, api_key: k, price: {input_per_mtok_usd: 1, output_per_mtok_usd: 2, "
         "long_prompts: [{over_tokens: 200000, input_per_mtok_usd: 2}], audio_per_mtok_usd: 3}",
         "provider: local, checkpoint: demo/tiny, quantization: int8, kv: int8, threads: 2, "
-        "max_batch: 4",
+        "max_batch: 4, max_queue: 9, guesses: 6, draft: demo/tiny, adapters: ., long_context: true",
         "provider: recorded, outcomes: o.parquet, latency: {first_token: 0, tokens_per_second: 50}",
         "provider: 'package.module:Class', base_url: https://h, checkpoint: x, outcomes: y",
         "provider: llamacpp, base_url: http://h:1, price: {file: p.json, output_per_mtok_usd: 1}",
