@@ -72,7 +72,7 @@ class Embedding:
 class Searching:
     """An index of so many. `bytes_per_entry` is the growth of the process.
 
-    `save_s` and `load_s` are those of the graph's snapshot on disk, 0 where there is no graph.
+    `save_s` and `load_s` are those of the cells' snapshot on disk, 0 where there are no cells.
     """
 
     entries: int
@@ -217,12 +217,12 @@ def _nearest(topics: Rows, size: int, asked: Rows, count: int) -> npt.NDArray[np
 
 
 def _kept_and_loaded(index: GrowingIndex) -> tuple[float, float]:
-    """Return the seconds that it takes to save the graph, and to load it again."""
-    if index.graph is None:
+    """Return the seconds that it takes to save the cells, and to load it again."""
+    if index.cells is None:
         return 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         snapshots = Snapshots(Path(folder), WIDTH)
-        saved = _clocked(time.perf_counter, partial(snapshots.save, b"bench", index.graph))
+        saved = _clocked(time.perf_counter, partial(snapshots.save, b"bench", index.cells))
         loaded = _clocked(time.perf_counter, lambda: list(snapshots.load()))
     return saved, loaded
 

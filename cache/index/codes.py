@@ -33,6 +33,11 @@ def cosine(product: float, width: int) -> float:
     return product / _scale(width) ** 2
 
 
+def drawn(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return so many of the places, drawn alike each time."""
+    return np.random.default_rng(len(places)).permutation(places)[:count]
+
+
 def _scale(width: int) -> float:
     """Return how many steps make 1.
 

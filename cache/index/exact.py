@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.index.codes import Codes, cosine, encoded
+from cache.index.codes import Codes, cosine, drawn, encoded
 from cache.index.loading import faiss_of_this_thread
 from cache.index.types import Near, Vectors
 
@@ -82,6 +82,14 @@ class ExactIndex:
         if self._faiss is not None:
             return self._ids[:count].copy(), self._faiss.reconstruct_n(0, count)
         return self._ids[:count].copy(), self._rows[:count].copy()
+
+    def sample(self, count: int) -> Codes:
+        """Return the codes of vectors drawn from those that are there."""
+        places = drawn(np.arange(self._count, dtype=np.int64), count)
+        if self._faiss is not None:
+            codes: Codes = self._faiss.reconstruct_batch(places)
+            return codes
+        return self._rows[places].copy()
 
     def _remove(self, places: NDArray[np.intp], stays: NDArray[np.bool_]) -> None:
         if self._faiss is not None:

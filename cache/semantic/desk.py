@@ -91,7 +91,7 @@ class Desk:
         if fittings.outside is not None:
             self._pg = fittings.outside(self.store.identity, width)
         elif fittings.path is not None:
-            folder = fittings.path.with_name(f"{fittings.path.name}-graphs") / self.store.identity
+            folder = fittings.path.with_name(f"{fittings.path.name}-cells") / self.store.identity
             snapshots = Snapshots(folder, width)
         self.mirror = Mirror(self.store, width, self._wall, snapshots, self._pg)
         self.lessons = Lessons(self.store.learnt, fittings.decider, self._wall)
@@ -104,7 +104,7 @@ class Desk:
             try:
                 self.mirror.save()
             except OSError as exc:
-                _log.warning("the next start will build its graphs anew: %s", exc)
+                _log.warning("the next start will build its cells anew: %s", exc)
         if self._pg is not None:
             self._pg.close()
 

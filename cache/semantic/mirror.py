@@ -18,7 +18,7 @@ from cache.semantic.store import AnswerStore, Gone, Place, Question
 if TYPE_CHECKING:
     from cache.index.pgvector import PgVectorIndex, PgVectors
 
-_LOADED_AT_ONCE = 16  # a lookup may wait for so many to be added to a graph
+_LOADED_AT_ONCE = 16  # a lookup may wait for so many to be placed
 _ROUNDS = 4
 _log = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ class Mirror:
         self._own: set[int] = set()
         self._snapshots = snapshots
         known = [_numbers(outside)]
-        for scope, graph in snapshots.load() if snapshots else ():
-            self._scopes[scope] = GrowingIndex.around(width, graph)
-            known.append(np.fromiter(graph.ids, np.int64, len(graph)))
+        for scope, cells in snapshots.load() if snapshots else ():
+            self._scopes[scope] = GrowingIndex.around(width, cells)
+            known.append(np.fromiter(cells.ids, np.int64, len(cells)))
         self._known = np.sort(np.concatenate(known))
 
     @property
@@ -99,10 +99,10 @@ class Mirror:
             self._own.add(place.id)  # others may have added some before it
 
     def save(self) -> None:
-        """Keep the graphs, so that another start need not build them. Raises OSError."""
+        """Keep the cells, so that another start need not build them. Raises OSError."""
         for scope, index in self._scopes.items() if self._snapshots else ():
-            if self._snapshots and isinstance(index, GrowingIndex) and index.graph is not None:
-                self._snapshots.save(scope, index.graph)
+            if self._snapshots and isinstance(index, GrowingIndex) and index.cells is not None:
+                self._snapshots.save(scope, index.cells)
 
     def nearest(self, scope: bytes, vector: Vectors, count: int) -> list[tuple[Near, Question]]:
         """Return the nearest entries of a scope that are still there, in falling similarity."""

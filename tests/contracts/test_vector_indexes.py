@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.index import VectorIndex, graph
+from cache.index import VectorIndex, cells
+from cache.index.cells import CellIndex, cells_for
+from cache.index.codes import encoded
 from cache.index.exact import ExactIndex
-from cache.index.graph import GraphIndex
 from cache.index.growing import GrowingIndex
 from cache.index.pgvector import PgVectors
 from tests.support.postgres_server import PostgresServer
@@ -20,7 +21,7 @@ WIDTH = 32
 OWNERS = count(1)
 KINDS = {
     "exact": ExactIndex,
-    "graph": GraphIndex,
+    "cells": lambda width: CellIndex(width, encoded(rows(8, seed=2))),
     "growing": GrowingIndex,
     "growing early": lambda width: GrowingIndex(width, exact_below=20),
 }
@@ -107,7 +108,7 @@ def test_a_number_may_come_back_after_it_was_dropped(index):
     assert near.similarity > 0.9
 
 
-def test_a_worn_graph_is_left_for_a_new_one_while_vectors_are_added():
+def test_worn_cells_are_left_for_new_ones_while_vectors_are_added():
     index = GrowingIndex(WIDTH, exact_below=20)
     vectors = rows(900)
     index.add(range(400), vectors[:400])
@@ -116,8 +117,8 @@ def test_a_worn_graph_is_left_for_a_new_one_while_vectors_are_added():
         index.add([number], vectors[number])
 
     assert len(index) == 600
-    assert index.graph is not None
-    assert not index.graph.is_worn
+    assert index.cells is not None
+    assert not index.cells.is_worn
     found = [index.search(vectors[number], 1)[0].id for number in range(300, 900, 20)]
     assert found == list(range(300, 900, 20))
     assert all(near.id >= 300 for near in index.search(vectors[0], 50))
@@ -142,12 +143,46 @@ def test_any_sequence_leaves_what_a_dictionary_would_hold(kind, steps):
     assert {near.id for near in index.search(vectors[0], 100)} == kept
 
 
-def test_a_large_graph_is_searched_more_broadly(monkeypatch):
-    monkeypatch.setattr(graph, "_LARGE", 100)
-    index = GraphIndex(WIDTH)
-    index.add(range(99), rows(99))
-    before = index.breadth
-    index.add([99], rows(1, seed=1))
-    again = GraphIndex.restored(WIDTH, *index.dumped())
+def crowded(count: int) -> np.ndarray:
+    """Return vectors that crowd around few topics, which no search may get lost among."""
+    topics, noise = rows(5, seed=3), np.random.default_rng(4).normal(size=(count, WIDTH))
+    found = topics[np.arange(count) % 5] + 0.1 * noise
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
-    assert before < index.breadth == again.breadth
+
+def test_cells_find_a_paraphrase_among_crowds_without_looking_everywhere():
+    vectors = crowded(8000)
+    index = CellIndex(WIDTH, encoded(vectors[:: 8000 // cells_for(8000)]))
+    index.add(range(8000), vectors)
+    asked = vectors[::80] + 0.01 * rows(100, seed=5)
+
+    found = [index.search(row, 1)[0].id for row in asked]
+
+    assert sum(a == b for a, b in zip(found, range(0, 8000, 80), strict=True)) >= 98
+    assert index.probed < cells_for(8000)
+
+
+def test_fuller_cells_are_looked_into_less_and_a_copy_does_alike(monkeypatch):
+    monkeypatch.setattr(cells, "_LOOKED_AT", 1000)
+    monkeypatch.setattr(cells, "_MEASURED_EVERY", 100)
+    index = CellIndex(WIDTH, encoded(rows(200)))
+    index.add(range(900), rows(900))
+    before = index.probed
+    index.add(range(900, 9000), rows(8100, seed=1))
+    again = CellIndex.restored(WIDTH, *index.dumped())
+
+    assert before > index.probed == again.probed
+    assert again.search(rows(1), 3) == index.search(rows(1), 3)
+
+
+def test_cells_that_grew_too_full_are_left_for_more_of_them():
+    index = GrowingIndex(WIDTH, exact_below=20)
+    vectors = crowded(4000)
+    for start in range(0, 4000, 20):
+        index.add(range(start, start + 20), vectors[start : start + 20])
+
+    assert index.cells is not None
+    assert not index.cells.is_worn
+    assert len(index) == 4000
+    found = [index.search(vectors[number], 1)[0].id for number in range(0, 4000, 100)]
+    assert found == list(range(0, 4000, 100))

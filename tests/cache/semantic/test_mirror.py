@@ -45,12 +45,12 @@ def nearest(mirror, vector):
 
 
 @pytest.fixture(autouse=True)
-def graphs_begin_early(monkeypatch):
+def cells_begin_early(monkeypatch):
     monkeypatch.setattr(mirrored, "GrowingIndex", Early)
 
 
 class Early(GrowingIndex):
-    """An index that becomes a graph at once."""
+    """An index that is in cells at once."""
 
     def __init__(self, width):
         super().__init__(width, exact_below=10)
@@ -62,7 +62,7 @@ def store(tmp_path):
         yield found
 
 
-def test_graphs_of_the_last_run_are_taken_up_again(tmp_path, store):
+def test_cells_of_the_last_run_are_taken_up_again(tmp_path, store):
     vectors = rows(300)
     fill(store, vectors[:250])
     caught_up(opened(store, tmp_path)).save()
@@ -94,7 +94,7 @@ def test_a_damaged_snapshot_is_as_if_there_were_none(tmp_path, store):
     vectors = rows(100)
     fill(store, vectors)
     caught_up(opened(store, tmp_path)).save()
-    (path,) = (tmp_path / store.identity).glob("*.graph")
+    (path,) = (tmp_path / store.identity).glob("*.cells")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
