@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from cache.epochs import Epochs
 from cache.far import Far
 from cache.freshness import Freshness
+from cache.quota import WriteQuota
 from cache.scope import Scope, Tally
 from cache.seat import Seat as Seat
 from cache.single_flight import Member, SingleFlight
@@ -22,12 +23,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ExactStats:
-    """Counts since the start: `hits` from a store, `led` upstream, `followed` a leader."""
+    """Counts since the start: `hits` from a store, `led` upstream, `followed` a leader.
+
+    `over_quota` were whole and not kept, since their tenant had written enough.
+    """
 
     hits: int
     led: int
     followed: int
     kept: int
+    over_quota: int
     store_errors: int
 
 
@@ -49,7 +54,9 @@ class ExactCache(Generic[T]):
         self.size_of = size_of
         self.far = far
         self.epochs = far.epochs if far is not None else Epochs()
-        self.hits = self.led = self.followed = self.kept = self.store_errors = 0
+        self.hits = self.led = self.followed = self.kept = 0
+        self.over_quota = self.store_errors = 0
+        self._quota = WriteQuota()
         self._store = store
         self._wall = wall
         self._flights: SingleFlight[T] = SingleFlight()
@@ -100,6 +107,12 @@ class ExactCache(Generic[T]):
         except StoreFailed as exc:
             self._note(exc)
 
+    def may_write(self, tenant: str, most: int) -> bool:
+        """Count one more answer of a tenant, unless it has had this minute's `most` kept."""
+        takes = self._quota.takes(tenant, most, self._wall())
+        self.over_quota += not takes
+        return takes
+
     def drop(self, fingerprint: bytes) -> bool:
         """Remove one entry from this process; return whether there was one."""
         try:
@@ -139,7 +152,9 @@ class ExactCache(Generic[T]):
 
     def stats(self) -> ExactStats:
         """Return the counts so far."""
-        return ExactStats(self.hits, self.led, self.followed, self.kept, self.store_errors)
+        return ExactStats(
+            self.hits, self.led, self.followed, self.kept, self.over_quota, self.store_errors
+        )
 
     def _note(self, error: StoreFailed) -> None:
         if not self.store_errors:

@@ -1,4 +1,4 @@
-"""Which entries somebody means: by key, tag, route, model, tenant or age."""
+"""Which entries somebody means: by key, tag, route, model, tenant, corpus or age."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from cache.fingerprint import partition, writer_mark
+from cache.fingerprint import corpus_partition, partition, writer_mark
 
 
 class Labelled(Protocol):
@@ -41,7 +41,7 @@ class Scope:
 
     `key` is a whole fingerprint; `before` keeps to entries that are older, in
     seconds since the epoch. A tenant's entries are those that it has to itself, and
-    those of a corpus that it paid for.
+    those of a corpus that it paid for; with a `corpus`, only the latter.
     """
 
     tenant: str | None = None
@@ -50,15 +50,18 @@ class Scope:
     tag: str | None = None
     key: bytes | None = None
     before: float | None = None
+    corpus: str | None = None
 
     def matcher(self) -> Callable[[bytes, Labelled], bool]:
         """Return the test of one entry, by its key and labels."""
         prefix = partition(self.tenant) if self.tenant is not None else b""
         mark = writer_mark(self.tenant) if self.tenant is not None else ""
+        place = corpus_partition(self.corpus) if self.corpus is not None else b""
 
         def matches(key: bytes, entry: Labelled) -> bool:
             return (
                 (key.startswith(prefix) or mark in entry.tags)
+                and key.startswith(place)
                 and self.key in (None, key)
                 and self.route in (None, entry.route)
                 and self.model in (None, entry.model)
@@ -70,23 +73,28 @@ class Scope:
 
     def dump(self) -> bytes:
         """Return the scope as bytes, equal for equal scopes."""
-        return msgspec.json.encode(
-            (self.tenant, self.route, self.model, self.tag,
-             None if self.key is None else self.key.hex(), self.before)
-        )  # fmt: skip
+        told = (self.tenant, self.route, self.model, self.tag,
+                None if self.key is None else self.key.hex(), self.before)  # fmt: skip
+        # Without a corpus as before there were any: processes of two versions may share a Redis.
+        return msgspec.json.encode(told if self.corpus is None else (*told, self.corpus))
 
     @classmethod
     def load(cls, data: bytes) -> Scope:
         """Return the scope that `dump` wrote. Raises ValueError."""
         try:
-            tenant, route, model, tag, key, before = msgspec.json.decode(data, type=_Dumped)
+            told = msgspec.json.decode(data, type=list[str | float | None])
+            tenant, route, model, tag, key, before, corpus = msgspec.convert(
+                told if len(told) > _BEFORE_CORPORA else (*told, None), _Dumped
+            )
             digest = None if key is None else bytes.fromhex(key)
         except (msgspec.MsgspecError, ValueError) as exc:
             raise ValueError(f"expected a scope, found other bytes: {exc}") from exc
-        return cls(tenant, route, model, tag, digest, before)
+        return cls(tenant, route, model, tag, digest, before, corpus)
 
 
-_Dumped = tuple[str | None, str | None, str | None, str | None, str | None, float | None]
+_Text = str | None
+_Dumped = tuple[_Text, _Text, _Text, _Text, _Text, float | None, _Text]
+_BEFORE_CORPORA = 6
 
 
 @dataclass(frozen=True, slots=True)

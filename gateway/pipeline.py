@@ -439,8 +439,15 @@ class Pipeline:
             if entry.refusal is None:
                 raise
             return
-        if entry.is_keepable:
+        if entry.is_keepable and (entry.route_name not in self._placed or self._may_write(entry)):
             seat.keep(self._kept(released, entry))
+
+    def _may_write(self, entry: Entry) -> bool:
+        """Return whether an answer may be kept; of those that others are given, not too many."""
+        place, rules = self._place(entry), self._cache_rules(entry)
+        if place is None or place.corpus is None or rules is None:
+            return True
+        return self._exact.may_write(entry.caller.tenant, rules.writes_per_minute)
 
     def _worth(self, entry: Entry) -> float:
         """Return about what it would cost to answer this again, in dollars."""

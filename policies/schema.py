@@ -215,11 +215,15 @@ class Model(Section):
 
 
 class ExactCache(Section):
-    """How long an exact answer may be replayed: fresh for `ttl`, then stale while it is renewed."""
+    """How long an exact answer may be replayed: fresh for `ttl`, then stale while it is renewed.
+
+    In a corpus that tenants share, a tenant has `writes_per_minute` answers kept by a process.
+    """
 
     ttl: Duration = 24 * 3600.0
     stale: DurationOrZero = 0.0
     max_entry: Bytes = 1024 * 1024
+    writes_per_minute: Whole = Field(6000, ge=1, le=1_000_000)
 
 
 class Verify(Section):

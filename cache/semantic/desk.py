@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from cache.index.codes import Codes
 from cache.index.types import Near
+from cache.quota import WriteQuota
 from cache.semantic.decision import LEAST
 from cache.semantic.decision_budget import Allowance, ErrorBudget
 from cache.semantic.embedder import Vector
 from cache.semantic.found import SemanticHit, SemanticStats, Terms
 from cache.semantic.grey_zone import ADMITTED
-from cache.semantic.keeping import WriteQuota
 from cache.semantic.lessons import Lessons
 from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked

@@ -1,11 +1,9 @@
-"""Which answers are kept, for how long, and how many a tenant may have kept."""
+"""Which answers are kept for other words, and for how long."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 
-_MINUTE_S = 60.0
 # What is true for hours or days. Questions about this very moment are never kept at all.
 _CHANGING = re.compile(
     r"\b(prices?|pricing|costs?|fees?|rates?|tariffs?|how much (is|are|does|do|would|will)"
@@ -41,22 +39,3 @@ def unworthy(question: str, worth: float, min_usd: float) -> str | None:
 def is_changing(question: str) -> bool:
     """Return whether an answer is likely to be another one soon: prices, hours, versions, posts."""
     return _CHANGING.search(question) is not None
-
-
-class WriteQuota:
-    """How many answers each tenant has had kept in the present minute."""
-
-    def __init__(self) -> None:
-        self._minute = -1
-        self._written: Counter[str] = Counter()
-
-    def takes(self, tenant: str, most: int, now: float) -> bool:
-        """Count one more, unless the minute's `most` are reached; `now` is in seconds."""
-        minute = int(now // _MINUTE_S)
-        if minute != self._minute:
-            self._minute = minute
-            self._written.clear()
-        if self._written[tenant] >= most:
-            return False
-        self._written[tenant] += 1
-        return True

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from cache.codec import Corrupt, Stored, dump, load
-from cache.fingerprint import partition, writer_mark
+from cache.fingerprint import corpus_partition, partition, writer_mark
 from cache.scope import Scope
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.decision_features import answer_key
@@ -479,6 +479,8 @@ def _condition(wanted: Scope, question: str | None) -> tuple[str, tuple[Any, ...
         mark = f"{_EDGE}{writer_mark(wanted.tenant)}{_EDGE}"
         own = "(substr(scope, 1, 8) = ? OR instr(tags, ?) > 0)"
         parts.append((own, partition(wanted.tenant), mark))
+    if wanted.corpus is not None:
+        parts.append(("substr(scope, 1, 8) = ?", corpus_partition(wanted.corpus)))
     if wanted.route is not None:
         parts.append(("route = ?", wanted.route))
     if wanted.model is not None:

@@ -17,7 +17,7 @@ import msgspec
 
 from cache.codec import HEAD_BYTES, Corrupt, Labels, Stored, dump, load, load_labels
 from cache.epochs import MAX_SCOPES
-from cache.fingerprint import CORPUS_MARK, PARTITION_BYTES, partition
+from cache.fingerprint import CORPUS_MARK, PARTITION_BYTES, corpus_partition, partition
 from cache.link import Link, Reply
 from cache.scope import Scope, Tally
 from cache.types import CachedReply, StoreFailed
@@ -226,6 +226,8 @@ def _patterns(scope: Scope) -> Iterable[bytes]:
     """Return what the names of a scope's entries look like, in patterns that do not overlap."""
     if scope.key is not None:
         return (_named(_ENTRY, scope.key),)
+    if scope.corpus is not None:
+        return (b"%b%b:*" % (_ENTRY, corpus_partition(scope.corpus).hex().encode()),)
     if scope.tenant is None:
         return (b"%b*" % _ENTRY,)
     own, corpora = partition(scope.tenant), b"%b%b*" % (_ENTRY, CORPUS_MARK.hex().encode())

@@ -43,6 +43,7 @@ class Invalidation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tenant: Text | None = None
+    corpus: Text | None = None
     route: Text | None = None
     model: Text | None = None
     tag: Text | None = None
@@ -56,7 +57,7 @@ class Invalidation(BaseModel):
     def _names_something(self) -> Invalidation:
         named = self.model_dump(exclude_none=True, exclude={"dry_run", "everything"})
         if bool(named) == bool(self.everything):
-            names = "tenant, route, model, tag, key, request, before"
+            names = "tenant, corpus, route, model, tag, key, request, before"
             raise ValueError(f"expected one or more of {names}, or everything: true alone")
         if self.request is not None and (self.key is not None or self.tenant is None):
             raise ValueError("expected the tenant beside the request, and no key")
@@ -125,7 +126,7 @@ def _scope(
     if found[0] is not None:
         key, is_shared = _key_of(*found, running)
         tenant = None if is_shared else tenant  # the key says all; another may have paid
-    return Scope(tenant, asked.route, asked.model, asked.tag, key, asked.before)
+    return Scope(tenant, asked.route, asked.model, asked.tag, key, asked.before, asked.corpus)
 
 
 def _key_of(request: ChatRequest, caller: Caller, running: Running) -> tuple[bytes, bool]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 _WANTING, _MISUSED = 1, 2
-_COUNTS = ("hits", "led", "followed", "kept", "store_errors")
+_COUNTS = ("hits", "led", "followed", "kept", "over_quota", "store_errors")
 
 cache = typer.Typer(
     help="The caches of a running gateway.",
@@ -46,6 +46,9 @@ def stats(url: Url = _URL, key: Key = None, as_json: AsJson = False) -> None:
 @cache.command(epilog="Example: frugal cache invalidate --route auto --dry-run")
 def invalidate(
     tenant: Annotated[str | None, typer.Option(help="Answers to this tenant.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Answers that tenants share in this corpus.")
+    ] = None,
     route: Annotated[str | None, typer.Option(help="Answers of this route.")] = None,
     model: Annotated[str | None, typer.Option(help="Answers that this model gave.")] = None,
     tag: Annotated[str | None, typer.Option(help="Answers to requests with this tag.")] = None,
@@ -65,6 +68,7 @@ def invalidate(
     """Make the caches forget the answers for which all that is given holds."""
     asked = {
         "tenant": tenant,
+        "corpus": corpus,
         "route": route,
         "model": model,
         "tag": tag,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.epochs import MAX_SCOPES, Epochs
-from cache.fingerprint import fingerprint
+from cache.fingerprint import fingerprint, writer_mark
 from cache.scope import Scope, Tally
 from cache.types import CachedReply
 
@@ -19,14 +19,27 @@ scopes = st.builds(
     model=NAMES,
     tag=NAMES,
     before=st.none() | st.sampled_from([10.0, 20.0]),
+    corpus=NAMES,
 )
 entries = st.builds(
-    lambda tenant, route, model, tags, at: (
-        fingerprint(tenant, route, "1", {}),
-        CachedReply((b"",), False, model, {}, at, "", route=route, tags=tags),
+    lambda tenant, corpus, route, model, tags, at: (
+        fingerprint(tenant, route, "1", {}, corpus=corpus),
+        CachedReply(
+            (b"",),
+            False,
+            model,
+            {},
+            at,
+            "",
+            route=route,
+            tags=tags if corpus is None else (*tags, writer_mark(tenant)),
+        ),
         tenant,
+        corpus,
     ),
-    *[st.sampled_from(["a", "b"])] * 3,
+    st.sampled_from(["a", "b"]),
+    NAMES,
+    *[st.sampled_from(["a", "b"])] * 2,
     st.sampled_from([(), ("a",), ("a", "b")]),
     st.sampled_from([5.0, 15.0, 25.0]),
 )
@@ -34,11 +47,12 @@ entries = st.builds(
 
 @given(scopes, entries)
 def test_a_scope_matches_where_all_that_it_names_holds(
-    scope: Scope, entry: tuple[bytes, CachedReply, str]
+    scope: Scope, entry: tuple[bytes, CachedReply, str, str | None]
 ) -> None:
-    key, reply, tenant = entry
+    key, reply, tenant, corpus = entry
     expected = (
         scope.tenant in (None, tenant)
+        and scope.corpus in (None, corpus)
         and scope.route in (None, reply.route)
         and scope.model in (None, reply.model)
         and (scope.tag is None or scope.tag in reply.tags)
@@ -53,6 +67,18 @@ def test_a_scope_survives_being_written_down(scope: Scope) -> None:
     assert Scope.load(scope.dump()) == scope
 
 
+def test_a_scope_that_an_earlier_version_wrote_down_is_understood() -> None:
+    assert Scope.load(b'["acme","auto",null,null,"00ff",10.5]') == Scope(
+        "acme", "auto", key=b"\x00\xff", before=10.5
+    )
+
+
+@pytest.mark.parametrize("said", [b"{}", b"[1]", b'["a","b","c","d","xyz",1.5,"e"]', b"[]", b""])
+def test_what_is_no_scope_is_refused(said: bytes) -> None:
+    with pytest.raises(ValueError, match="expected a scope"):
+        Scope.load(said)
+
+
 def test_a_scope_with_a_key_survives_being_written_down() -> None:
     scope = Scope(key=b"\x00\xff" * 16)
 
@@ -61,9 +87,9 @@ def test_a_scope_with_a_key_survives_being_written_down() -> None:
 
 @given(st.lists(scopes, max_size=8), st.integers(0, 8), entries)
 def test_an_entry_stands_unless_its_scope_was_invalidated_after_its_stamp(
-    invalidated: list[Scope], stamp: int, entry: tuple[bytes, CachedReply, str]
+    invalidated: list[Scope], stamp: int, entry: tuple[bytes, CachedReply, str, str | None]
 ) -> None:
-    key, reply, _ = entry
+    key, reply, *_ = entry
     epochs = Epochs()
     for scope in invalidated:
         epochs.open(scope)
@@ -74,9 +100,9 @@ def test_an_entry_stands_unless_its_scope_was_invalidated_after_its_stamp(
 
 @given(st.lists(scopes, max_size=8), entries)
 def test_one_process_learns_from_another_what_it_has_missed(
-    invalidated: list[Scope], entry: tuple[bytes, CachedReply, str]
+    invalidated: list[Scope], entry: tuple[bytes, CachedReply, str, str | None]
 ) -> None:
-    key, reply, _ = entry
+    key, reply, *_ = entry
     opened: dict[bytes, int] = {}
     for at, scope in enumerate(invalidated, start=100):
         opened[scope.dump()] = at

@@ -115,7 +115,9 @@ async def test_followers_get_the_answer_as_it_grows_and_count_once(
         assert not follower.was_promoted
     with taken(cache):
         pass
-    assert cache.stats() == ExactStats(hits=1, led=1, followed=1, kept=1, store_errors=0)
+    assert cache.stats() == ExactStats(
+        hits=1, led=1, followed=1, kept=1, over_quota=0, store_errors=0
+    )
 
 
 async def test_a_follower_takes_over_from_a_leader_that_failed(cache: ExactCache[bytes]) -> None:

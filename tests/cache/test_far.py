@@ -447,6 +447,10 @@ async def test_invalidated_entries_of_many_pages_are_all_found(processes: Proces
         kept = CachedReply((b"a",), False, "m", {}, 0.0, "", route="auto", tags=tags)
         await far_of(one).store.put(key, kept, 60)
 
+    shared = fingerprint("", "other", "1", {}, corpus="faq")
+    await far_of(one).store.put(shared, CachedReply((b"a",), False, "m", {}, 0.0, ""), 60)
+
+    assert (await two.invalidate(Scope(corpus="faq"), dry_run=True)).entries == 1
     assert (await two.invalidate(Scope(tenant="acme"), dry_run=True)).entries == 350
     assert (await two.invalidate(Scope(tag="long" * 100 + "3"))).entries == 70
     assert (await two.invalidate(Scope(tenant="other"))).entries == 0

@@ -130,3 +130,49 @@ async def test_questions_in_other_words_are_shared_and_each_tenant_writes_its_ow
     # Red had its one write of the minute, so blue's answer to the second question is what is kept.
     assert found == ["semantic", "miss", "miss", "miss", "semantic"]
     assert after == ["miss"]
+
+
+FEW = {"exact": {"ttl": "1h", "writes_per_minute": 2}, "share": "handbook"}
+
+
+async def test_a_tenant_fills_a_corpus_no_faster_than_it_may(tmp_path):
+    alone = {"when": {"tenant": "legal"}, "cache": {"share": "off"}}
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(sharing(upstream.url, cache=FEW, rules=[alone]), tmp_path) as gateway,
+    ):
+        for tenant in ("red", "legal"):
+            for prompt in "abcd":
+                await ask(gateway, tenant, prompt)
+        found = [await ask(gateway, "blue", prompt) for prompt in "abcd"]
+        again = [await ask(gateway, "red", prompt) for prompt in "cd"]
+        own = [await ask(gateway, "legal", prompt) for prompt in "abcd"]
+        told = (await gateway.admin.get("/admin/cache")).json()["process"]
+
+    assert found == ["exact", "exact", "miss", "miss"]
+    assert again == ["exact", "exact"]  # which blue has paid for
+    assert own == ["exact"] * 4
+    assert told["over_quota"] == 2
+
+
+async def test_a_corpus_is_forgotten_as_a_whole_and_nothing_beside_it(tmp_path):
+    semantic = {"exact": {"ttl": "1h"}, "semantic": {"max_error": 0.5, "audit": 0}}
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(sharing(upstream.url, cache={**semantic, "share": "faq"}), tmp_path) as gateway,
+    ):
+        for tenant, model in (("red", "docs"), ("blue", "more"), ("legal", "own")):
+            await ask(gateway, tenant, FIRST, model=model)
+        await ask(gateway, "blue", "b")
+        by_one = await forget(gateway, corpus="faq", tenant="red", dry_run=True)
+        dry = await forget(gateway, corpus="faq", dry_run=True)
+        assert await ask(gateway, "legal", AGAIN) == "semantic"
+        done = await forget(gateway, corpus="faq")
+        found = [
+            await ask(gateway, tenant, FIRST, model=model)
+            for tenant, model in (("legal", "docs"), ("blue", "more"), ("legal", "own"))
+        ]
+
+    counts = [(each["entries"], each["semantic_entries"]) for each in (by_one, dry, done)]
+    assert counts == [(1, 1), (2, 2), (2, 2)]
+    assert found == ["miss", "exact", "exact"]

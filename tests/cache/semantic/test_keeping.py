@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from cache.quota import WriteQuota
 from cache.semantic.found import Terms
-from cache.semantic.keeping import WriteQuota, is_changing, unworthy
+from cache.semantic.keeping import is_changing, unworthy
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ def test_an_answer_moved_to_another_question_is_dropped(path, store):
         (Scope(tag="x"), {"b", "c", "d"}),
         (Scope(before=90.0), {"a", "b", "c"}),
         (Scope(tenant="acme", model="big"), {"a", "c", "d"}),
+        (Scope(corpus="faq"), {"a", "b", "c", "d"}),
         (Scope(), set()),
     ],
 )
@@ -141,6 +142,17 @@ def test_the_least_asked_for_go_first(store):
 
     assert [gone.id for gone in store.drop_beyond(partition("acme"), 1)] == numbers[1:]
     assert len(store) == 2
+
+
+def test_a_corpus_is_dropped_with_what_tenants_share_in_it(store):
+    faq = fingerprint("", "auto", "1", {}, corpus="faq")
+    put(store, "a")
+    put(store, "b", where=faq, tags=(writer_mark("acme"),))
+    put(store, "c", where=faq, tags=(writer_mark("other"),))
+
+    assert store.count_where(Scope(corpus="faq", tenant="acme")) == 1
+    assert len(store.drop_where(Scope(corpus="faq"))) == 2
+    assert store.count_where(Scope()) == 1
 
 
 def least(store, most=1, tenant="acme"):

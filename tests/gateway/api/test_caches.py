@@ -62,7 +62,8 @@ async def test_stats_tell_what_is_held_and_how_often_it_helped(tmp_path: Path) -
         told = (await gateway.admin.get("/admin/cache")).json()
 
     assert told["process"] == {
-        "hits": 1, "led": 3, "followed": 0, "kept": 3, "store_errors": 0, "under_way": 0,
+        "hits": 1, "led": 3, "followed": 0, "kept": 3, "over_quota": 0, "store_errors": 0,
+        "under_way": 0,
     }  # fmt: skip
     assert told["memory"]["entries"] == 3
     assert 0 < told["memory"]["bytes"] < told["memory"]["max_bytes"]
