@@ -45,11 +45,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What an account is settled by: prices, the longest answers in tokens, who provides."""
+    """What an account is settled by: prices, the longest answers in tokens, who provides.
+
+    `plain` are the models all of whose tokens are seen.
+    """
 
     prices: PriceBook
     max_output: Mapping[str, int | None]
     providers: Mapping[str, str] = field(default_factory=dict)
+    plain: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +273,7 @@ class Attempt:
             request.body,
             self.text,
             is_complete=self.is_complete,
+            may_reason=self.model not in tariff.plain,
             max_output=tariff.max_output.get(self.model),
             elapsed_s=self.latency_s if price.is_hourly else 0.0,
         )

@@ -107,6 +107,7 @@ class Pipeline:
             parts.prices,
             {name: longest_answer(able) for name, able in self._capabilities.items()},
             {name: model.provider for name, model in models.items()},
+            frozenset(name for name, able in self._capabilities.items() if able.reasoning is False),
         )
         self._intending = Intending(
             parts.ledger,
@@ -342,7 +343,7 @@ class Pipeline:
             raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
         finally:
             if entry.permit is not None:
-                entry.permit.close(tokens=record.usage.total, nano_usd=record.cost_nano_usd)
+                entry.permit.close(tokens=record.usage.total, nano_usd=record.most_nano_usd)
             if self._paced:
                 self._pace(entry.route_name, record.cost_nano_usd)
 

@@ -167,6 +167,8 @@ class Model(Section):
     capabilities are inherited from the price table where not declared. With
     `deployments` in place of `base_url` it is served by several servers:
     `balance` prefers the quickest of them, or goes by their weights alone.
+    `reasoning: false` says that all it writes is shown: an answer whose usage nobody
+    reported is then bounded by its text, not by the longest there may be.
     `prompt_cache` lets the gateway use the provider's own cache of prompts.
     `health` asks each from time to time, `adaptive_concurrency` bounds what each gets at once.
     A local one guesses up to `guesses` tokens ahead, by a smaller `draft` checkpoint where
@@ -196,6 +198,7 @@ class Model(Section):
     vision: bool | None = None
     json_schema: bool | None = None
     logprobs: bool | None = None
+    reasoning: bool | None = None
     limits: Rates = Rates()
     prompt_cache: Switch = "auto"
     # provider: local

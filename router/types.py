@@ -147,6 +147,7 @@ class Capabilities:
     vision: bool | None = None
     json_schema: bool | None = None
     logprobs: bool | None = None
+    reasoning: bool | None = None
 
 
 Ask = Callable[[str], Awaitable[Draft | None]]

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from gateway.access.meters import Purse
 from gateway.money.errors import LedgerError
 from gateway.money.location import is_postgres, locate
-from gateway.money.records import INTERRUPTED
 from gateway.settings import ALONE, Team
 
 Spending = Callable[[Purse], Awaitable[int]]
@@ -29,8 +28,8 @@ _OF_THERE = {**_OF, "tag": "CAST(tags AS jsonb) @> to_jsonb(CAST(:name AS text))
 _FROM_EVER = 2**62
 _HOUR_US = 3_600_000_000
 _KEPT = "(SELECT coalesce(max(kept_since_us), 0) FROM spool)"
-# What a kill cut off may have cost as much as its upper bound; a budget is never exceeded.
-_MOST = f"CASE WHEN error = '{INTERRUPTED}' THEN upper_nano_usd ELSE cost_nano_usd END"
+# As `EntryRecord.most_nano_usd` has it: what nobody reported may have cost its upper bound.
+_MOST = "CASE WHEN estimated = 1 THEN upper_nano_usd ELSE cost_nano_usd END"
 _ALL_LINES = (
     f"SELECT coalesce(sum({_MOST}), 0) FROM entry "
     "WHERE started_at_us >= :start AND started_at_us < :end AND "

@@ -27,7 +27,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from gateway.money.records import GATEWAY, INTERRUPTED
+from gateway.money.records import GATEWAY
 from gateway.money.schema import BUCKETS, CALL_SUMS, attempt, entry, rollup, rollup_arm, rollup_call
 
 HOUR_US = 3_600_000_000
@@ -43,7 +43,6 @@ def entry_cells(where: ColumnElement[bool]) -> Select[Any]:
     """Sum up the chosen entries as rows of `rollup`."""
     is_hit = entry.c.cache.in_(HITS)
     saved = entry.c.saved_nano_usd
-    unsure = entry.c.upper_nano_usd - entry.c.cost_nano_usd
     was_rejected = (
         select(attempt.c.seq)
         .where(attempt.c.request_id == entry.c.request_id, is_rejected())
@@ -59,7 +58,7 @@ def entry_cells(where: ColumnElement[bool]) -> Select[Any]:
         _count(is_hit).label("cache_hits"),
         _count(was_rejected).label("escalations"),
         sum_of(entry.c.estimated).label("estimated"),
-        sum_of(case((entry.c.error == INTERRUPTED, unsure), else_=0)).label("unsure_nano_usd"),
+        sum_of(unsure()).label("unsure_nano_usd"),
     )
     keys = (hour(), *(entry.c[name] for name in ("tenant", "key", "route", "model", "tags")))
     return select(*keys, *sums).where(where).group_by(*keys)
@@ -165,6 +164,12 @@ class Span:
 def hour() -> ColumnElement[int]:
     """Return the hour since the epoch in which an entry began."""
     return (entry.c.started_at_us // HOUR_US).label("hour")
+
+
+def unsure() -> ColumnElement[int]:
+    """Return what an entry may have cost beyond our own count; budgets hold that, too."""
+    beyond = entry.c.upper_nano_usd - entry.c.cost_nano_usd
+    return case((entry.c.estimated == 1, beyond), else_=0)
 
 
 def tokens(table: FromClause) -> ColumnElement[int]:

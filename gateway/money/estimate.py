@@ -52,19 +52,21 @@ def estimate_usage(
     completion: str,
     *,
     is_complete: bool = False,
+    may_reason: bool = True,
     max_output: int | None = None,
     elapsed_s: float = 0.0,
 ) -> Bounded:
     """Count a call by ourselves.
 
-    `prompt` is the chat request's JSON object, or bare text. An incomplete
-    completion may have cost more than was seen (reasoning, tokens in flight):
-    its upper bound is the request's own limit, else `max_output` a choice, else
-    `IN_FLIGHT` beyond what was seen. `elapsed_s` bounds the busy time of a
-    machine of ours.
+    `prompt` is the chat request's JSON object, or bare text. A completion that is
+    cut off, or of a model that may reason, may have cost more than was seen
+    (tokens in flight, thoughts that nobody shows): its upper bound is the
+    request's own limit, at most `max_output` a choice; where neither is known,
+    `IN_FLIGHT` beyond what was seen. `elapsed_s` bounds the busy time of a machine of ours.
     """
     asked = _prompt(prompt)
-    given = _completion(completion, _limit(prompt, max_output), is_complete=is_complete)
+    is_seen = is_complete and not may_reason
+    given = _completion(completion, _limit(prompt, max_output), is_seen=is_seen)
     # A call of which nothing came back may not have been begun.
     has_begun = is_complete or bool(completion)
     return Bounded(
@@ -111,14 +113,15 @@ def _usage(tokens_in: int, tokens_out: int, compute_s: float) -> Usage:
     return Usage(input=tokens_in, output=tokens_out, compute_s=compute_s, estimated=True)
 
 
-def _completion(text: str, limit: int | None, *, is_complete: bool) -> _Span:
+def _completion(text: str, limit: int | None, *, is_seen: bool) -> _Span:
+    """Bound an answer; `is_seen` where all that is billed of it has been shown."""
     size = len(text.encode("utf-8", "surrogatepass"))
     least = -(-size // LONGEST_TOKEN)
     guess = max(least, guess_tokens(text))
-    # Complete: the text, its end mark, and a call's framing where it is a tool's arguments.
-    most = size + (MESSAGE_OVERHEAD if is_complete else IN_FLIGHT)
+    # All is seen: the text, its end mark, and a call's framing where it is a tool's arguments.
+    most = size + (MESSAGE_OVERHEAD if is_seen else IN_FLIGHT)
     if limit is not None and limit >= least:
-        most = min(most, limit) if is_complete else limit
+        most = min(most, limit) if is_seen else limit
         guess = min(guess, limit)
     return _Span(least, guess, most)
 
@@ -127,7 +130,8 @@ def _limit(prompt: Mapping[str, Any] | str | bytes, max_output: int | None) -> i
     if not isinstance(prompt, Mapping):
         return max_output
     asked = prompt.get("max_completion_tokens") or prompt.get("max_tokens")
-    limit = asked if type(asked) is int else max_output
+    told = [each for each in (asked, max_output) if type(each) is int]
+    limit = min(told, default=None)
     choices = prompt.get("n")
     return limit * (choices if type(choices) is int else 1) if limit is not None else None
 

@@ -45,6 +45,10 @@ __all__ = [
 ]
 
 
+_SHOW_ALL = ("local", "recorded")
+"""Providers of ours: what their models think is part of what they say."""
+
+
 @dataclass(frozen=True, slots=True)
 class PriceBook:
     """The prices of a policy's models at one moment.
@@ -119,6 +123,7 @@ def capabilities_of(model: Model, name: str | None = None) -> Capabilities:
         vision=model.vision,
         json_schema=model.json_schema,
         logprobs=model.logprobs,
+        reasoning=model.reasoning if model.provider not in _SHOW_ALL else False,
     )
     if model.provider != "anthropic":
         return told

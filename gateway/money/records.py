@@ -58,6 +58,11 @@ class EntryRecord(Struct, frozen=True, gc=False):
     error: str | None = None
     tags: tuple[str, ...] = ()
 
+    @property
+    def most_nano_usd(self) -> int:
+        """Return the most that the request may cost: what budgets hold of it."""
+        return self.upper_nano_usd if self.estimated else self.cost_nano_usd
+
 
 class AttemptRecord(Struct, frozen=True, gc=False):
     """One call to one model. `usage.compute_s` and `usage.estimated` are kept as columns.

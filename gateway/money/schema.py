@@ -167,7 +167,7 @@ rollup = Table(
     _int("hour", key=True),
     *(_text(name, key=True) for name in ("tenant", "key", "route", "model", "tags")),
     *(_int(name) for name in ENTRY_SUMS),
-    # What interrupted requests may have cost beyond `cost_nano_usd`.
+    # What requests that nobody reported may have cost beyond `cost_nano_usd`.
     Column("unsure_nano_usd", _INT, nullable=False, server_default="0"),
     sqlite_strict=True,
     sqlite_with_rowid=False,

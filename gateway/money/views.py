@@ -22,8 +22,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from gateway.money.cells import hour, is_rejected, sum_of, tokens
-from gateway.money.records import GATEWAY, INTERRUPTED
+from gateway.money.cells import hour, is_rejected, sum_of, tokens, unsure
+from gateway.money.records import GATEWAY
 from gateway.money.schema import VIEW_SUMS, attempt, entry
 
 ALL = "all"
@@ -122,7 +122,6 @@ def _lines(where: ColumnElement[bool]) -> CTE:
         .correlate(entry)
         .exists()
     )
-    unsure = entry.c.upper_nano_usd - entry.c.cost_nano_usd
     told = {
         "requests": literal(1),
         "errors": _one(entry.c.state == "failed"),
@@ -135,7 +134,7 @@ def _lines(where: ColumnElement[bool]) -> CTE:
         "hits_semantic": _one(entry.c.cache == "semantic"),
         "escalations": _one(was_rejected),
         "estimated": entry.c.estimated,
-        "unsure_nano_usd": case((entry.c.error == INTERRUPTED, unsure), else_=0),
+        "unsure_nano_usd": unsure(),
         "compute_us": literal(0),
     }
     names = (entry.c[name] for name in OF_ENTRIES)

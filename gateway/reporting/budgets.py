@@ -159,7 +159,7 @@ def _names(kind: str, name: str) -> Iterable[str]:
 
 
 def _most(row: Any) -> int:
-    """Return what a kill cut off at its upper bound: admission counts that."""
+    """Return what may have been spent: admission counts what nobody reported at its most."""
     return int(row.cost_nano_usd) + int(row.unsure_nano_usd)
 
 

@@ -112,8 +112,17 @@ def test_a_cut_answer_without_a_limit_may_have_tokens_in_flight():
     assert estimate_usage("Hi", "So far", max_output=50).upper.output == 50
 
 
-def test_a_complete_answer_costs_at_most_its_bytes_and_framing():
-    assert estimate_usage("Hi", "x" * 100, is_complete=True).upper.output < 200
+def test_a_complete_answer_that_hides_nothing_costs_at_most_its_bytes_and_framing():
+    bounded = estimate_usage("Hi", "x" * 100, is_complete=True, may_reason=False, max_output=900)
+
+    assert bounded.upper.output < 200
+
+
+@pytest.mark.parametrize(("asked", "most", "bound"), [(500, 900, 500), (None, 900, 900)])
+def test_a_complete_answer_may_have_been_thought_about_as_long_as_was_allowed(asked, most, bound):
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": asked}
+
+    assert estimate_usage(body, "Yes", is_complete=True, max_output=most).upper.output == bound
 
 
 def test_the_bound_of_tools_covers_their_indented_schema():

@@ -168,9 +168,41 @@ def test_sums_by_one_thing_are_filled_from_what_a_ledger_of_before_knows(path):
     assert [len(rows) > 10 for rows in before] == [True, True]
 
 
-def _summed(path):
+def test_what_nobody_reported_is_counted_at_its_most_in_a_ledger_of_before(path):
+    store = SqliteStore(path)
+    store.open()
+    for number in range(40):
+        line = entry(
+            f"r{number:02}",
+            started_at_us=1_795_000_000_000_000 + number * 2_000_000_000,
+            model=("mini", "large")[number % 2],
+            cost_nano_usd=number,
+            upper_nano_usd=number * 100,
+            estimated=number % 3 > 0,
+            error=(None, None, "interrupted")[number % 3],
+        )
+        store.commit([line], [])
+    store.close()
+    Rollup(path, at_once=30).step()
+    after, wanted = _summed(path, "rollup", "rollup_by"), _unsure(path)
+    _moved(path, command.downgrade, "0009")
+    before = _unsure(path)
+    migrate_sqlite(path)
+
+    assert _summed(path, "rollup", "rollup_by") == after
+    assert wanted == sum(number * 99 for number in range(30) if number % 3)
+    assert before == sum(number * 99 for number in range(30) if number % 3 == 2)
+
+
+def _unsure(path):
+    with closing(sqlite3.connect(path)) as connection:
+        (found,) = connection.execute("SELECT sum(unsure_nano_usd) FROM rollup").fetchone()
+        return found
+
+
+def _summed(path, *tables):
     with closing(sqlite3.connect(path)) as connection:
         return [
-            connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4").fetchall()
-            for table in ("rollup_by", "rollup_latency")
+            connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5").fetchall()
+            for table in tables or ("rollup_by", "rollup_latency")
         ]
