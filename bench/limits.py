@@ -59,6 +59,7 @@ async def run(policy: Policy, count: int) -> tuple[float, int]:
     route = policy.route_for("m")
     assert route is not None, "the policy has one model"
     request = parse_chat(json.dumps(BODY).encode(), {}, "id")
+    away = 0
     async with AsyncExitStack() as stack:
         ledger = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/ledger.db"
         await stack.enter_async_context(ledger_at(ledger))
@@ -79,7 +80,6 @@ async def run(policy: Policy, count: int) -> tuple[float, int]:
                 entry.permit.headers()
                 entry.permit.close(tokens=300, nano_usd=500_000)
 
-        away = 0
         await _many(one, AT_ONCE)
         began = time.process_time()
         await _many(one, count)
