@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from local_engine.accelerator import accelerator_state
 from local_engine.beam_search import beam_search
 from local_engine.body import Body
 from local_engine.engine import Engine, Generation
@@ -116,7 +117,9 @@ class App:
         if self.ready is None:
             text = render_metrics(None)
         else:
-            text = render_metrics(self.ready.engine.stats(), self.ready.engine.timings)
+            engine = self.ready.engine
+            state = accelerator_state(engine.model.decoder.device)
+            text = render_metrics(engine.stats(), engine.timings, state)
         return HttpResponse(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
     def _models(self) -> HttpResponse:

@@ -13,6 +13,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from local_engine.adapters import AdapterRows
 from local_engine.batch import Batch, Segment
@@ -24,6 +25,7 @@ from local_engine.errors import (
     EngineUnavailable,
     GenerationFailed,
 )
+from local_engine.graphs import graphs_for
 from local_engine.kv import PAGE_SIZE, KvShape, bytes_per_token, make_kv
 from local_engine.lanes import Lane, Lanes
 from local_engine.loader import LoadedModel
@@ -92,6 +94,7 @@ class EngineCore:
         pages = _pages(shape, decoder.dtype, decoder.config.context, limits)
         self.context = _context(pages, decoder.config.context, limits)
         self._cache = make_kv(limits.kv_format, shape, pages, decoder.dtype, decoder.device)
+        self._graphs = graphs_for(decoder, self._cache, self.context, has_adapters=rows is not None)
         rules = Rules(limits.max_batch, limits.prefill_chunk, PAGE_SIZE)
         reach = _reach(model)
         self._lanes = Lanes(pages, rules, head_start_s=limits.head_start_s, reach=reach)
@@ -263,9 +266,7 @@ class EngineCore:
 
         After a guess every place of it is drawn for, each as if all before it were right.
         """
-        decoder = self._model.decoder
         segments = [_segment(lane, n, guesses.get(lane, ())) for lane, n in work]
-        batch = Batch(segments, self._cache)
         ready = [(i, lane) for i, (lane, n) in enumerate(work) if n >= lane.needs]
         draws = [self._sequences[lane].draws(guesses.get(lane, ())) for _, lane in ready]
         ends = list(itertools.accumulate(n for _, n in work))
@@ -276,9 +277,7 @@ class EngineCore:
         ]
         if self._rows is not None:
             self._rows.set((self._sequences[lane].adapter, n) for lane, n in work)
-        logits = decoder.forward(
-            batch, self._cache, torch.tensor(wanted, dtype=torch.long, device=decoder.device)
-        )
+        logits = self._logits(segments, wanted)
         self._lanes.advance((lane, n - len(guesses.get(lane, ()))) for lane, n in work)
         with torch.inference_mode():
             rows = iter(sample(logits, [d for own in draws for d in own]) if ready else ())
@@ -286,6 +285,16 @@ class EngineCore:
             (lane, list(itertools.islice(rows, len(own))))
             for (_, lane), own in zip(ready, draws, strict=True)
         ]
+
+    def _logits(self, segments: Items[Segment], wanted: Items[int]) -> Tensor:
+        """Run a step, by playing a recorded one where each sequence decodes one token."""
+        if self._graphs is not None and len(wanted) == len(segments) == wanted[-1] + 1:
+            logits = self._graphs.forward(segments)
+            if logits is not None:
+                return logits
+        decoder = self._model.decoder
+        places = torch.tensor(wanted, dtype=torch.long, device=decoder.device)
+        return decoder.forward(Batch(segments, self._cache), self._cache, places)
 
     def _charge(self, work: Items[tuple[Lane, int]], elapsed: float) -> None:
         """Share a step's time over its sequences by the tokens they processed."""

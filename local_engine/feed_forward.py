@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from local_engine.config import Activation
+from local_engine.fused import takes_fused
 from local_engine.quant import Linear
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -44,8 +45,13 @@ class GatedBlock:
         return GatedBlock(gate_up, down, self._activation)
 
     def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(self._act(gate) * up)
+        both = self.gate_up(x)
+        if both.is_cuda and self._activation != "gelu" and takes_fused(both.device):
+            from local_engine.fused.triton_steps import gate
+
+            return self.down(gate(both, is_gelu=self._activation == "gelu_tanh"))
+        first, up = both.chunk(2, dim=-1)
+        return self.down(self._act(first) * up)
 
     @property
     def nbytes(self) -> int:

@@ -32,9 +32,10 @@ class KvShape:
 class PagedKv:
     """Slots of `[kv_heads, head_dim]` per layer; page p holds slots p * page_size and on.
 
-    Page 0 belongs to nobody and stays zero: padding reads it. Unwritten places must stay
-    finite, since they are masked by a weight of zero, and zero times NaN is NaN. So
-    memory starts as zeros, and a poisoned page is cleared.
+    Page 0 belongs to nobody: padding reads it, and rows that only fill up a recorded step
+    write there. Unwritten places must stay finite, since they are masked by a weight of
+    zero, and zero times NaN is NaN. So memory starts as zeros, and a poisoned page is
+    cleared.
     """
 
     is_plain = True

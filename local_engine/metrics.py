@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from local_engine.accelerator import AcceleratorState
 from local_engine.timings import Histogram, Timings
 from local_engine.types import EngineStats
 
@@ -29,6 +30,13 @@ _METRICS = (
 )
 
 
+_ACCELERATOR = (
+    ("memory", "gpu_memory_bytes", "Memory of the GPU."),
+    ("memory_used", "gpu_memory_used_bytes", "Memory of the GPU in use, by anybody."),
+    ("memory_own", "gpu_memory_own_bytes", "Memory of the GPU that the engine holds."),
+    ("busy", "gpu_busy_ratio", "Share of the last moments in which the GPU was at work."),
+)
+
 _TIMINGS = (
     ("queue", "queue_seconds", "Time from submission to the first step."),
     ("first_token", "time_to_first_token_seconds", "Time from submission to the first token."),
@@ -37,14 +45,23 @@ _TIMINGS = (
 )
 
 
-def render_metrics(stats: EngineStats | None, timings: Timings | None = None) -> str:
-    """Write the counters and timings; without an engine only that it is not ready."""
+def render_metrics(
+    stats: EngineStats | None,
+    timings: Timings | None = None,
+    accelerator: AcceleratorState | None = None,
+) -> str:
+    """Write counters, timings, and how a GPU stands; without an engine only that it is not ready."""
     lines = ["# HELP frugal_engine_ready Whether the model is loaded."]
     lines += ["# TYPE frugal_engine_ready gauge", f"frugal_engine_ready {int(stats is not None)}"]
     for field, kind, name, text in _METRICS if stats is not None else ():
         full = f"frugal_engine_{name}"
         lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
         lines.append(f"{full} {getattr(stats, field)}")
+    for field, name, text in _ACCELERATOR if accelerator is not None else ():
+        value = getattr(accelerator, field)
+        if value is not None:
+            full = f"frugal_engine_{name}"
+            lines += [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full} {value}"]
     for field, name, text in _TIMINGS if timings is not None else ():
         lines += _histogram(f"frugal_engine_{name}", text, getattr(timings, field))
     return "\n".join(lines) + "\n"

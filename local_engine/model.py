@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from local_engine.attention import AttentionSpec, write_and_attend
+from local_engine.attention import AttentionSpec, attend_written, write_and_attend
 from local_engine.batch import Batch
 from local_engine.config import ModelConfig
 from local_engine.feed_forward import FeedForward
+from local_engine.fused import takes_fused
 from local_engine.kv import PagedKv
 from local_engine.quant import Linear, PlainLinear
 from local_engine.rope import angles, frequencies, rotate
@@ -53,6 +54,7 @@ class Decoder:
         self.head = head
         ropes = [config.rope] if config.local_rope is None else [config.rope, config.local_rope]
         self._ropes = [(frequencies(r).to(embedding.device), r.magnitude) for r in ropes]
+        self._is_fused = takes_fused(embedding.device)
         self.attention = [
             AttentionSpec(config.attention_scale, window, config.attention_soft_cap)
             for window in config.windows
@@ -85,12 +87,16 @@ class Decoder:
         if self._embedding_scale != 1.0:
             x = x * self._embedding_scale
         turns = [self._turn(batch.positions, *rope) for rope in self._ropes]
+        delta = None
         for index, layer in enumerate(self.layers):
             turn = turns[-1] if layer.is_local else turns[0]
-            normed = self._normalize(x, layer.attention_norm)
+            x, normed = self._added(x, delta, layer.attention_norm)
             attended = layer.output(self._attend(index, layer, normed, turn, batch, cache))
-            x = x + self._after(attended, layer.post_attention_norm)
-            x = x + self._after(layer.mlp(self._normalize(x, layer.mlp_norm)), layer.post_mlp_norm)
+            delta = self._after(attended, layer.post_attention_norm)
+            x, normed = self._added(x, delta, layer.mlp_norm)
+            delta = self._after(layer.mlp(normed), layer.post_mlp_norm)
+        if delta is not None:
+            x = x + delta
         logits = self.head(self._normalize(x[wanted], self.norm)).float()
         cap = self.config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -98,6 +104,16 @@ class Decoder:
     def _turn(self, positions: Tensor, freqs: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
         cos, sin = angles(positions, freqs, magnitude)
         return cos.to(self.dtype), sin.to(self.dtype)
+
+    def _added(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the residual and what was computed last, and its norm."""
+        if self._is_fused:
+            from local_engine.fused.triton_steps import add_norm
+
+            return add_norm(x, delta, weight, self.config.norm_eps)
+        if delta is not None:
+            x = x + delta
+        return x, self._normalize(x, weight)
 
     def _normalize(self, x: Tensor, weight: Tensor) -> Tensor:
         if weight.dtype == x.dtype:
@@ -119,6 +135,12 @@ class Decoder:
     ) -> Tensor:
         c = self.config
         qkv = layer.qkv(x).view(len(x), -1, c.head_dim)
+        if self._is_fused and cache.is_plain:
+            from local_engine.fused.triton_steps import turn_and_write
+
+            norm, slots = layer.qk_norm, batch.slots
+            q = turn_and_write(index, qkv, turn, norm, c.norm_eps, slots, cache, c.heads)
+            return attend_written(index, q, batch, cache, self.attention[index])
         qk, v = qkv[:, : -c.kv_heads], qkv[:, -c.kv_heads :]
         if layer.qk_norm is not None:
             plain = F.rms_norm(qk.to(layer.qk_norm.dtype), (c.head_dim,), None, c.norm_eps)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,8 +57,23 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn | None]:
     entropy = -(logprobs.exp() * logprobs.clamp_min(-1e4)).sum(-1)
     best = logprobs.topk(min(max(2, *(d.top for d in draws)), logits.shape[-1]), dim=-1)
     columns = (chosen, own, entropy, best.values, best.indices)
-    rows = zip(*(c.tolist() for c in columns), draws, strict=True)
+    rows = zip(*_lists(columns), draws, strict=True)
     return [_drawn(*row) for row in rows]
+
+
+def _lists(columns: Sequence[Tensor]) -> Iterator[list[Any]]:
+    """Return columns as lists; from a GPU they come in one piece, since each waits for it."""
+    if not columns[0].is_cuda:
+        yield from (column.tolist() for column in columns)
+        return
+    kinds = [(c.is_floating_point(), c.ndim == 1) for c in columns]
+    # Token ids are exact in double precision.
+    flat = [c.double().view(len(c), -1) for c in columns]
+    host = torch.cat(flat, dim=1).cpu()
+    parts = torch.split(host, [f.shape[1] for f in flat], dim=1)
+    for part, (is_float, is_flat) in zip(parts, kinds, strict=True):
+        found = part if is_float else part.long()
+        yield (found[:, 0] if is_flat else found).tolist()
 
 
 def _drawn(

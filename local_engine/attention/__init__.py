@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from local_engine.attention.paths import write_and_attend
+from local_engine.attention.paths import attend_written, has_kernels, write_and_attend
 from local_engine.attention.spec import AttentionSpec
 
-__all__ = ["AttentionSpec", "write_and_attend"]
+__all__ = ["AttentionSpec", "attend_written", "has_kernels", "write_and_attend"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import logging
 
 import torch
 from torch import Tensor
@@ -13,8 +11,7 @@ from local_engine.attention import paged
 from local_engine.attention.spec import AttentionSpec
 from local_engine.batch import Batch, Segment
 from local_engine.kv import KvShape, PagedKv
-
-log = logging.getLogger(__name__)
+from local_engine.trial import passes, trial_dtype
 
 _TOLERANCE = 2e-2
 """In bf16, beside values of about one."""
@@ -29,6 +26,13 @@ def write_and_attend(
     turned in. Returns `[tokens, heads * d]`.
     """
     cache.write(layer, step.slots, k, v)
+    return attend_written(layer, q, step, cache, spec)
+
+
+def attend_written(
+    layer: int, q: Tensor, step: Batch, cache: PagedKv, spec: AttentionSpec
+) -> Tensor:
+    """Attend where this step's keys and values are stored already."""
     if q.is_cuda and cache.is_plain and has_kernels(q.device):
         from local_engine.attention import triton_paged
 
@@ -38,21 +42,8 @@ def write_and_attend(
 
 @functools.cache
 def has_kernels(device: torch.device) -> bool:
-    """Tell whether Triton's kernels run on a device and give there what torch gives.
-
-    Compiled for a device that nobody has tried, a kernel may fail or, worse, be wrong, so
-    a small step is computed both ways first.
-    """
-    if importlib.util.find_spec("triton") is None:
-        return False
-    try:
-        distance = _distance(device)
-    except Exception as exc:  # whatever a compiler throws, torch's own attention is there
-        log.warning("Triton's attention does not run on %s, torch's is used: %s", device, exc)
-        return False
-    if distance > _TOLERANCE:
-        log.warning("Triton's attention is off by %.3f on %s, torch's is used", distance, device)
-    return distance <= _TOLERANCE
+    """Tell whether Triton's kernels run on a device and give there what torch gives."""
+    return passes("attention", device, _TOLERANCE, _distance)
 
 
 def _distance(device: torch.device) -> float:
@@ -60,8 +51,7 @@ def _distance(device: torch.device) -> float:
     from local_engine.attention import triton_paged
 
     generator = torch.Generator().manual_seed(0)
-    # Triton's interpreter, which stands in for a GPU in tests, knows no bf16.
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = trial_dtype(device)
     cache = PagedKv(KvShape(1, 2, 64), 12, dtype, device)
     for pool in (cache.keys[0], cache.values[0]):
         pool.copy_(torch.randn(pool.shape, generator=generator))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from local_engine.quant.grid import GROUPS, Grid
+from local_engine.quant.paths import MOST_ROWS, takes_triton
 
 # Above this many rows one expansion of the weight is cheaper than the packed kernel,
 # whose time grows with the rows.
@@ -30,6 +31,7 @@ class Int4Linear:
         self.outputs = len(grid.q)
         self.group = grid.group
         self._has_kernel = has_int4_kernel(grid.q.device.type)
+        self._is_triton = not self._has_kernel and takes_triton(grid.q.device)
         padding = -self.outputs % _BLOCK
         q = F.pad(grid.q, (0, 0, 0, padding), value=8)
         pair = torch.stack((grid.scale, grid.offset + 8 * grid.scale), dim=-1)
@@ -39,6 +41,11 @@ class Int4Linear:
         self.packed = _pack(q) if self._has_kernel else _pack_plain(q)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._is_triton and len(x) <= MOST_ROWS:
+            from local_engine.quant.triton_products import int4_product
+
+            ordered = x if self.order is None else x[:, self.order]
+            return int4_product(ordered, self.packed, self.pair, self.outputs, self.bias)
         low = x.to(torch.bfloat16)
         if self.order is not None:
             low = low[:, self.order]

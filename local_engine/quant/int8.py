@@ -14,6 +14,8 @@ import functools
 import torch
 from torch import Tensor
 
+from local_engine.quant.paths import MOST_ROWS, takes_triton
+
 # Above this many rows one expansion of the weight is cheaper.
 _PLANE_ROWS = 128
 _KERNEL_ROWS = 16
@@ -39,6 +41,7 @@ class Int8Linear:
         self.has_planes = weight.shape[1] <= _MOST_INPUTS and has_integer_product(
             weight.device.type
         )
+        self._is_triton = takes_triton(weight.device)
         self._held = _prepacked(weight) if self.has_planes else weight
         self._scale = scale.float()
         self._zeros = torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
@@ -49,8 +52,15 @@ class Int8Linear:
         return self._held.to_dense().t() if self.has_planes else self._held
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._is_triton and len(x) <= MOST_ROWS:
+            return self._by_triton(x, x.dtype)
         y = self._product(x).to(x.dtype)
         return y if self.bias is None else y + self.bias
+
+    def _by_triton(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        from local_engine.quant.triton_products import int8_product
+
+        return int8_product(x, self._held, self.scale, self.bias, dtype=dtype)
 
     def _product(self, x: Tensor) -> Tensor:
         """Return the product without bias, in fp32 or bf16."""
@@ -73,15 +83,17 @@ class Int8Linear:
 class Int8Head(Int8Linear):
     """An int8 product whose largest outputs are right to a few parts in a hundred thousand.
 
-    Integer products are so by themselves. The weight-only kernel rounds what it gives to
-    bf16: logits around 20 become multiples of 1/8, likely tokens tie, and confidence read
-    from their distance is coarse. The few that matter are cheap to compute exactly; the
-    error of the rest stays below 0.4 %.
+    Integer products and Triton's, which sum in fp32, are so by themselves. The weight-only
+    kernel rounds what it gives to bf16: logits around 20 become multiples of 1/8, likely
+    tokens tie, and confidence read from their distance is coarse. The few that matter are
+    cheap to compute exactly; the error of the rest stays below 0.4 %.
     """
 
     exact = 64
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._is_triton and len(x) <= MOST_ROWS:
+            return self._by_triton(x, torch.float32)
         y = self._product(x).float()
         if self.has_planes and len(x) <= _PLANE_ROWS:
             return y

@@ -1,18 +1,18 @@
 """Triton's kernels against the torch path, run by Triton's interpreter where there is no GPU."""
 
+# ruff: noqa: E402 - kernels are imported only where they can be run
+
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="triton is not installed; it comes with torch for CUDA")
-if os.environ.get("TRITON_INTERPRET") != "1":
-    # Triton decides when it is first imported, which may be long before this file is.
-    pytest.skip("start pytest with TRITON_INTERPRET=1", allow_module_level=True)
+from tests.local_engine.interpreter import require_interpreter
+
+require_interpreter()
 
 from local_engine.attention import AttentionSpec, paths, triton_paged, write_and_attend
 from local_engine.attention.triton_paged import attend

@@ -1,0 +1,43 @@
+"""Kernels on trial: used on a device only where they give there what torch gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from collections.abc import Callable
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+def passes(
+    what: str, device: torch.device, tolerance: float, distance: Callable[[torch.device], float]
+) -> bool:
+    """Tell whether Triton's kernels run on a device and stay within a distance of torch.
+
+    Compiled for a device that nobody has tried, a kernel may fail or, worse, be wrong, so
+    `distance` computes something small both ways first.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        found = distance(device)
+    except Exception as exc:  # whatever a compiler throws, torch's own way is there
+        log.warning("Triton's %s does not run on %s, torch's is used: %s", what, device, exc)
+        return False
+    if not found <= tolerance:
+        log.warning("Triton's %s is off by %.3f on %s, torch's is used", what, found, device)
+        return False
+    return True
+
+
+def worst(*distances: float) -> float:
+    """Return the largest; one that is no number is beyond all others."""
+    return max(math.inf if math.isnan(d) else d for d in distances)
+
+
+def trial_dtype(device: torch.device) -> torch.dtype:
+    """Return the type to try in: Triton's interpreter, which stands in for a GPU, knows no bf16."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
