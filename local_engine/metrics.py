@@ -50,7 +50,7 @@ def render_metrics(
     timings: Timings | None = None,
     accelerator: AcceleratorState | None = None,
 ) -> str:
-    """Write counters, timings, and how a GPU stands; without an engine only that it is not ready."""
+    """Write counters, timings and a GPU's state; without an engine only that it is not ready."""
     lines = ["# HELP frugal_engine_ready Whether the model is loaded."]
     lines += ["# TYPE frugal_engine_ready gauge", f"frugal_engine_ready {int(stats is not None)}"]
     for field, kind, name, text in _METRICS if stats is not None else ():
