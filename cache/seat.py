@@ -89,6 +89,17 @@ class Seat(Generic[T]):
             self._cache.far.end(lease, is_whole=is_whole)
 
     @property
+    def is_alone(self) -> bool:
+        """Return whether nobody can have an answer, or make one: entered now, it would lead."""
+        cache = self._cache
+        return (
+            self.hit is None
+            and cache.far is None
+            and (self._skips or self._kept_before == cache.kept)
+            and not cache.is_under_way(self._key)
+        )
+
+    @property
     def is_leader(self) -> bool:
         """Return whether this request is the one to get the answer from a model."""
         return self._member is not None and self._member.is_leader and self._follow is None

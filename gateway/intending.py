@@ -11,7 +11,6 @@ from gateway.access.worst_case import bounded
 from gateway.entry import Attempt, Clock, Entry, Tariff
 from gateway.errors import LedgerUnavailable
 from gateway.money.bounds import Rates, rates_of
-from gateway.money.estimate import most_prompt_tokens
 from gateway.money.ledger import Intent, Ledger, LedgerError
 from gateway.wire import Part
 from router.types import Capabilities
@@ -70,7 +69,7 @@ class Intending:
         request, caller, model = entry.request, entry.caller, attempt.model
         terms = self._terms[model]
         asked, known = request.max_tokens, self._capabilities.get(model)
-        most_in, most_out = bounded(most_prompt_tokens(request.body), asked, known)
+        most_in, most_out = bounded(request.asked.most_tokens, asked, known)
         return Intent(
             request_id=request.id,
             seq=attempt.seq,

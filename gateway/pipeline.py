@@ -277,8 +277,7 @@ class Pipeline:
         self.under_way += 1
         try:
             if self._admission is not None:
-                may_be_free = seat or self.near or self._may_repeat(entry)
-                await self._admission.admit(entry, is_free=bool(may_be_free))
+                await self._let_in_to_work(entry, seat, self._admission)
             async with aclosing(self._source(entry, seat)) as parts:
                 async for part in parts:
                     entry.mark_first()
@@ -300,6 +299,18 @@ class Pipeline:
         finally:
             self.under_way -= 1
             await self._settle(entry)
+
+    async def _let_in_to_work(
+        self, entry: Entry, seat: Seat[Released] | None, admission: Admission
+    ) -> None:
+        """Take what a request takes at once; if others may have its answer, the rest once it leads.
+
+        Nobody comes between a request that finds itself alone and its lead.
+        """
+        may_be_told = self.near is not None or self._may_repeat(entry)
+        if seat is not None and seat.is_alone and not may_be_told and admission.admit_now(entry):
+            return
+        await admission.admit(entry, is_free=may_be_told or seat is not None)
 
     def _source(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
         if self._may_repeat(entry):

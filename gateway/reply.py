@@ -71,7 +71,7 @@ class Reply:
         if entry.similarity is not None:
             found.append((b"x-cache-similarity", b"%.4f" % entry.similarity))
         if entry.permit is not None:
-            found += [(k.encode(), v.encode()) for k, v in entry.permit.headers().items()]
+            found += entry.permit.headers()
         if cost:
             found.append((b"x-frugal-cost-usd", shown_usd(entry.cost_nano).encode()))
             found.append((b"x-frugal-saved-usd", shown_usd(entry.saved_nano).encode()))

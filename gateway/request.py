@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from cache.freshness import ANY_AGE, Bounds, read_bounds
 from gateway.access.keys import Caller
 from gateway.errors import InvalidRequest
+from gateway.money.estimate import most_prompt_tokens
 from policies.rules import RequestFacts
 
 MAX_DEPTH = 200
@@ -94,7 +96,7 @@ class _Text(Mapping[str, str]):
         return len(self._raw)
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, dict=True):
     """A body that was read and checked.
 
     `body` is the client's JSON object without our own members; `fields` are the
@@ -107,6 +109,16 @@ class Asked(msgspec.Struct, frozen=True):
     controls: _Controls | None
     size: int
     fingerprints: dict[tuple[str, str], bytes]
+
+    @cached_property
+    def most_tokens(self) -> int:
+        """Return the most tokens that any model may count the prompt as."""
+        return most_prompt_tokens(self.body)
+
+    @cached_property
+    def is_rich(self) -> bool:
+        """Return whether a message may be more than text: images, sounds, files."""
+        return any(isinstance(message.content, list) for message in self.fields.messages)
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
@@ -145,7 +157,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     @property
     def is_rich(self) -> bool:
         """Return whether a message may be more than text: images, sounds, files."""
-        return any(isinstance(message.content, list) for message in self.fields.messages)
+        return self.asked.is_rich
 
     @property
     def asks_service(self) -> bool:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from gateway.access.accounts import Accounts, Meters
 from gateway.access.meters import (
     Claim,
     LimitStore,
+    NearStore,
     Pace,
     Purse,
     Refused,
@@ -65,6 +66,7 @@ class Admission:
         self._spending = spending
         self._accounts = accounts
         self._store = store
+        self._near = store if queue is None and isinstance(store, NearStore) else None
         self._worst = worst
         self._capabilities = capabilities
         self._clock = clock
@@ -89,20 +91,53 @@ class Admission:
         permit = entry.permit
         if permit is not None and (is_free or permit.may_work):
             return
-        tags = entry.caller.tags | entry.request.tags
-        meters = self._accounts.of(entry.caller, tags, entry.route_name, entry.route)
+        meters = self._meters(entry)
         if meters.is_empty:
             return
         if permit is None:
             permit = Permit(self._store, self.waiting.tell if self.waiting else None)
         entrance = None if permit.has_entered else meters.entrance
         work = None if is_free else self._work(entry, meters)
-        result = await self._take(entry, permit, entrance, work)
-        if isinstance(result, Refused) and _is_of(result, "cheapest"):
+        result = self._take_now(permit, entrance, work)
+        if result is None:
+            result = await self._take(entry, permit, entrance, work)
+        if _is_refused_by(result, "cheapest"):
             work, result = await self._take_cheapest(entry, permit, meters, entrance, result)
+        self._let_in(entry, permit, entrance, work, result)
+
+    def admit_now(self, entry: Entry) -> bool:
+        """Admit a request that is new here, without waiting; return whether that was possible.
+
+        If not, nothing is taken. Raises RateLimited or BudgetExceeded.
+        """
+        meters = self._meters(entry)
+        if meters.is_empty:
+            return True
+        if self._near is None:
+            return False
+        permit, work = Permit(self._store), self._work(entry, meters)
+        result = self._take_now(permit, meters.entrance, work)
+        if result is None or _is_refused_by(result, "cheapest"):
+            return False
+        self._let_in(entry, permit, meters.entrance, work, result)
+        return True
+
+    def _meters(self, entry: Entry) -> Meters:
+        tags = entry.caller.tags | entry.request.tags
+        return self._accounts.of(entry.caller, tags, entry.route_name, entry.route)
+
+    def _let_in(
+        self,
+        entry: Entry,
+        permit: Permit,
+        entrance: Claim | None,
+        work: Claim | None,
+        result: Taken | Refused,
+    ) -> None:
         if isinstance(result, Refused):
             raise told(result, both(entrance, work))
-        self._warn(result)
+        if result.over:
+            self._warn(result)
         if self._alerts is not None and work is not None:
             for (purse, _), nano in zip(work.purses, result.spent, strict=False):
                 self._alerts.spent(purse, nano)
@@ -140,6 +175,29 @@ class Admission:
         else:
             priority = self._accounts.priority(entry.caller, entry.route)
             result = await self.waiting.take(whole, entry.caller.tenant, priority)
+        return self._noted(result, permit, entrance, work, whole)
+
+    def _take_now(
+        self, permit: Permit, entrance: Claim | None, work: Claim | None
+    ) -> Taken | Refused | None:
+        """Take what this process alone keeps; None where others, or the ledger, must be asked."""
+        if self._near is None:
+            return None
+        whole = both(entrance, work)
+        result = self._near.take_now(whole)
+        if isinstance(result, Unseeded):
+            return None
+        return self._noted(result, permit, entrance, work, whole)
+
+    def _noted(
+        self,
+        result: Taken | Refused,
+        permit: Permit,
+        entrance: Claim | None,
+        work: Claim | None,
+        whole: Claim,
+    ) -> Taken | Refused:
+        """Keep what was taken, and tell of a budget that is used up."""
         if isinstance(result, Taken):
             permit.note(entrance, work, result, whole)
         elif self._alerts is not None and isinstance(result.meter, Purse) and result.wait_s:
@@ -235,8 +293,13 @@ def _call(entry: Entry, meters: Meters) -> Claim:
 
 def _reserve(pace: Pace, tokens_in: int, tokens_out: int) -> int:
     """Return what to reserve: an answer is no longer than allowed only in the worst case."""
-    return tokens_in + min(tokens_out, max(0, pace.per_minute - tokens_in))
+    most = pace.per_minute
+    if tokens_in + tokens_out <= most:
+        return tokens_in + tokens_out
+    return max(tokens_in, most)
 
 
-def _is_of(refused: Refused, at_limit: str) -> bool:
-    return isinstance(refused.meter, Purse) and refused.meter.at_limit == at_limit
+def _is_refused_by(result: Taken | Refused, at_limit: str) -> TypeGuard[Refused]:
+    if not isinstance(result, Refused) or not isinstance(result.meter, Purse):
+        return False
+    return result.meter.at_limit == at_limit

@@ -9,14 +9,14 @@ is given back never passes burst + rate * t.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 BURST_S = 60.0
 """How much a bucket holds, as the time in which it fills."""
 _ROUNDING_S = 1e-7
 
 
-class Level(NamedTuple):
+class Level(Struct, frozen=True, gc=False):
     """A limit as the caller may know it: per minute, what is left, seconds until all is back."""
 
     limit: int

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Awaitable
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -127,7 +127,10 @@ class LimitStore(Settler, Protocol):
         ...
 
 
-def tightest(levels: Sequence[tuple[Pace, Level]], unit: Unit) -> Level | None:
-    """Return the level of a unit with the least left of it."""
-    of_unit = [level for pace, level in levels if pace.unit == unit]
-    return min(of_unit, key=lambda level: level.remaining, default=None)
+@runtime_checkable
+class NearStore(LimitStore, Protocol):
+    """A store all of which is in this process's memory: it is asked without waiting."""
+
+    def take_now(self, claim: Claim) -> Taken | Refused | Unseeded:
+        """Take all of a claim or nothing."""
+        ...

@@ -6,12 +6,22 @@ import math
 from collections.abc import Sequence
 
 from gateway.access.gcra import Level
-from gateway.access.meters import Claim, Pace, Purse, Refused, tightest
+from gateway.access.meters import Claim, Pace, Purse, Refused, Unit
 from gateway.errors import BudgetExceeded, GatewayError, RateLimited
 from gateway.money.price import shown_usd
 
 _NO_RETRY = {"x-should-retry": "false"}
 """What OpenAI's clients look for before they try again."""
+_UNITS: tuple[Unit, ...] = ("requests", "tokens")
+_NAMES = tuple(
+    (
+        unit,
+        f"x-ratelimit-limit-{unit}".encode(),
+        f"x-ratelimit-remaining-{unit}".encode(),
+        f"x-ratelimit-reset-{unit}".encode(),
+    )
+    for unit in _UNITS
+)
 
 
 def told(refused: Refused, claim: Claim) -> GatewayError:
@@ -21,7 +31,8 @@ def told(refused: Refused, claim: Claim) -> GatewayError:
         error.message += f" ({refused.note})"
     paces = [pace for pace, _ in claim.paces]
     levels = list(zip(paces, refused.levels, strict=False))
-    error.headers = {**error.headers, **rate_headers(levels)}
+    lines = {name.decode(): value.decode() for name, value in rate_lines(levels)}
+    error.headers = {**error.headers, **lines}
     return error
 
 
@@ -68,15 +79,20 @@ def _seconds(wait_s: float) -> str:
     return str(max(1, math.ceil(wait_s)))
 
 
-def rate_headers(levels: Sequence[tuple[Pace, Level]]) -> dict[str, str]:
+def rate_lines(levels: Sequence[tuple[Pace, Level]]) -> list[tuple[bytes, bytes]]:
     """Return `x-ratelimit-*` of the tightest limit of each unit."""
-    headers: dict[str, str] = {}
-    for unit in ("requests", "tokens"):
-        if (level := tightest(levels, unit)) is not None:
-            headers[f"x-ratelimit-limit-{unit}"] = str(level.limit)
-            headers[f"x-ratelimit-remaining-{unit}"] = str(level.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = shown_wait(level.reset_s)
-    return headers
+    tightest: dict[Unit, Level] = {}
+    for pace, level in levels:
+        found = tightest.get(pace.unit)
+        if found is None or level.remaining < found.remaining:
+            tightest[pace.unit] = level
+    lines: list[tuple[bytes, bytes]] = []
+    for unit, limit, remaining, reset in _NAMES:
+        if (least := tightest.get(unit)) is not None:
+            lines.append((limit, b"%d" % least.limit))
+            lines.append((remaining, b"%d" % least.remaining))
+            lines.append((reset, shown_wait(least.reset_s).encode()))
+    return lines
 
 
 def shown_wait(seconds: float) -> str:

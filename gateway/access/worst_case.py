@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 
 from gateway.money.bounds import rates_of
-from gateway.money.estimate import estimate_usage, most_prompt_tokens
+from gateway.money.estimate import estimate_usage
 from gateway.money.prices import PriceBook
 from gateway.request import ChatRequest
 from policies.rules import RequestFacts, first_match
@@ -47,27 +47,30 @@ class WorstCase:
 
     def nano_usd(self, request: ChatRequest, route: Route, models: Iterable[str]) -> int:
         """Return the most that calling each of `models` once may cost, a hedge included."""
-        prompt = most_prompt_tokens(request.body)
+        prompt = request.asked.most_tokens
         choices = request.fields.n or 1
-        is_rich = any(isinstance(m.content, list) for m in request.fields.messages)
+        is_rich = request.is_rich
         is_spoken = "modalities" in request.body
         known_rates = self._served if request.asks_service else self._rates
-        bounds: list[int] = []
+        bounds: dict[str, int] = {}
+        total = 0
         for model in models:
-            rates = known_rates[model]
-            known = self._capabilities.get(model)
-            tokens_in, tokens_out = bounded(prompt, request.max_tokens, known)
-            bounds.append(
-                rates.most_nano(
+            bound = bounds.get(model)
+            if bound is None:
+                rates = known_rates[model]
+                known = self._capabilities.get(model)
+                tokens_in, tokens_out = bounded(prompt, request.max_tokens, known)
+                bound = bounds[model] = rates.most_nano(
                     tokens_in,
                     tokens_out * choices,
                     route.timeouts.total,
                     is_rich=is_rich,
                     is_spoken=is_spoken,
                 )
-            )
-        hedge = max(bounds, default=0) if route.hedge is not None and request.stream else 0
-        return sum(bounds) + hedge
+            total += bound
+        if route.hedge is not None and request.stream:
+            total += max(bounds.values(), default=0)
+        return total
 
 
 def models_of(route: Route, facts: RequestFacts, *, without: Set[str] = frozenset()) -> list[str]:
@@ -107,5 +110,9 @@ def bounded(prompt: int, asked: int | None, known: Capabilities | None) -> tuple
 
 def longest_answer(known: Capabilities | None, asked: int | None = None) -> int:
     """Return the most tokens that a model's answer has, thoughts that nobody sees included."""
-    told = (asked, known.max_output, known.context) if known else (asked,)
-    return min((bound for bound in told if bound is not None), default=UNKNOWN_OUTPUT)
+    least = asked
+    if known is not None:
+        for bound in (known.max_output, known.context):
+            if bound is not None and (least is None or bound < least):
+                least = bound
+    return UNKNOWN_OUTPUT if least is None else least

@@ -86,6 +86,7 @@ class Breaker:
         self._open_until = 0.0
         self._open_for = rules.open_for
         self._has_probe = False
+        self._ticket = Ticket(self._era)
 
     @property
     def rules(self) -> BreakerRules:
@@ -109,10 +110,10 @@ class Breaker:
 
     def admit(self, now: float) -> Ticket | None:
         """Return the right to call, or None while open or while a probe is under way."""
+        if self._state == "closed":
+            return self._ticket
         if not self.would_admit(now):
             return None
-        if self._state == "closed":
-            return Ticket(self._era)
         if self._state == "open":
             self._enter("half_open")
         self._has_probe = True
@@ -137,8 +138,9 @@ class Breaker:
 
     def succeed(self, ticket: Ticket, now: float) -> None:
         """Count a call that ended well."""
-        self.answered(ticket)
-        if ticket.era == self._era and self._state == "closed":
+        if self._state != "closed":
+            self.answered(ticket)
+        elif ticket.era == self._era:
             self._in_a_row = 0
             self._window.add(now, failed=False)
 
@@ -175,6 +177,7 @@ class Breaker:
     def _enter(self, state: State) -> None:
         self._state = state
         self._era += 1
+        self._ticket = Ticket(self._era)
         self._has_probe = False
         self._in_a_row = 0
         self._window.clear()

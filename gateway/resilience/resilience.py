@@ -106,7 +106,7 @@ def terms_of(attempt: Attempt, entry: Entry) -> tuple[Timeouts, set[str] | None]
 
 def _remaining(timeouts: Timeouts, attempt: Attempt, entry: Entry) -> Timeouts:
     """Return the deadlines of an attempt: a repeated one has what the others left."""
-    if not entry.superseded(attempt.model):
+    if len(entry.attempts) == 1 or not entry.superseded(attempt.model):
         return timeouts
     left = max(left_s(attempt, entry), _LEAST_S)
     return Timeouts(

@@ -200,6 +200,16 @@ async def test_equal_requests_at_once_reserve_once(served, upstream):
     assert len(upstream.requests) == 1
 
 
+async def test_equal_requests_at_once_reserve_once_of_a_budget_that_is_known(served, upstream):
+    routes = {"auto": {"model": "m", "cache": KEPT}}
+    async with served({"budget": {"usd": 0.02}}, routes=routes) as gateway:
+        await gateway.chat("b", max_tokens=1)
+        replies = await asyncio.gather(*(gateway.chat("a", max_tokens=1000) for _ in range(20)))
+
+    assert {reply.status_code for reply in replies} == {200}
+    assert len(upstream.requests) == 2
+
+
 async def test_at_the_limit_the_cheapest_tier_answers_and_is_not_cached(served, tmp_path, upstream):
     async with ScriptedUpstream(Says("cheap", tokens=(10, 10))) as small:
         models = {"s": remote(small.url, price={"input_per_mtok_usd": 0, "output_per_mtok_usd": 1})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from gateway.access.gcra import Level, granted, level, taken, wait_for
@@ -40,39 +40,46 @@ class MemoryLimits:
 
     def take_now(self, claim: Claim) -> Taken | Refused | Unseeded:
         """Take all of a claim or nothing, without being awaited."""
-        sums, inside, full_at = self._sums, self._inside, self._full_at
-        for purse, _ in claim.purses:
-            if purse.id not in sums:
-                return Unseeded(tuple([p for p, _ in claim.purses if p.id not in sums]))
+        sums: list[_Sum] = []
+        has_room = True
+        for purse, amount in claim.purses:
+            found = self._sums.get(purse.id)
+            if found is None:
+                return self._unseeded(claim)
+            sums.append(found)
+            if purse.hard and found.spent + found.held + amount > purse.nano_usd:
+                has_room = False
+        inside = self._inside
+        for room in claim.rooms:
+            if inside.get(room.id, 0) >= room.size:
+                has_room = False
         now = self._tick()
-        levels = self._granted(claim, now)
+        levels = self._granted(claim, now) if has_room else None
         if levels is None:
             return self._refusal(claim, now)
+        full_at = self._full_at
         for (pace, _), at in zip(claim.paces, levels, strict=True):
             full_at[pace.id] = now + at.reset_s
         for room in claim.rooms:
             inside[room.id] = inside.get(room.id, 0) + 1
-        if not claim.purses:
+        if not sums:
             return Taken(levels)
-        over = tuple([purse for purse, amount in claim.purses if self._hold(purse, amount)])
-        spent = tuple([sums[purse.id].spent for purse, _ in claim.purses])
-        return Taken(levels, over, spent=spent)
+        over, spent = _held(claim, sums)
+        return Taken(levels, over, None, spent)
 
     def _granted(self, claim: Claim, now: float) -> tuple[Level, ...] | None:
-        """Return how the paces of a claim would stand, or None where anything of it refuses."""
+        """Return how the paces of a claim would stand, or None where one of them refuses."""
+        full_at = self._full_at
         levels: list[Level] = []
         for pace, amount in claim.paces:
-            at = granted(self._full_at.get(pace.id, now), amount, pace.per_minute, now)
+            at = granted(full_at.get(pace.id, now), amount, pace.per_minute, now)
             if at is None:
                 return None
             levels.append(at)
-        for room in claim.rooms:
-            if self._inside.get(room.id, 0) >= room.size:
-                return None
-        for purse, amount in claim.purses:
-            if purse.hard and not self._fits(purse, amount):
-                return None
         return tuple(levels)
+
+    def _unseeded(self, claim: Claim) -> Unseeded:
+        return Unseeded(tuple([each for each, _ in claim.purses if each.id not in self._sums]))
 
     async def seed(self, purse: Purse, nano_usd: int) -> None:
         """Open a purse of which so much is spent, unless it is open already."""
@@ -88,8 +95,13 @@ class MemoryLimits:
             if pace.unit == "tokens" and tokens != amount:
                 before = full_at.get(pace.id, now)
                 full_at[pace.id] = taken(before, tokens - amount, pace.per_minute, now)
+        inside = self._inside
         for room in claim.rooms:
-            self._leave(room)
+            left = inside.get(room.id, 0) - 1
+            if left > 0:
+                inside[room.id] = left
+            else:
+                inside.pop(room.id, None)
         for purse, amount in claim.purses:
             found = self._sums.get(purse.id)
             if found is None:
@@ -145,12 +157,6 @@ class MemoryLimits:
         is_held = self._sums[purse.id].spent + amount <= purse.nano_usd
         return None if is_held else _NOT_IN_THIS_WINDOW
 
-    def _hold(self, purse: Purse, amount: int) -> bool:
-        """Set an amount aside; return whether a soft purse is now past its sum."""
-        found = self._sums[purse.id]
-        found.held += amount
-        return not purse.hard and found.spent + found.held > purse.nano_usd
-
     def _forget_before(self, purse: Purse) -> None:
         """Drop the account's last window, once nothing of it is under way."""
         earlier = self._windows.get(purse.account)
@@ -158,15 +164,23 @@ class MemoryLimits:
             del self._sums[earlier]
         self._windows[purse.account] = purse.id
 
-    def _leave(self, room: Room) -> None:
-        left = self._inside.get(room.id, 0) - 1
-        if left > 0:
-            self._inside[room.id] = left
-        else:
-            self._inside.pop(room.id, None)
-
     def _levels(self, claim: Claim, now: float) -> tuple[Level, ...]:
         full_at = self._full_at
         return tuple(
             [level(full_at.get(pace.id, now), pace.per_minute, now) for pace, _ in claim.paces]
         )
+
+
+def _held(claim: Claim, sums: Sequence[_Sum]) -> tuple[tuple[Purse, ...], tuple[int, ...]]:
+    """Set a claim's money aside; return the soft purses that are past their sum, and what is spent.
+
+    What is spent goes with the purses of the claim.
+    """
+    over: list[Purse] = []
+    spent: list[int] = []
+    for (purse, amount), found in zip(claim.purses, sums, strict=True):
+        found.held += amount
+        spent.append(found.spent)
+        if not purse.hard and found.spent + found.held > purse.nano_usd:
+            over.append(purse)
+    return tuple(over), tuple(spent)

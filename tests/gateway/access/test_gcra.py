@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.access.gcra import granted, level, taken, wait_for
+from gateway.access.gcra import Level, granted, level, taken, wait_for
 from gateway.access.meters import Claim, Pace, Taken
 from gateway.access.stores.memory import MemoryLimits
 
@@ -17,7 +17,7 @@ def test_a_burst_of_a_minutes_worth_passes_and_no_more():
         full_at = taken(full_at, 1, 60, 0.0)
 
     assert wait_for(full_at, 1, 60, 0.0) == pytest.approx(1.0)
-    assert level(full_at, 60, 0.0) == (60, 0, 60.0)
+    assert level(full_at, 60, 0.0) == Level(60, 0, 60.0)
 
 
 def test_the_wait_it_tells_is_long_enough_and_no_longer():
