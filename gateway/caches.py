@@ -110,7 +110,8 @@ async def caches_of(policy: Policy, clock: Clock) -> AsyncIterator[Caches]:
         return
     from cache.stores.redis import RedisLink
 
-    link = RedisLink(policy.storage.redis.get_secret_value(), SCRIPTS)
+    url, within_s = policy.storage.redis.get_secret_value(), policy.storage.redis_within
+    link = RedisLink(url, SCRIPTS, deadline_s=within_s)
     shared = SharedStore(link, wall=clock.wall)
     far = Far(shared, ReleasedCodec(), wall=clock.wall)
     async with link, far:

@@ -29,8 +29,8 @@ async def run_workers(
 ) -> None:
     """Run `count` workers until a signal stops them. The first one serves the admin port too.
 
-    SIGHUP is passed on: each follows the policy as it is by then. Raises
-    SystemExit where the first try of a worker could not begin.
+    SIGHUP is passed on: each follows the policy as it is by then, also one that is
+    still starting (`hangups`). Raises SystemExit where the first try of a worker could not begin.
     """
     stopping = asyncio.Event()
     running: set[asyncio.subprocess.Process] = set()
@@ -45,6 +45,7 @@ async def run_workers(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, _tell_all, running)
+    hangups(wait=False)
     run, began = secrets.token_hex(3), time.time()
     teams = [Team(count, f"{run}{index:02x}", began) for index in range(count)]
     have_begun = await asyncio.gather(
@@ -57,6 +58,15 @@ async def run_workers(
     )
     if not all(have_begun):
         raise SystemExit(1)
+
+
+def hangups(*, wait: bool) -> None:
+    """Let SIGHUP wait until it is known what to do; without that it would end the process.
+
+    Processes that are started meanwhile let it wait, too.
+    """
+    how = signal.SIG_BLOCK if wait else signal.SIG_UNBLOCK
+    signal.pthread_sigmask(how, {signal.SIGHUP})
 
 
 def _tell_all(running: set[asyncio.subprocess.Process]) -> None:
@@ -113,12 +123,16 @@ async def _spawn(
         "admin": admin.fileno() if admin else None,
     }
     fds = [public.fileno()] + ([admin.fileno()] if admin else [])
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.workers", json.dumps(handed)),
-        pass_fds=fds,
-        stdin=asyncio.subprocess.PIPE,  # its end tells the worker of ours
-        start_new_session=True,  # Ctrl-C is for us: a second signal would cut requests off
-    )
+    hangups(wait=True)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway.workers", json.dumps(handed)),
+            pass_fds=fds,
+            stdin=asyncio.subprocess.PIPE,  # its end tells the worker of ours
+            start_new_session=True,  # Ctrl-C is for us: a second signal would cut requests off
+        )
+    finally:
+        hangups(wait=False)
 
 
 def _worker(handed: str) -> None:

@@ -444,12 +444,17 @@ class Retention(Section):
 
 
 class Storage(Section):
-    """Where state is kept; the defaults need nothing installed."""
+    """Where state is kept; the defaults need nothing installed.
+
+    `redis_within` is how long an answer of Redis is waited for: whoever is later is
+    taken for away, and what the policy says of that comes true.
+    """
 
     ledger: LedgerUrl = Field(default="sqlite:///frugal.db", repr=False)
     spool: Spool = Spool()
     retention: Retention = Retention()
     redis: RedisUrl | None = None
+    redis_within: Duration = Field(0.02, ge=0.005, le=60)
     limits: PostgresUrl | None = Field(default=None, repr=False)
     semantic: FilePath | None = None
     semantic_index: VectorPlace = SecretStr("faiss")

@@ -88,7 +88,8 @@ async def limit_store(policy: Policy, clock: Clock, ledger_url: str) -> AsyncIte
     from gateway.access.stores.scripts import SCRIPTS
     from gateway.access.stores.shared import SharedLimits
 
-    link = RedisLink(policy.storage.redis.get_secret_value(), SCRIPTS)
+    url, within_s = policy.storage.redis.get_secret_value(), policy.storage.redis_within
+    link = RedisLink(url, SCRIPTS, deadline_s=within_s)
     store = SharedLimits(
         link,
         ledger=_name_of(ledger_url),

@@ -28,7 +28,7 @@ from gateway.money.prices import UnknownPrice
 from gateway.semantic_process import running_semantic_process
 from gateway.settings import Settings
 from gateway.telemetry.logs import use_logs
-from gateway.workers import NOT_STARTED, run_workers
+from gateway.workers import NOT_STARTED, hangups, run_workers
 from policies.kinds import KindError
 from policies.loader import PolicyError, load_policy
 from policies.schema import Policy, Server
@@ -90,6 +90,7 @@ def run(policy: Policy, settings: Settings, greeting: str = "") -> None:
         print(listens + greeting, file=sys.stderr, flush=True)
         if policy.storage.redis is None:
             _say_what_is_per_worker(server.workers)
+        hangups(wait=True)
         asyncio.run(_supervise(policy, settings, public, admin))
 
 
@@ -111,6 +112,7 @@ def serve_here(
     """Serve in this process, on sockets that already listen; say so once each is true."""
     import uvloop
 
+    hangups(wait=True)
     _allow_many_connections()
     apps = create_app(settings, policy)
     servers = {_server(apps.public, policy, listens): public}
@@ -192,6 +194,7 @@ async def _serve_all(servers: Mapping[_Server, socket.socket], apps: Apps, greet
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, begin_reload)
     async with apps.lifespan(), _greeted(apps, greeting):
+        hangups(wait=False)
         await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers.items()))
 
 

@@ -104,7 +104,7 @@ async def memory(server: RedisServer, time: Time) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def redis(server: RedisServer, time: Time) -> AsyncIterator[Store]:
-    async with RedisLink(server.url, SCRIPTS, deadline_s=2) as link:
+    async with RedisLink(server.url, SCRIPTS, deadline_s=60) as link:
         yield Redis(SharedStore(link))
 
 
@@ -118,7 +118,7 @@ class Redis(Plain):
 
 @asynccontextmanager
 async def two_levels(server: RedisServer, time: Time) -> AsyncIterator[Store]:
-    link = RedisLink(server.url, SCRIPTS, deadline_s=2)
+    link = RedisLink(server.url, SCRIPTS, deadline_s=60)
     far = Far(SharedStore(link), BytesCodec())
     async with link, far:
         yield Levels(ExactCache(MemoryStore(clock=time), size_of=len, far=far, wall=lambda: 0.0))
@@ -291,7 +291,7 @@ def test_putting_again_begins_a_new_life(time: Time) -> None:
 
 async def test_redis_is_told_how_long_an_entry_lives(server: RedisServer) -> None:
     server.flush()
-    async with RedisLink(server.url, SCRIPTS, deadline_s=2) as link:
+    async with RedisLink(server.url, SCRIPTS, deadline_s=60) as link:
         await SharedStore(link).put(key("a"), reply(), ttl=100)
         (name,) = await link.call(b"KEYS", b"frugal:e:*")
         left = await link.call(b"PTTL", name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +199,26 @@ def test_a_hangup_makes_every_worker_read_the_policy_again(tmp_path, workers):
         assert served.stop() == 0
 
 
+def test_a_worker_that_is_still_starting_outlives_a_hangup_and_follows_afterwards(tmp_path):
+    with (
+        upstream_in_thread(NEW) as upstream,
+        frugal_serve(one_model(upstream.url), tmp_path, "--workers", "2") as served,
+    ):
+        before = _children(served.process.pid)
+        os.kill(min(before), signal.SIGKILL)
+        _until(lambda: _children(served.process.pid) - before)
+        for pid in _children(served.process.pid) - before:
+            os.kill(pid, signal.SIGHUP)  # it has only begun to be
+        _until(lambda: "is followed from now on" in served.said())
+
+        assert served.said().count("a worker ended") == 1
+        assert served.stop() == 0
+
+
+def _children(pid):
+    return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 def test_a_watched_file_is_followed(tmp_path):
     watched = policy({}, server={"reload": "watch"})
     with upstream_in_thread(OLD) as old, upstream_in_thread(NEW) as new:
@@ -212,7 +234,7 @@ def test_a_watched_file_is_followed(tmp_path):
 
 def _until(holds):
     """Look again and again until it is so."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline, "it never was so"
         time.sleep(0.02)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.gateway_app import asking, frugal_serve, serving
 from tests.support.policies import policy, remote
 from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, patient
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -51,7 +51,7 @@ def shared(request, upstream, tmp_path):
     """Write policies of gateways that share a budget; each has a ledger of its own in SQLite."""
     if request.param == "redis":
         with RedisServer(tmp_path) as running:
-            yield _written(upstream, redis=running.url)
+            yield _written(upstream, **patient(running))
     else:
         url = request.getfixturevalue("server").new_database()
         yield _written(upstream, limits=url)

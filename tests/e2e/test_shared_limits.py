@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from contextlib import AsyncExitStack, ExitStack
+import json
+from contextlib import AsyncExitStack
 
-import httpx
 import pytest
 
-from tests.support.gateway_app import asking, frugal_serve, serving
+from tests.support.gateway_app import asking, serving
 from tests.support.policies import policy, remote
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, patient
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -36,7 +35,7 @@ async def upstream():
 def text(redis, upstream):
     def write(**limits):
         models = {"m": remote(upstream.url, price=CENT)}
-        return policy(models, limits=limits, storage={"redis": redis.url})
+        return policy(models, limits=limits, storage=patient(redis))
 
     return write
 
@@ -69,41 +68,8 @@ async def test_two_gateways_never_spend_more_than_the_dollar_between_them(text, 
         spent = sum(row["cost_nano_usd"] for g in both for row in g.books.entries())
 
     statuses = [reply.status_code for reply in replies]
-    assert set(statuses) <= {200, 429, 503}
-    assert spent == statuses.count(200) * NANO // 100 <= NANO
-    assert statuses.count(200) == 100 or 503 in statuses
-
-
-async def test_two_processes_never_spend_more_than_the_dollar_even_when_one_is_killed(
-    text, tmp_path
-):
-    limits = text(budget={"usd": 1, "per": "day"})
-    folders = [tmp_path / name for name in ("one", "two")]
-    with ExitStack() as stack:
-        both = []
-        for folder in folders:
-            folder.mkdir()
-            both.append(stack.enter_context(frugal_serve(limits, folder)))
-        await _load([each.url for each in both], 60)
-        both[0].process.send_signal(signal.SIGKILL)
-        await _load([both[1].url], 100)
-        spent = sum(row["cost_nano_usd"] for each in both for row in each.books.entries())
-
-    assert NANO // 2 < spent <= NANO
-
-
-async def _load(urls, count):
-    async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(
-                httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
-            )
-            for url in urls
-        ]
-        await asyncio.gather(
-            *(_ask(clients[i % len(clients)], str(i)) for i in range(count)),
-            return_exceptions=True,
-        )
+    assert set(statuses) == {200, 429}
+    assert spent == statuses.count(200) * NANO // 100 == NANO
 
 
 async def test_what_was_spent_is_known_again_when_redis_has_forgotten_it(text, redis, tmp_path):
@@ -113,7 +79,7 @@ async def test_what_was_spent_is_known_again_when_redis_has_forgotten_it(text, r
         redis.flush()
         after = await gateway.chat("third", model="m", max_tokens=1000)
 
-    assert after.status_code in (429, 503)
+    assert after.status_code == 429
 
 
 @pytest.mark.parametrize(
@@ -131,8 +97,9 @@ async def test_without_redis_rates_go_by_the_rule(text, redis, tmp_path, rule, s
 
 
 async def test_a_redis_that_hangs_and_comes_back_now_and_then_stops_nobody(text, redis, tmp_path):
-    limits = text(requests_per_minute=1000, without_redis="open")
-    async with serving(limits, tmp_path) as gateway:
+    limits = json.loads(text(requests_per_minute=1000, without_redis="open"))
+    del limits["storage"]["redis_within"]  # who hangs is soon left alone
+    async with serving(json.dumps(limits), tmp_path) as gateway:
         found = []
         for _ in range(3):
             redis.hang()
@@ -159,7 +126,7 @@ async def test_without_redis_a_budget_gives_nothing_and_afterwards_what_it_had(
     assert away.json()["error"]["code"] == "limits_unavailable"
     assert away.headers["retry-after"] == "1"
     assert spent >= 2 * NANO // 100
-    assert beyond.status_code in (429, 503)
+    assert beyond.status_code == 429
 
 
 async def test_limits_that_come_with_a_reload_are_shared_too(text, tmp_path):

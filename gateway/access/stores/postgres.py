@@ -118,12 +118,14 @@ class PostgresLimits:
         tick: Callable[[], float],
         wall: Callable[[], float],
         lease_s: float = LEASE_S,
+        within_s: float = _WITHIN_S,
     ) -> None:
         self._url = url
         self._ledger = ledger
         self._tick = tick
         self._wall = wall
         self._lease_s = lease_s
+        self._within_s = within_s
         self._memory = MemoryLimits(tick)
         self._shares: dict[str, Share] = {}
         self._asked: list[tuple[Claim, asyncio.Future[_Answer]]] = []
@@ -242,7 +244,7 @@ class PostgresLimits:
         answers: list[_Answer] = []
         try:
             connection = await self._connected()
-            async with asyncio.timeout(_WITHIN_S):
+            async with asyncio.timeout(self._within_s):
                 for purse, nano_usd, _ in seeds:
                     await self._seed(connection, purse, nano_usd)
                 await self._round(connection, [claim for claim, _ in asked], answers)
@@ -356,7 +358,7 @@ class PostgresLimits:
                 autocommit=True,
                 connect_timeout=2,
                 application_name="frugal budgets",
-                options=f"-c statement_timeout={int(_WITHIN_S * 1000)}",
+                options=f"-c statement_timeout={int(self._within_s * 1000)}",
             )
         return connection
 
