@@ -27,7 +27,7 @@ from gateway.money.schema import (
     rollup_by,
     rollup_latency,
 )
-from gateway.money.views import DAYS, HOURS, durations, latency_cells, view_cells
+from gateway.money.views import DAYS, HOURS, latency_cells, view_cells
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -144,10 +144,9 @@ def latencies(
     """Return classes and counts by kind, and with a step by the hour that it begins with."""
     kept = connection.execute(asked.classes(step=step or DAYS))
     where = asked.lines()
-    live = [] if where is None else latency_cells(connection.execute(durations(where)))
-    told = ((cell["kind"], cell["hour"], cell["class"], cell["count"]) for cell in live)
+    live = [] if where is None else connection.execute(latency_cells(where))
     counts: dict[tuple[str, int], Counter[int]] = defaultdict(Counter)
-    for kind, at, number, count in chain(kept, told):
+    for kind, at, number, count in chain(kept, live):
         counts[kind, at // step * step if step else 0][int(number)] += int(count)
     return {key: sorted(found.items()) for key, found in counts.items()}
 

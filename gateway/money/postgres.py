@@ -104,16 +104,18 @@ class Projection:
             if not target.scalar(select(func.pg_try_advisory_xact_lock(_number_of(name)))):
                 return False  # another process of this spool is at it
             upto = _known_there(source, target, name)
-            rows = arrived(source, upto, self._at_once)
+            batch = arrived(source, upto, self._at_once)
             self._send_uptimes(source, target)
-            if rows:
-                _copy(source, target, upto, rows[-1][0])
-                move(target, name, *rows[-1], seen_at_us=time.time_ns() // 1000)
-        if rows:
-            source.exec_driver_sql("BEGIN IMMEDIATE")
-            move(source, name, *rows[-1])
-            source.exec_driver_sql("COMMIT")
-        return len(rows) == self._at_once
+            if batch is not None:
+                _copy(source, target, upto, batch.last)
+                now_us = time.time_ns() // 1000
+                move(target, name, batch.last, batch.last_id, seen_at_us=now_us)
+        if batch is None:
+            return False
+        source.exec_driver_sql("BEGIN IMMEDIATE")
+        move(source, name, batch.last, batch.last_id)
+        source.exec_driver_sql("COMMIT")
+        return batch.is_full
 
     def _send_uptimes(self, source: Connection, target: Connection) -> None:
         wanted = select(uptime).where(uptime.c.seen_at_us > self._up_since_us)

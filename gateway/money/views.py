@@ -8,16 +8,18 @@ add up, as quantiles do not, and tell any quantile to 3 %.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Integer,
     Select,
     case,
+    func,
     literal,
+    literal_column,
     select,
     union_all,
 )
@@ -39,7 +41,6 @@ VIEWS = (ALL, *OF_ENTRIES, *OF_CALLS)
 HOURS, DAYS = 1, 24
 _CLASSES = 16
 _HIGHEST = 40
-Cell = dict[str, Any]
 
 
 def view_cells(where: ColumnElement[bool], views: Sequence[str] = VIEWS) -> Any:
@@ -50,36 +51,36 @@ def view_cells(where: ColumnElement[bool], views: Sequence[str] = VIEWS) -> Any:
     return made[0] if len(made) == 1 else union_all(*made)
 
 
-def durations(where: ColumnElement[bool]) -> Select[Any]:
-    """Return hour, latency and time to a first byte of the chosen requests that were settled."""
-    return select(hour(), entry.c.latency_us, entry.c.ttft_us).where(
-        where, entry.c.state == "settled"
+def latency_cells(where: ColumnElement[bool]) -> Any:
+    """Count the latencies of the chosen requests that were settled, by kind, hour and class."""
+    return union_all(
+        _latencies("latency", entry.c.latency_us, where),
+        _latencies("ttft", entry.c.ttft_us, where & entry.c.ttft_us.is_not(None)),
     )
 
 
-def latency_cells(rows: Iterable[Any]) -> list[Cell]:
-    """Count such rows by hour and class."""
-    counts: Counter[tuple[str, int, int]] = Counter()
-    for at, latency_us, ttft_us in rows:
-        counts["latency", at, class_of(latency_us)] += 1
-        if ttft_us is not None:
-            counts["ttft", at, class_of(ttft_us)] += 1
-    names = ("kind", "hour", "class")
-    return [{**dict(zip(names, key, strict=True)), "count": n} for key, n in counts.items()]
+def kept_cells(where: ColumnElement[bool]) -> Any:
+    """Sum up the chosen entries by hour and by day, as rows of `rollup_by`."""
+    return _with_days(view_cells(where), VIEW_SUMS)
 
 
-def with_days(cells: Iterable[Cell]) -> list[Cell]:
+def kept_latencies(where: ColumnElement[bool]) -> Any:
+    """Count latencies by hour and by day, as rows of `rollup_latency`."""
+    return _with_days(latency_cells(where), ("count",))
+
+
+def _with_days(cells: Any, names: Sequence[str]) -> Any:
     """Return cells of hours together with those of the days that they belong to."""
-    found = [{"step": HOURS, **cell} for cell in cells]
-    days: dict[tuple[Any, ...], Cell] = {}
-    for cell in found:
-        day = {**cell, "step": DAYS, "hour": cell["hour"] // DAYS * DAYS}
-        key = tuple(value for name, value in day.items() if name not in _SUMMED)
-        known = days.setdefault(key, day)
-        if known is not day:
-            for name in _SUMMED & day.keys():
-                known[name] += day[name]
-    return found + list(days.values())
+    hours = cells.cte("hours")
+    keys = [column for column in hours.c if column.name not in (*names, "hour")]
+    day = (hours.c.hour // DAYS * DAYS).label("hour")
+    sums = (sum_of(hours.c[name]).label(name) for name in names)
+    return union_all(
+        select(
+            literal(HOURS).label("step"), *keys, hours.c.hour, *(hours.c[name] for name in names)
+        ),
+        select(literal(DAYS).label("step"), *keys, day, *sums).group_by(*keys, day),
+    )
 
 
 def class_of(micros: int) -> int:
@@ -88,6 +89,27 @@ def class_of(micros: int) -> int:
         return max(0, micros)
     octave = min(micros.bit_length() - 1, _HIGHEST)
     return (octave - 4) * _CLASSES + (micros >> (octave - 4))
+
+
+def class_in_sql(micros: ColumnElement[int]) -> ColumnElement[int]:
+    """Return the class of a duration as a database makes it out: `class_of`, in SQL."""
+    shift = _shift(micros, 0, _HIGHEST - 4)
+    return case(
+        (micros < 0, 0),
+        (micros < _CLASSES, micros),
+        else_=shift * _CLASSES + micros.bitwise_rshift(shift),
+    )
+
+
+def _shift(micros: ColumnElement[int], low: int, high: int) -> ColumnElement[int]:
+    """Return by how many bits a duration is too long for the first classes, by halving."""
+    if low == high:
+        return literal_column(str(low), Integer)
+    middle = (low + high + 1) // 2
+    return case(
+        (micros < literal_column(str(_CLASSES << middle)), _shift(micros, low, middle - 1)),
+        else_=_shift(micros, middle, high),
+    )
 
 
 def middle_of(number: int) -> float:
@@ -109,7 +131,10 @@ def quantile(counts: Iterable[tuple[int, int]], share: float) -> float | None:
     return None
 
 
-_SUMMED = frozenset({*VIEW_SUMS, "count"})
+def _latencies(kind: str, micros: ColumnElement[Any], where: ColumnElement[bool]) -> Select[Any]:
+    keys = (hour(), class_in_sql(micros).label("class"))
+    wanted = select(literal(kind).label("kind"), *keys, func.count().label("count"))
+    return wanted.where(where, entry.c.state == "settled").group_by(*keys)
 
 
 def _lines(where: ColumnElement[bool]) -> CTE:
