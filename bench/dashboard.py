@@ -23,20 +23,21 @@ from rich.table import Table
 
 from bench.processes import free_port, gateway
 from bench.reports import fill
-from gateway.money.rollup import Rollup
 
 _VIEWS = ("overview", "spend", "quality", "requests", "policy", "providers")
 _KEY = "sk-bench-admin-0123456789"
+_CASCADE = "{tiers: [tiny, large], confidence: {kind: logprob, threshold: 0.8}}"
 _POLICY = f"""\
 version: 1
 access: {{keys: [{{name: boss, key: {_KEY}, scopes: [admin]}}]}}
 models:
-  mini: {{provider: openai, base_url: "http://127.0.0.1:9/v1", price: unknown_is_free}}
+  tiny: {{provider: openai, base_url: "http://127.0.0.1:9/v1", price: unknown_is_free}}
   large: {{provider: openai, base_url: "http://127.0.0.1:9/v1", price: unknown_is_free}}
 routes:
-  auto: {{cascade: {{tiers: [mini, large], confidence: {{kind: logprob, threshold: 0.8}}}}}}
+  route-0: {{cascade: {_CASCADE}}}
+  route-1: {{cascade: {_CASCADE}}}
 limits: {{budget: {{usd: 1000, per: month, at_limit: warn}}}}
-storage: {{ledger: "sqlite:///ledger.db"}}
+storage: {{ledger: "LEDGER"}}
 """
 _PAINTED = """() => new Promise(resolve => {
   const told = () => performance.getEntriesByName("first-contentful-paint")[0]?.startTime;
@@ -74,16 +75,15 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--range", default="30d", choices=("24h", "7d", "30d", "90d"))
-    parser.add_argument("--directory", type=Path, help="where to write (default: temporary)")
+    parser.add_argument("--directory", type=Path, help="where the ledger is kept, or found")
     asked = parser.parse_args()
     console = Console()
-    with tempfile.TemporaryDirectory(dir=asked.directory) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder / "ledger.db", asked.entries, console)
-        rollup = Rollup(folder / "ledger.db")
-        while rollup.step():
-            pass
-        (folder / "policy.yaml").write_text(_POLICY)
+        ledger = (asked.directory or folder).absolute() / "ledger.db"
+        if not ledger.exists():
+            fill(ledger, asked.entries, console)
+        (folder / "policy.yaml").write_text(_POLICY.replace("LEDGER", f"sqlite:///{ledger}"))
         os.chdir(folder)
         port = free_port()
         with gateway(folder / "policy.yaml", port):

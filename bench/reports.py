@@ -3,17 +3,16 @@
     python -m bench.reports --entries 1000000
 
 Fills a ledger in a temporary folder with entries of 90 days: 8 models, 5 routes, 12
-tenants, 40 keys and three sets of tags, drawn apart from each other; adds them up, and
-tells of each report, over several times, the median and the 95th percentile of the
-processor's time that it took, its JSON included. `--directory` keeps the ledger for
-another run.
+tenants, 40 keys and three sets of tags, drawn apart from each other, and with what audits
+found of one in 25; adds them up, and tells of each report, over several times, the median
+and the 95th percentile of the processor's time that it took, its JSON included.
+`--directory` keeps the ledger for another run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import random
 import sqlite3
 import tempfile
 import time
@@ -23,22 +22,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from msgspec.structs import replace
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from sqlalchemy import select
 
-from bench.ledger import records
+from bench import millions
 from gateway.money import schema
 from gateway.money.databases import reading
-from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.reports import By, cost_report
-from gateway.money.rollup import Rollup
-from gateway.money.sqlite import SqliteStore
 from gateway.reporting.budgets import budgets, standing
 from gateway.reporting.detail import request_detail
 from gateway.reporting.overview import overview
+from gateway.reporting.quality import certificates, quality
 from gateway.reporting.requests import Wanted, request_list
 from gateway.reporting.shapes import Dimension
 from gateway.reporting.spend import spend
@@ -48,60 +43,26 @@ from gateway.telemetry.readings import read_ledger
 from gateway.telemetry.tally import Tally
 from policies.loader import parse_policy
 
-_DAYS = 90
-_AT_ONCE = 5_000
 _RUNS = 20
 _NEW = 10_000
 _ALLOWED_MS = 300
-_TAGS = ((), ("batch",), ("batch", "night"))
-_RARE = "key-rare"
-_POLICY = """
+_CASCADE = "{tiers: [tiny, large], confidence: {kind: logprob, threshold: 0.8}}"
+_POLICY = f"""
 version: 1
-models: {a: {provider: openai, base_url: "http://localhost/v1", price: {machine_hour_usd: 0}}}
-routes: {route-1: {model: a, limits: {budget: {usd: 100, per: day}}}}
+models:
+  tiny: {{provider: openai, base_url: "http://localhost/v1", price: {{machine_hour_usd: 0}}}}
+  large: {{provider: openai, base_url: "http://localhost/v1", price: {{machine_hour_usd: 0}}}}
+routes:
+  route-0: {{cascade: {_CASCADE}}}
+  route-1: {{cascade: {_CASCADE}, limits: {{budget: {{usd: 100, per: day}}}}}}
+  route-2: {{cascade: {_CASCADE}}}
+  route-3: {{cascade: {_CASCADE}}}
+  route-4: {{cascade: {_CASCADE}}}
 limits:
-  budget: {usd: 900, per: month}
-  tenants: {tenant-1: {budget: {usd: 5000, per: month}}}
-  tags: {night: {budget: {usd: 70000, per: total}}}
+  budget: {{usd: 900, per: month}}
+  tenants: {{tenant-1: {{budget: {{usd: 5000, per: month}}}}}}
+  tags: {{night: {{budget: {{usd: 70000, per: total}}}}}}
 """
-
-
-def lines(count: int) -> Iterator[tuple[EntryRecord, AttemptRecord]]:
-    """Make the lines of so many requests, in the order of their time."""
-    draw = random.Random(7)
-    end = int(time.time() * 1e6)
-    step = _DAYS * 86_400_000_000 // count
-    for number in range(count):
-        entry, (attempt,) = records(number)
-        model = f"model-{draw.randrange(8)}"
-        latency_us = int(draw.lognormvariate(13.4, 0.8))
-        yield (
-            replace(
-                entry,
-                started_at_us=end - (count - number) * step,
-                tenant=f"tenant-{draw.randrange(12)}",
-                key=_RARE if number % 50_000 == 7 else f"key-{draw.randrange(40)}",
-                route=f"route-{draw.randrange(5)}",
-                model=model,
-                cache=draw.choices(("miss", "exact", "semantic"), (7, 2, 1))[0],
-                state="failed" if draw.random() < 0.01 else "settled",
-                tags=_TAGS[draw.randrange(3)],
-                latency_us=latency_us,
-                ttft_us=latency_us // 4,
-            ),
-            replace(attempt, model=model),
-        )
-
-
-def fill(path: Path, count: int, console: Console) -> None:
-    """Write the ledger."""
-    store = SqliteStore(path)
-    store.open()
-    made = lines(count)
-    for _ in track(range(0, count, _AT_ONCE), "writing", console=console, transient=True):
-        batch = [pair for _, pair in zip(range(_AT_ONCE), made, strict=False)]
-        store.commit([entry for entry, _ in batch], [attempt for _, attempt in batch])
-    store.close()
 
 
 def cases(url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -120,7 +81,7 @@ def cases(url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     for name, wanted in (
         ("newest", Wanted()),
         ("of one key", Wanted(key="key-3", state="failed")),
-        ("of a rare key", Wanted(key=_RARE)),
+        ("of a rare key", Wanted(key=millions.RARE)),
         ("search, nothing found", Wanted(q="no such words")),
         ("search by id", Wanted(q=last.data[0].request_id)),
     ):
@@ -134,6 +95,10 @@ def cases(url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         "budgets, for a scrape",
         partial(standing, url, policy, (), now_s=now.timestamp(), held=held),
     )
+    for since in ("30d", "90d"):
+        asked = window(since, None, None, now)
+        yield f"quality {since}", partial(quality, url, asked, policy, (), _nothing)
+    yield "certificates, for a scrape", partial(certificates, url, policy, _nothing)
     yield "sums, for a scrape", partial(read_ledger, url)
     began_us = _began_us(url, _NEW)
     yield f"{_NEW:,} new lines, for a scrape", lambda: Tally(url, began_us / 1e6).look()
@@ -152,6 +117,10 @@ def _began_us(url: str, count: int) -> int:
 
 def _held(nano: int, _: object) -> int:
     return nano
+
+
+def _nothing(_: str) -> None:
+    return None
 
 
 def measured(act: Callable[[], Any]) -> tuple[float, float]:
@@ -178,16 +147,18 @@ def main() -> None:
         path = (asked.directory or Path(folder)) / "ledger.db"
         if not path.exists():
             fill(path, asked.entries, console)
-            _add_up(path, asked.entries, console)
         slow = _show(f"sqlite:///{path}", path, console)
     raise SystemExit(1 if slow else 0)
 
 
-def _add_up(path: Path, entries: int, console: Console) -> None:
-    rollup = Rollup(path)
-    began = time.process_time()
-    while rollup.step():
-        pass
+def fill(path: Path, entries: int, console: Console) -> None:
+    """Make the ledger, and say what it took to add it up."""
+    end_us = int(time.time() * 1e6)
+    with console.status("making the ledger"):
+        millions.fill(path, entries, end_us=end_us)
+        millions.audit(path, entries, end_us=end_us)
+        began = time.process_time()
+        millions.add_up(path)
     each = (time.process_time() - began) / entries * 1e6
     console.print(f"adding up took {each:.1f} µs of processor time an entry")
 

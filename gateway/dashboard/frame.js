@@ -39,7 +39,10 @@ class Frame {
     addEventListener("frugal:address", () => this.show(), { signal });
     addEventListener("frugal:logged-out", () => this.leave(), { signal });
     document.addEventListener("click", (event) => this.stayHere(event), { signal });
-    this.live = follow({ onNews: () => this.refresh(), onState: (state) => this.tellLive(state) });
+    document.addEventListener("visibilitychange", () => this.catchUp(), { signal });
+    this.live = follow({
+      onNews: () => this.refresh(), onBeat: () => this.catchUp(), onState: (state) => this.tellLive(state),
+    });
   }
 
   close() {
@@ -128,15 +131,20 @@ class Frame {
     this.wasShown = true;
   }
 
-  /** Load again what is shown, for it may have changed. */
+  /** Load again what is shown, for it may have changed; later, where that cannot be now. */
   refresh() {
-    if (this.view?.isLive && timeRange().until === null && !document.hidden) {
-      this.load({ isQuiet: true, isRefresh: true });
-    }
+    if (!this.view?.isLive || timeRange().until !== null) return;
+    this.isStale = true;
+    if (!document.hidden && !this.isBusy) this.load({ isQuiet: true, isRefresh: true });
+  }
+
+  /** Load again what a refresh did not come to. */
+  catchUp() {
+    if (this.isStale) this.refresh();
   }
 
   async load({ isQuiet, isRefresh = false }) {
-    if (isRefresh && this.isBusy) return;
+    this.isStale = false;
     this.loading?.abort();
     const loading = (this.loading = new AbortController());
     const sign = isQuiet ? 0 : setTimeout(() => refill(this.body, waiting()), AWHILE_MS);
@@ -149,6 +157,7 @@ class Frame {
     } catch (error) {
       clearTimeout(sign);
       const isOurs = error.name === "AbortError" || loading.signal.aborted;
+      if (isRefresh && !isOurs) this.isStale = true;
       if (!isOurs && !isRefresh) refill(this.body, failure(error, () => this.load({ isQuiet: false })));
     } finally {
       if (this.loading === loading) {

@@ -6,15 +6,17 @@ const AT_MOST_EVERY_MS = 4_000;
 const WAITS_MS = [1_000, 5_000, 15_000, 60_000];
 
 /**
- * Call `onNews` when the totals have moved, at most every four seconds, and `onState` with
- * live, paused or lost. The stream is opened again after a while when it breaks.
+ * Call `onNews` when the totals have moved, at most every four seconds, `onBeat` whenever they
+ * are told, and `onState` with live, paused or lost. The stream is opened again after a while
+ * when it breaks. The first totals count as news: a page may have been read just before them.
  */
-export function follow({ onNews, onState }) {
+export function follow({ onNews, onBeat, onState }) {
   let source = null;
   let known = null;
-  let lastAt = 0;
+  let lastAt = Date.now();
   let failures = 0;
-  let timer = 0;
+  let opening = 0;
+  let telling = 0; // not ended by a stream that breaks: what was heard is still to be told
   let isPaused = false;
 
   function open() {
@@ -28,40 +30,45 @@ export function follow({ onNews, onState }) {
     source.onerror = () => {
       shut();
       if (failures > 0) onState("lost"); // the gateway ends a stream from time to time: that alone is no loss
-      timer = setTimeout(open, WAITS_MS[Math.min(failures, WAITS_MS.length - 1)]);
+      opening = setTimeout(open, WAITS_MS[Math.min(failures, WAITS_MS.length - 1)]);
       failures += 1;
     };
   }
 
   function hear(data) {
     const told = stamp(data);
-    const isNews = known !== null && told !== known;
+    onBeat();
+    if (told === known) return;
     known = told;
-    if (!isNews) return;
     const wait = lastAt + AT_MOST_EVERY_MS - Date.now();
-    clearTimeout(timer);
-    timer = setTimeout(() => {
+    clearTimeout(telling);
+    telling = setTimeout(() => {
       lastAt = Date.now();
-      onNews(data);
+      onNews();
     }, Math.max(0, wait));
   }
 
   function shut() {
-    clearTimeout(timer);
+    clearTimeout(opening);
     source?.close();
     source = null;
+  }
+
+  function close() {
+    clearTimeout(telling);
+    shut();
   }
 
   onState("lost");
   open();
   return {
-    close: shut,
+    close,
     toggle() {
       isPaused = !isPaused;
-      shut();
+      close();
       if (isPaused) onState("paused");
       else {
-        onNews(null);
+        onNews();
         open();
       }
     },

@@ -326,7 +326,20 @@ outcome = Table(
     Column("vector", LargeBinary, nullable=True),
     _maybe_text("messages"),
     _maybe_text("response"),
-    Index("outcome_route_at", "route", "at_us"),
+    # All that a report on quality counts: the rows themselves are long, with a vector and texts.
+    Index(
+        "outcome_counted",
+        "route",
+        "at_us",
+        "model",
+        "reference",
+        "request_id",
+        "drawn",
+        "served",
+        "quality",
+        "score",
+        "labeller",
+    ),
     sqlite_strict=True,
 )
 
