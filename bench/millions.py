@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from gateway.learning.book import Book, OutcomeRow
 from gateway.money.migrate import migrate_sqlite
@@ -86,7 +87,7 @@ def _audit(draw: Random, number: int, at_us: int, mix: Mix) -> tuple[OutcomeRow,
     """Return the rows of one audit: a draft with its vector, and the reference's answer."""
     sure = draw.betavariate(5, 1.6)
     served = sure > 0.72
-    shared = {
+    shared: dict[str, Any] = {
         "request_id": _request_id(number), "at_us": at_us, "tenant": "tenant-1", "revision": "1",
         "route": f"route-{number // AUDITED_EVERY % mix.routes}", "bundle": "",
         "reference": "large", "answered_by": "tiny" if served else "large", "labeller": "judge",

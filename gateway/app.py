@@ -35,6 +35,7 @@ from gateway.api.feedback import feedback_routes
 from gateway.api.guests import session_routes
 from gateway.api.keys import keys_routes
 from gateway.api.metrics import metrics_routes
+from gateway.api.packing import PackedReports
 from gateway.api.policy import policy_routes
 from gateway.api.problems import answer_in_envelopes
 from gateway.api.public import public_routes
@@ -251,6 +252,7 @@ def create_app(
     metrics_routes(admin, running, clock.wall)
     dashboard_routes(admin)
     csp_routes(admin)
+    admin.add_middleware(PackedReports)
     edge = Edge(current, public, token=settings.team.token)
     return Apps(edge, admin, reload, running.listeners.over.set, lifespan, loaded)
 

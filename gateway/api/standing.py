@@ -13,13 +13,14 @@ from fastapi.responses import StreamingResponse
 from gateway.api.guests import reader
 from gateway.api.reports import Asked, Since, reporting
 from gateway.errors import GatewayError
-from gateway.reporting.shapes import Budgets, Providers, QualityReport, Totals
+from gateway.reporting.shapes import MOST_BUDGETS, Budgets, Providers, QualityReport, Totals
 
 if TYPE_CHECKING:
     from gateway.app import Running
     from policies.schema import Route
 
 _EVENTS = "text/event-stream"
+Most = Annotated[int, Query(ge=1, le=1000, description="Budgets to list, fullest first")]
 Every = Annotated[float, Query(ge=1, le=60, description="Seconds between two")]
 
 
@@ -45,8 +46,8 @@ def standing_routes(app: FastAPI, running: Running) -> None:
             )
 
     @routes.get("/budgets")
-    def budgets() -> Budgets:
-        """Return every budget in its present window: spent, set aside, foretold, day by day."""
+    def budgets(limit: Most = MOST_BUDGETS) -> Budgets:
+        """Return the fullest budgets in their present windows: spent, set aside, foretold."""
         from gateway.reporting.budgets import budgets as found
         from gateway.reporting.reserved import reserved
 
@@ -59,6 +60,7 @@ def standing_routes(app: FastAPI, running: Running) -> None:
                 running.keys.callers(),
                 now_s=now_s,
                 held=held,
+                most=limit,
             )
 
     @routes.get("/quality")

@@ -19,7 +19,8 @@ function inWords(budget) {
   const heading = forecast
     ? ` Forecast for the end: ${usd(forecast.spend_nano_usd)}, between ${usd(forecast.low_nano_usd)} and ${usd(forecast.high_nano_usd)}.`
     : "";
-  return `Left of ${usd(budget.limit_nano_usd)}: ${usd(budget.limit_nano_usd - budget.spent_nano_usd)}.${heading}`;
+  const aside = budget.reserved_nano_usd > 0 ? ` Set aside: ${usd(budget.reserved_nano_usd)}.` : "";
+  return `Left of ${usd(budget.limit_nano_usd)}: ${usd(budget.limit_nano_usd - budget.spent_nano_usd)}.${aside}${heading}`;
 }
 
 function draw(holder, budget, now) {

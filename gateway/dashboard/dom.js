@@ -51,11 +51,13 @@ export function freshId(prefix) {
 
 /**
  * Put another node in the place of an element's content, and the focus back where it was.
- * What can have the focus across a refresh carries `data-key`.
+ * What can have the focus across a refresh carries `data-key`; if it stood at a place within
+ * itself, `data-at`, the new one is told of it by the event `frugal:at`.
  */
 export function replaceKeepingFocus(element, node) {
   const held = document.activeElement;
   const key = element.contains(held) ? held.closest("[data-key]")?.dataset.key : undefined;
+  const at = key === undefined ? undefined : held.dataset.at;
   const open = new Set(
     [...element.querySelectorAll("details[open][data-key]")].map((each) => each.dataset.key),
   );
@@ -63,7 +65,8 @@ export function replaceKeepingFocus(element, node) {
   for (const details of element.querySelectorAll("details[data-key]")) {
     details.open ||= open.has(details.dataset.key);
   }
-  if (key !== undefined) {
-    element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
-  }
+  if (key === undefined) return;
+  const again = element.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  again?.focus({ preventScroll: true });
+  if (at !== undefined) again?.dispatchEvent(new CustomEvent("frugal:at", { detail: at }));
 }

@@ -20,16 +20,33 @@ const AWHILE_MS = 150; // what loads faster shows no sign of loading
 
 let frame = null;
 
-/** Draw the frame for a session and the page of the address in it. */
-export async function showFrame(session, onLoggedOut) {
+/** Begin to load the page of the address; what comes of it, or null, is for `showFrame`. */
+export async function loadAhead() {
+  const href = location.href;
+  try {
+    const view = await import(`./views/${viewName()}.js`);
+    return view.isLive ? { href, data: await view.load(asked(null), null) } : null;
+  } catch {
+    return null; // asked again, it says why
+  }
+}
+
+/** Draw the frame for a session and the page of the address in it, from what was loaded `ahead`. */
+export async function showFrame(session, onLoggedOut, ahead) {
   frame?.close();
-  frame = new Frame(session, onLoggedOut);
+  frame = new Frame(session, onLoggedOut, ahead);
   await frame.show();
 }
 
+/** What a page is asked to show. */
+function asked(session) {
+  return { range: timeRange(), query: rangeQuery(), isCompared: isCompared(), params: params(), session };
+}
+
 class Frame {
-  constructor(session, onLoggedOut) {
+  constructor(session, onLoggedOut, ahead) {
     this.session = session;
+    this.ahead = ahead;
     this.onLoggedOut = onLoggedOut;
     this.listening = new AbortController();
     this.main = h("main", { id: "content", tabindex: "-1" });
@@ -151,9 +168,9 @@ class Frame {
     this.isBusy = true;
     if (!isRefresh) this.main.setAttribute("aria-busy", "true");
     try {
-      const data = await this.view.load(this.asked(), loading.signal);
+      const data = await this.data(loading.signal);
       clearTimeout(sign);
-      if (!loading.signal.aborted) replaceKeepingFocus(this.body, this.view.draw(data, this.asked(), this));
+      if (!loading.signal.aborted) replaceKeepingFocus(this.body, this.view.draw(data, asked(this.session), this));
     } catch (error) {
       clearTimeout(sign);
       const isOurs = error.name === "AbortError" || loading.signal.aborted;
@@ -167,9 +184,11 @@ class Frame {
     }
   }
 
-  /** What a page is asked to show. */
-  asked() {
-    return { range: timeRange(), query: rangeQuery(), isCompared: isCompared(), params: params(), session: this.session };
+  /** Return what the page shows: once what was loaded ahead, if that was for this address. */
+  async data(signal) {
+    const ahead = await this.ahead;
+    this.ahead = null;
+    return ahead?.href === location.href ? ahead.data : this.view.load(asked(this.session), signal);
   }
 
   tellLive(state) {

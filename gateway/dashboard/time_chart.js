@@ -137,6 +137,11 @@ function listen(chart) {
   plot.addEventListener("pointermove", (event) => point(chart, nearest(chart, event)));
   plot.addEventListener("pointerleave", () => point(chart, null));
   plot.addEventListener("blur", () => point(chart, null));
+  // After a refresh one reads on where one was, if that time is still shown.
+  plot.addEventListener("frugal:at", ({ detail }) => {
+    const index = times.indexOf(Number(detail));
+    if (index >= 0) point(chart, index);
+  });
 }
 
 function nearest({ plot, times, place }, event) {
@@ -155,6 +160,8 @@ function point(chart, at) {
   const { plot, readout, times, series, format, step } = chart;
   const spoken = at ?? times.length - 1;
   chart.at = at;
+  if (at === null) delete plot.dataset.at;
+  else plot.dataset.at = times[at];
   plot.setAttribute("aria-valuenow", Math.max(0, spoken));
   plot.setAttribute("aria-valuetext", spoken < 0 ? "no values" :
     `${label(times[spoken], step)}: ${series.map(({ name, values }) => `${name} ${format(values[spoken])}`).join(", ")}`);

@@ -9,6 +9,7 @@ go, all of that hour belongs to the period that it ends in.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
@@ -144,7 +145,7 @@ def latencies(
     """Return classes and counts by kind, and with a step by the hour that it begins with."""
     kept = connection.execute(asked.classes(step=step or DAYS))
     where = asked.lines()
-    live = [] if where is None else connection.execute(latency_cells(where))
+    live: Iterable[Any] = () if where is None else connection.execute(latency_cells(where))
     counts: dict[tuple[str, int], Counter[int]] = defaultdict(Counter)
     for kind, at, number, count in chain(kept, live):
         counts[kind, at // step * step if step else 0][int(number)] += int(count)

@@ -131,7 +131,7 @@ def quantile(counts: Iterable[tuple[int, int]], share: float) -> float | None:
     return None
 
 
-def _latencies(kind: str, micros: ColumnElement[Any], where: ColumnElement[bool]) -> Select[Any]:
+def _latencies(kind: str, micros: ColumnElement[Any], where: ColumnElement[bool]) -> Any:
     keys = (hour(), class_in_sql(micros).label("class"))
     wanted = select(literal(kind).label("kind"), *keys, func.count().label("count"))
     return wanted.where(where, entry.c.state == "settled").group_by(*keys)

@@ -16,7 +16,7 @@ from gateway.money.forecast import Foretold, foretell
 from gateway.money.periods import NEVER_US, period, sums
 from gateway.money.price import shown_usd
 from gateway.money.reports import tags_of
-from gateway.reporting.shapes import Budgets, BudgetState, BurnPoint, Forecast
+from gateway.reporting.shapes import MOST_BUDGETS, Budgets, BudgetState, BurnPoint, Forecast
 from gateway.reporting.window import iso
 from policies.limits import Budget, Limits
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from policies.schema import Policy
 
-MOST_LISTED = 100
+MOST_POINTS = 100
+"""Of what is left of one budget; a window without end would have more each day."""
 _LOOK_BACK = {"hour": 48, "day": 14 * 24, "month": 28 * 24, "total": 28 * 24}
 """Hours before now that a forecast is drawn from."""
 _STEP = {"hour": 1, "day": 1, "month": 24, "total": 24}
@@ -85,9 +86,15 @@ def standing(
 
 
 def budgets(
-    url: str, policy: Policy, callers: Iterable[Caller], *, now_s: float, held: Held
+    url: str,
+    policy: Policy,
+    callers: Iterable[Caller],
+    *,
+    now_s: float,
+    held: Held,
+    most: int = MOST_BUDGETS,
 ) -> Budgets:
-    """Return every budget, fullest first. `held` tells what is set aside. Raises LedgerError.
+    """Return the fullest budgets. `held` tells what is set aside. Raises LedgerError.
 
     A budget of every key is told of the keys that have spent of it.
     """
@@ -95,8 +102,8 @@ def budgets(
         spent = _Spent(connection, url, now_s)
         ordered = _fullest(policy, callers, spent, now_s)
         return Budgets(
-            budgets=tuple(_state(each, spent, held) for each in ordered[:MOST_LISTED]),
-            left_out=max(0, len(ordered) - MOST_LISTED),
+            budgets=tuple(_state(each, spent, held) for each in ordered[:most]),
+            left_out=max(0, len(ordered) - most),
         )
 
 
@@ -253,7 +260,11 @@ def _burn_down(each: _Written, spent: _Spent, limit: int) -> Iterator[BurnPoint]
     steps = spent.steps(each.kind, each.since_us, step).get(each.name, {})
     gone, last = 0, spent.now_us // HOUR_US
     first = max(each.since_us // HOUR_US, min(steps, default=last)) // step * step
-    for hour in range(first, last + 1, step):
+    hours = range(first, last + 1, step)
+    every = -(-len(hours) // MOST_POINTS)
+    for number, hour in enumerate(hours, 1):
         gone += steps.get(hour, 0)
+        if number % every and number < len(hours):
+            continue
         at_us = min((hour + step) * HOUR_US, spent.now_us, each.end_us or NEVER_US)
         yield BurnPoint(t=iso(at_us), left_nano_usd=limit - gone, spent_nano_usd=gone)

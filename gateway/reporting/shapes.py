@@ -234,6 +234,10 @@ class BudgetState(Shape):
     burn_down: tuple[BurnPoint, ...]
 
 
+MOST_BUDGETS = 100
+"""How many are listed of those that were written, where nobody asks for more or fewer."""
+
+
 class Budgets(Shape):
     """Every budget that has been written, fullest first; `left_out` more were not listed."""
 

@@ -12,7 +12,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.dashboard.support import ADMIN_KEY, Dashboard, Visitor, policy_text, reply
+from tests.dashboard.support import (
+    ADMIN_KEY,
+    Dashboard,
+    Visitor,
+    policy_text,
+    reply,
+    visitor_of,
+)
 from tests.support.gateway_app import frugal_serve
 from tests.support.months import HOSTILE, fill, fill_outcomes
 from tests.support.threaded import upstream_in_thread
@@ -62,15 +69,7 @@ def visit(chromium: Browser, served: Dashboard):
 
     @asynccontextmanager
     async def visiting(key: str | None = ADMIN_KEY, **options) -> AsyncIterator[Visitor]:
-        options = {"viewport": {"width": 1360, "height": 900}, **options}
-        context = await chromium.new_context(**options)
-        visitor = await Visitor.arrive(context, served, key)
-        try:
+        async with visitor_of(chromium, served, key, **options) as visitor:
             yield visitor
-            assert visitor.faults == []
-            assert served.violations() == served.reported
-        finally:
-            await visitor.page.unroute_all(behavior="ignoreErrors")
-            await context.close()
 
     return visiting

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.support.gateway_app import Served, asking
 from tests.support.replies import Says
@@ -156,6 +158,23 @@ class Visitor:
         return await self.page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
+
+
+@asynccontextmanager
+async def visitor_of(
+    chromium: Browser, dashboard: Dashboard, key: str | None = ADMIN_KEY, **options: Any
+) -> AsyncIterator[Visitor]:
+    """Open a dashboard with a key, in a profile of its own that nothing may go wrong in."""
+    options = {"viewport": {"width": 1360, "height": 900}, **options}
+    context = await chromium.new_context(**options)
+    visitor = await Visitor.arrive(context, dashboard, key)
+    try:
+        yield visitor
+        assert visitor.faults == []
+        assert dashboard.violations() == dashboard.reported
+    finally:
+        await visitor.page.unroute_all(behavior="ignoreErrors")
+        await context.close()
 
 
 def serious(found: dict[str, object]) -> Iterator[str]:

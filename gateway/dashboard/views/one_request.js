@@ -65,7 +65,7 @@ const OUTCOMES = { accepted: "good", rejected: "warn", rejected_early: "warn", a
 function waterfall({ request, cache, skipped, attempts }) {
   const total = Math.max(request.latency_ms, ...attempts.map((a) => a.started_ms + a.took_ms), 0.001);
   const steps = [
-    cacheStep(request, cache),
+    cacheStep(request, cache, total),
     ...skipped.map((tier) => ({ name: Object.values(tier)[0], what: "skipped", tone: "plain", text: Object.values(tier).slice(1).join(" ") })),
     ...attempts.map((attempt) => attemptStep(attempt, total)),
   ];
@@ -77,12 +77,14 @@ function waterfall({ request, cache, skipped, attempts }) {
   ];
 }
 
-function cacheStep({ cache }, detail) {
+function cacheStep({ cache, latency_ms: took, ttft_ms: first }, detail, total) {
   const isHit = cache === "exact" || cache === "semantic";
   const more = Object.entries(detail).filter(([name, value]) => name !== "state" && ["string", "number"].includes(typeof value));
   return {
     name: "caches", what: isHit ? `${cache} hit` : cache, tone: isHit ? "good" : "plain",
-    text: more.map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", "),
+    text: [...more.map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`), isHit && duration(took)].filter(Boolean).join(" · "),
+    // A hit is all that there was to wait for; of a miss nobody has kept how long the look took.
+    bar: isHit ? { from: 0, length: took / total, first: first === null ? null : first / (took || 1) } : undefined,
   };
 }
 

@@ -13,12 +13,15 @@ import { toneAt } from "../tones.js";
 
 export const isLive = true;
 
+const FIRST_BUDGETS = 12;
+const ALL_BUDGETS = 200;
 const WAYS = { model: "Model", route: "Route", tenant: "Tenant", key: "Key", tag: "Tag" };
 
 export async function load({ query, params }, signal) {
   const by = params.get("by") in WAYS ? params.get("by") : "model";
   const asked = { ...query, by };
-  const alone = get("reports/budgets", {}, signal).catch((problem) => ({ problem })); // spend is shown without them
+  const limit = params.get("budgets") === "all" ? ALL_BUDGETS : FIRST_BUDGETS;
+  const alone = get("reports/budgets", { limit }, signal).catch((problem) => ({ problem })); // spend is shown without them
   const [spend, budgets] = await Promise.all([get("reports/spend", asked, signal), alone]);
   return { spend, budgets, asked };
 }
@@ -95,12 +98,13 @@ function own({ own, idle }) {
 function budgetPart({ budgets, left_out: leftOut, problem }) {
   if (problem) return section("Budgets", {}, h("p", { class: "notice bad", role: "alert" }, problem.message));
   const note = leftOut ? `The fullest ${budgets.length}; ${count(leftOut)} more are not shown.` : "Each in its present window, the fullest first.";
+  const more = leftOut > 0 && budgets.length < ALL_BUDGETS && h("p", {}, h("a", { class: "button", href: changed({ budgets: "all" }), "data-key": "all-budgets" }, "Show more budgets"));
   if (budgets.length === 0) {
     return section("Budgets", {}, h("div", { class: "panel" }, empty("No budget is set",
       ["A policy sets one under ", h("code", {}, "limits"), ", for everyone, or for a key, tenant, route or tag."])));
   }
   const now = Date.now();
-  return section("Budgets", { note }, h("div", { class: "cards" }, budgets.map((each) => budgetCard(each, now))));
+  return section("Budgets", { note }, h("div", { class: "cards" }, budgets.map((each) => budgetCard(each, now))), more);
 }
 
 function budgetCard(budget, now) {

@@ -198,3 +198,34 @@ async def test_models_are_told_with_their_last_calls(gateway):
     assert (large["model"], large["calls"], large["breaker"]) == ("large", 0, "none")
     assert told["workers"] == 1
     assert told["calls_since"] is not None
+
+
+async def test_budgets_are_limited_by_who_asks(gateway):
+    found = [
+        await gateway.admin.get("/admin/reports/budgets", params={"limit": limit})
+        for limit in (0, 1, 1000, 1001)
+    ]
+
+    assert [answer.status_code for answer in found] == [400, 200, 200, 400]
+
+
+@pytest.mark.parametrize("path", ["overview?since=30d", "spend?by=key&since=30d"])
+async def test_reports_are_packed_only_for_who_takes_them_so(gateway, path):
+    packed, plain = [
+        await gateway.admin.get(f"/admin/reports/{path}", headers={"accept-encoding": taken})
+        for taken in ("gzip", "identity")
+    ]
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert "accept-encoding" in packed.headers["vary"].lower()
+    assert int(packed.headers["content-length"]) < len(plain.content) / 3
+    assert packed.json().keys() == plain.json().keys()
+
+
+async def test_nothing_but_reports_is_packed(gateway):
+    headers = {"accept-encoding": "gzip"}
+    for path in ("/metrics", "/openapi.json"):
+        answer = await gateway.admin.get(path, headers=headers)
+        assert len(answer.content) > 2_000, path
+        assert "content-encoding" not in answer.headers, path

@@ -10,7 +10,7 @@ from gateway.access.keys import Caller
 from gateway.access.spent import spent_of
 from gateway.money.rollup import Rollup
 from gateway.money.sqlite import SqliteStore
-from gateway.reporting.budgets import budgets
+from gateway.reporting.budgets import MOST_POINTS, budgets
 from policies.loader import parse_policy
 from tests.support.money import entry
 from tests.support.policies import policy, remote
@@ -100,6 +100,36 @@ def test_a_burn_down_ends_with_what_is_left(told):
         assert last.left_nano_usd == each.limit_nano_usd - each.spent_nano_usd
         assert last.spent_nano_usd == each.spent_nano_usd
         assert each.reserved_nano_usd == 7
+
+
+def test_the_fullest_are_listed_and_the_others_counted(path, told):
+    checked = parse_policy(policy(MODELS, ROUTES, limits=LIMITS), name="p", env={})
+    callers = [Caller("boss", "web"), Caller("unused", "web")]
+    found = budgets(f"sqlite:///{path}", checked, callers, now_s=NOW, held=lambda _: 0, most=2)
+    shares = sorted((each.share for each in told[0].values()), reverse=True)
+
+    assert ([each.share for each in found.budgets], found.left_out) == (shares[:2], 3)
+
+
+def test_a_budget_without_end_has_a_burn_down_of_bounded_length(tmp_path):
+    store = SqliteStore(tmp_path / "ledger.db")
+    store.open()
+    days = MOST_POINTS * 3 + 7
+    lines = [
+        entry(f"r{n}", started_at_us=int((NOW - n * DAY) * 1e6), tags=("night",), cost_nano_usd=n)
+        for n in range(days)
+    ]
+    store.commit(lines, [])
+    store.close()
+    checked = parse_policy(policy(MODELS, ROUTES, limits=LIMITS), name="p", env={})
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    found = budgets(url, checked, [], now_s=NOW, held=lambda _: 0)
+    (night,) = [each for each in found.budgets if each.name == "night"]
+    gone = [point.spent_nano_usd for point in night.burn_down]
+
+    assert len(gone) <= MOST_POINTS
+    assert gone == sorted(gone)
+    assert gone[-1] == night.spent_nano_usd == sum(range(days))
 
 
 def test_a_month_is_foretold_from_its_days(told):
