@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from local_engine.bench.__main__ import print_table
 from local_engine.bench.loops import EngineLoop, prompt_of, request_of
 from local_engine.bench.rows import Row
 from local_engine.bench.shapes import SHAPES, write_checkpoint
+from local_engine.bench.table import print_table
 from local_engine.loader import LoadedModel, LoadOptions, load_model
 from local_engine.types import EngineLimits
 

@@ -160,9 +160,16 @@ def engine_bench(
     checkpoint: Annotated[str, typer.Option(help="What --quality measures.")] = "demo/small",
     text: Annotated[Path | None, typer.Option(help="The text that --quality measures on.")] = None,
     questions: Annotated[int, typer.Option(min=1, help="Examples of --quality.")] = 200,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Check a GPU's kernels and time the engine on it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object, no table.")] = False,
 ) -> None:
     """Measure the engine on random weights; exit with 1 where a target is missed."""
+    if gpu:
+        from local_engine.bench.gpu import main as measure_gpu
+
+        raise typer.Exit(measure_gpu(["--json"] if as_json else []))
     if quality:
         from local_engine.quality import main as measure_quality
 

@@ -13,7 +13,7 @@ from local_engine.batch import Batch, Segment
 from local_engine.kv import KvShape, PagedKv
 from local_engine.trial import passes, trial_dtype
 
-_TOLERANCE = 2e-2
+TOLERANCE = 2e-2
 """In bf16, beside values of about one."""
 
 
@@ -43,10 +43,10 @@ def attend_written(
 @functools.cache
 def has_kernels(device: torch.device) -> bool:
     """Tell whether Triton's kernels run on a device and give there what torch gives."""
-    return passes("attention", device, _TOLERANCE, _distance)
+    return passes("attention", device, TOLERANCE, distance)
 
 
-def _distance(device: torch.device) -> float:
+def distance(device: torch.device) -> float:
     """Compute a decoding token and a chunk both ways; return the largest difference."""
     from local_engine.attention import triton_paged
 

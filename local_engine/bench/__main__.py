@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import torch
 
 from local_engine.bench.rows import ROWS, Bench, Row
 from local_engine.bench.shapes import SHAPES, write_checkpoint
+from local_engine.bench.table import print_table
 from local_engine.loader import LoadOptions, load_model
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_MARKS = {None: "", True: "met", False: "MISSED"}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,17 +53,6 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
 
 _CLOCKS = {True: time.process_time, False: time.perf_counter}
-
-
-def print_table(rows: Iterable[Row]) -> list[Row]:
-    """Print rows as they come; return them."""
-    done = []
-    for row in rows:
-        bound = "" if row.target is None else f"{'<=' if row.at_most else '>='} {row.target:g}"
-        line = f"{row.name:<44} {row.value:>10.2f} {row.unit:<9} {bound:>10} {_MARKS[row.is_met]}"
-        print(line.rstrip(), flush=True)
-        done.append(row)
-    return done
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

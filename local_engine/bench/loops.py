@@ -59,9 +59,13 @@ class EngineLoop:
 
     def step(self) -> bool:
         """Advance once; tell whether any request got a token."""
+        return any(event.token for event in self.events())
+
+    def events(self) -> list[Event]:
+        """Advance once; return what happened."""
         events = self.core.step()
         self._note(events)
-        return any(event.token for event in events)
+        return events
 
     def timed_steps(self) -> Iterator[float]:
         """Yield the seconds of each step until every request has ended."""

@@ -12,7 +12,7 @@ from local_engine.kv import KvShape, PagedKv
 from local_engine.rope import rotate
 from local_engine.trial import passes, trial_dtype, worst
 
-_TOLERANCE = 4e-2
+TOLERANCE = 4e-2
 """In bf16, beside values of about one."""
 
 
@@ -24,7 +24,7 @@ def takes_fused(device: torch.device) -> bool:
 @functools.cache
 def has_fused(device: torch.device) -> bool:
     """Tell whether the kernels run on a device and give there what torch gives."""
-    return passes("norm, turn or gate", device, _TOLERANCE, distance)
+    return passes("norm, turn or gate", device, TOLERANCE, distance)
 
 
 def distance(device: torch.device) -> float:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from local_engine.quant.paths import MOST_ROWS, has_fp8_product, takes_triton
+
 NF4_BLOCK = 64
 _FP8 = torch.float8_e4m3fn
 _FP8_LARGEST = 448.0
@@ -73,14 +75,19 @@ def fp8_pack(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Fp8Linear:
-    """A product with fp8 weights; expanded to compute, as no CPU multiplies them."""
+    """A product with fp8 weights; expanded to compute where no kernel reads them as they are."""
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.scale = scale
         self.bias = bias
+        self._is_triton = takes_triton(weight.device) and has_fp8_product(weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._is_triton and len(x) <= MOST_ROWS:
+            from local_engine.quant.triton_products import int8_product
+
+            return int8_product(x, self.weight, self.scale, self.bias)
         # The scale goes to the result: in bf16 the expanded e4m3 values are exact.
         y = F.linear(x, self.weight.to(x.dtype)).float() * self.scale
         y = y.to(x.dtype)

@@ -12,7 +12,7 @@ from local_engine.trial import passes, trial_dtype, worst
 MOST_ROWS = 64
 """Above this, one expansion of the weight and torch's own product are cheaper on a GPU."""
 
-_TOLERANCE = 2e-2
+TOLERANCE = 2e-2
 """Relative to the largest output, in bf16."""
 
 
@@ -24,12 +24,24 @@ def takes_triton(device: torch.device) -> bool:
 @functools.cache
 def has_products(device: torch.device) -> bool:
     """Tell whether Triton's products run on a device and give there what torch gives."""
-    return passes("product", device, _TOLERANCE, distance)
+    return passes("product", device, TOLERANCE, distance)
 
 
 def distance(device: torch.device) -> float:
     """Return how far the kernels are from torch on small inputs, one row and several."""
     return worst(_int8_distance(device), _int4_distance(device))
+
+
+@functools.cache
+def has_fp8_product(device: torch.device) -> bool:
+    """Tell whether the product of bytes reads e4m3 weights, too: older devices know none."""
+    return passes("fp8 product", device, TOLERANCE, fp8_distance)
+
+
+def fp8_distance(device: torch.device) -> float:
+    """Return how far the product with e4m3 weights is from torch."""
+    weight = torch.linspace(-400, 400, 96 * 1024, device=device).view(1024, 96).T.contiguous()
+    return _bytes_distance(device, weight.to(torch.float8_e4m3fn))
 
 
 def _inputs(rows: int, device: torch.device) -> Tensor:
@@ -38,10 +50,14 @@ def _inputs(rows: int, device: torch.device) -> Tensor:
 
 
 def _int8_distance(device: torch.device) -> float:
+    weight = ((torch.arange(96 * 1024) * 37) % 255 - 127).view(96, 1024).to(torch.int8)
+    return _bytes_distance(device, weight.to(device))
+
+
+def _bytes_distance(device: torch.device, weight: Tensor) -> float:
     from local_engine.quant.triton_products import int8_product
 
-    weight = ((torch.arange(96 * 1024) * 37) % 255 - 127).view(96, 1024).to(torch.int8).to(device)
-    scale = torch.linspace(0.001, 0.01, 96, device=device)
+    scale = torch.linspace(0.001, 0.01, len(weight), device=device)
     expanded = weight.float() * scale[:, None]
     found = []
     for rows in (1, 3, 20):

@@ -18,7 +18,7 @@ def int8_kernel(
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr, SPLITS: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Multiply rows with `[outputs, inputs]` integers, one stretch of the inputs."""
+    """Multiply rows with `[outputs, inputs]` bytes, one stretch of the inputs."""
     split = tl.program_id(2)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)

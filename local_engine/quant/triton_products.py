@@ -51,7 +51,7 @@ def int8_product(
     dtype: torch.dtype | None = None,
     cut: Cut | None = None,
 ) -> Tensor:
-    """Return `(x weightᵀ) scale + bias` for int8 `[outputs, inputs]` and a scale an output."""
+    """Return `(x weightᵀ) scale + bias` for int8 or fp8 `[outputs, inputs]`, a scale an output."""
     x = x.contiguous()
     (rows, inputs), outputs = x.shape, len(weight)
     cut = cut or int8_cut(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import PurePath
 
 import pytest
@@ -66,6 +67,22 @@ def test_library_is_imported_only_where_it_belongs(library):
         for module in modules()
         for found in imports(module)
         if found.target.partition(".")[0] == library and not HOMES[library](module)
+    ]
+
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_engine_runs_on_a_bare_gpu_machine():
+    """Where it serves and measures, nothing but these is needed to import it."""
+    bare = {"jinja2", "local_engine", "safetensors", "tokenizers", "torch"}
+    apart = ("local_engine.demo", ".triton_")
+    wrong = [
+        f"{module}:{found.line} imports {found.target}"
+        for module in modules("local_engine")
+        for found in imports(module)
+        if not found.is_deferred
+        and not any(part in module.name for part in apart)
+        and found.target.partition(".")[0] not in bare | sys.stdlib_module_names
     ]
 
     assert not wrong, "\n".join(wrong)
