@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -253,19 +253,37 @@ class Cascading:
         parts = self._providers[attempt.model].call(call)
         if durable is not None:
             parts = once(durable, parts)
+        if entry.permit is not None and entry.permit.may_lack:
+            parts = self._covered(parts, entry)
         parts = self._resilience.guarded(parts, attempt, entry)
         if self._admission is not None and self._admission.limits_model(attempt.model):
             return self._admission.metered(parts, attempt, entry)
         return parts
 
-    def _again(
-        self, attempt: Attempt, entry: Entry, exc: ProviderError
-    ) -> asyncio.Future[None] | None:
+    def _again(self, attempt: Attempt, entry: Entry, exc: ProviderError) -> Awaitable[None] | None:
         """Give a call that was sent in vain a line of its own: it may be billed, as the next is.
 
-        Raises LedgerUnavailable.
+        Raises LedgerUnavailable, ModelLimited where no budget has room for both.
         """
-        return self._intending.announce(entry.lost(attempt, exc), entry)
+        durable = self._intending.announce(entry.lost(attempt, exc), entry)
+        if entry.permit is not None and entry.permit.may_lack:
+            return self._cover(entry, durable)
+        return durable
+
+    async def _covered(
+        self, parts: AsyncGenerator[Part, None], entry: Entry
+    ) -> AsyncGenerator[Part, None]:
+        """Yield a call's parts; it is made once its money is set aside. Raises ModelLimited."""
+        async with aclosing(parts):
+            await self._cover(entry, None)
+            async for part in parts:
+                yield part
+
+    async def _cover(self, entry: Entry, durable: asyncio.Future[None] | None) -> None:
+        if self._admission is not None:
+            await self._admission.cover(entry, self._intending.most_nano(entry))
+        if durable is not None:
+            await durable
 
 
 def _traced(attempt: Attempt, entry: Entry) -> tuple[tuple[str, str], ...]:

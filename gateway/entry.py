@@ -89,6 +89,7 @@ class Attempt:
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
         self.span_id = 0
+        self.most_nano = 0
         self._stats: list[TokenStats] = []
         self._counted = 0
         self._look_at = 1
@@ -374,6 +375,13 @@ class Entry:
             _line(self, each, each.spent(tariff, self.request), tariff)
             for each in self.attempts
             if each.is_over
+        )
+
+    def most_nano(self, tariff: Tariff) -> int:
+        """Return the most that the calls so far may cost, those under way at their longest."""
+        return sum(
+            to_nano(each.spent(tariff, self.request).upper) if each.is_over else each.most_nano
+            for each in self.attempts
         )
 
     def serve(self, attempt: Attempt) -> None:

@@ -54,13 +54,21 @@ class Intending:
             for name, p in tariff.prices.prices.items()
         }
 
+    def most_nano(self, entry: Entry) -> int:
+        """Return the most that a request's calls so far may cost, in nano-dollars."""
+        return entry.most_nano(self._tariff)
+
     def announce(self, attempt: Attempt, entry: Entry) -> asyncio.Future[None] | None:
         """Write a call down; a future is returned where that must be waited for.
 
         An attempt that cannot be written down is none. Raises LedgerUnavailable.
         """
         try:
-            return self._ledger.intend(self._intent(attempt, entry))
+            intent = self._intent(attempt, entry)
+            if entry.permit is not None and entry.permit.set_aside is not None:
+                attempt.most_nano = intent.upper_nano_usd
+                entry.permit.announced += attempt.most_nano
+            return self._ledger.intend(intent)
         except LedgerError as exc:
             entry.drop(attempt)
             raise _unavailable() from exc

@@ -143,6 +143,23 @@ class Admission:
                 self._alerts.spent(purse, nano)
         entry.permit = permit
 
+    async def cover(self, entry: Entry, most_nano: int) -> None:
+        """Set aside what calls that nobody foresaw may cost beyond what is set aside already.
+
+        Raises ModelLimited where a budget has no more.
+        """
+        permit = entry.permit
+        if permit is None or permit.set_aside is None or most_nano <= permit.set_aside:
+            return
+        claim = permit.more(most_nano - permit.set_aside)
+        try:
+            result = await self._ask(claim)
+        except LimitsUnavailable as exc:
+            raise ModelLimited(exc.message, retry_after=exc.retry_after) from exc
+        if isinstance(result, Refused):
+            raise ModelLimited(f"no money for another call: {told(result, claim).message}")
+        permit.note_more(claim, result)
+
     async def metered(
         self, parts: AsyncGenerator[Part, None], attempt: Attempt, entry: Entry
     ) -> AsyncGenerator[Part, None]:

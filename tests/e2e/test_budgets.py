@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from decimal import Decimal
 
@@ -10,9 +11,9 @@ import pytest
 
 from gateway.entry import Clock
 from tests.support.gateway_app import serving
-from tests.support.policies import KEPT, policy, remote
-from tests.support.replies import Says
-from tests.support.scripted_upstream import Hold, ScriptedUpstream, answer
+from tests.support.policies import KEPT, policy, remote, two_tiers
+from tests.support.replies import Says, in_turn
+from tests.support.scripted_upstream import FIN, Hold, ScriptedUpstream, answer
 
 # A thousand tokens out at ten dollars a million: a cent an answer.
 CENT = {"input_per_mtok_usd": 0, "output_per_mtok_usd": 10}
@@ -113,6 +114,47 @@ async def test_a_reservation_is_given_back_when_nobody_could_be_asked(served, up
 
     assert failed.status_code == 503
     assert after.status_code == 200
+
+
+@pytest.mark.parametrize(("usd", "status"), [(0.02, 429), (0.03, 200)])
+async def test_a_call_is_sent_again_only_where_the_budget_has_room_for_both(tmp_path, usd, status):
+    scripts = in_turn(ANSWER, lambda _: [FIN], ANSWER)
+    async with ScriptedUpstream(scripts) as upstream:
+        limits = {"budget": {"usd": usd, "per": "total"}}
+        text = policy({"m": remote(upstream.url, price=CENT)}, limits=limits)
+        async with serving(text, tmp_path) as gateway:
+            await gateway.chat("first", model="m", max_tokens=1000)
+            second = await gateway.chat("second", model="m", max_tokens=1000)
+            third = await gateway.chat("third", model="m", max_tokens=1)
+            row = gateway.books.entries()[1]
+
+    assert (second.status_code, third.status_code) == (status, 429)
+    assert len(upstream.requests) == 2 + (status == 200)
+    assert row["upper_nano_usd"] == (2 if status == 200 else 1) * NANO // 100
+
+
+async def test_a_control_that_fails_comes_to_the_reference_again_only_with_money_for_it(tmp_path):
+    names = [f"k{number}" for number in range(24)]  # each with a budget; one is drawn for sure
+    async with ScriptedUpstream([[FIN]]) as small, ScriptedUpstream([[FIN]]) as large:
+        told = json.loads(two_tiers(small.url, large.url, cascade={"control": 0.5}))
+        for model in told["models"].values():
+            model["price"] = CENT
+        told["limits"] = {"budget": {"usd": 0.02, "per": "total"}}
+        told["access"] = {
+            "keys": [{"name": each, "key": f"sk-{each}-0123456789abcdef"} for each in names]
+        }
+        async with serving(json.dumps(told), tmp_path) as gateway:
+            for name in names:
+                headers = {"authorization": f"Bearer sk-{name}-0123456789abcdef"}
+                await gateway.chat(name, max_tokens=1000, headers=headers)
+            rows = gateway.books.entries()
+
+    ways = {" ".join(step.rpartition(":")[0] for step in row["path"].split(",")) for row in rows}
+    assert ways == {
+        "small:unavailable large:unavailable",
+        "large:unavailable small:unavailable large:limited",
+    }
+    assert {row["upper_nano_usd"] for row in rows} == {2 * NANO // 100}
 
 
 async def test_a_budget_begins_anew_with_the_hour(served, time):
