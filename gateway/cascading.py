@@ -21,6 +21,7 @@ from gateway.errors import (
     GatewayError,
     InvalidRequest,
     LedgerUnavailable,
+    ModelLimited,
     NoModelAvailable,
     ProviderError,
     ProviderRejected,
@@ -253,7 +254,7 @@ class Cascading:
         parts = self._providers[attempt.model].call(call)
         if durable is not None:
             parts = once(durable, parts)
-        if entry.permit is not None and entry.permit.may_lack:
+        if _may_be_too_much(entry):
             parts = self._covered(parts, entry)
         parts = self._resilience.guarded(parts, attempt, entry)
         if self._admission is not None and self._admission.limits_model(attempt.model):
@@ -266,7 +267,7 @@ class Cascading:
         Raises LedgerUnavailable, ModelLimited where no budget has room for both.
         """
         durable = self._intending.announce(entry.lost(attempt, exc), entry)
-        if entry.permit is not None and entry.permit.may_lack:
+        if _may_be_too_much(entry):
             return self._cover(entry, durable)
         return durable
 
@@ -280,10 +281,20 @@ class Cascading:
                 yield part
 
     async def _cover(self, entry: Entry, durable: asyncio.Future[None] | None) -> None:
+        most = self._intending.most_nano(entry)
+        ceiling = entry.request.max_nano_usd
+        if ceiling is not None and most > ceiling:
+            raise ModelLimited("another call may cost more than x-frugal-max-usd")
         if self._admission is not None:
-            await self._admission.cover(entry, self._intending.most_nano(entry))
+            await self._admission.cover(entry, most)
         if durable is not None:
             await durable
+
+
+def _may_be_too_much(entry: Entry) -> bool:
+    """Return whether it is to be looked at more closely if there is money for a call."""
+    permit = entry.permit
+    return (permit is not None and permit.may_lack) or entry.request.max_nano_usd is not None
 
 
 def _traced(attempt: Attempt, entry: Entry) -> tuple[tuple[str, str], ...]:

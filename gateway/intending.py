@@ -65,9 +65,12 @@ class Intending:
         """
         try:
             intent = self._intent(attempt, entry)
-            if entry.permit is not None and entry.permit.set_aside is not None:
+            permit = entry.permit
+            if permit is not None and permit.set_aside is not None:
                 attempt.most_nano = intent.upper_nano_usd
-                entry.permit.announced += attempt.most_nano
+                permit.announced += attempt.most_nano
+            elif entry.request.max_nano_usd is not None:
+                attempt.most_nano = intent.upper_nano_usd
             return self._ledger.intend(intent)
         except LedgerError as exc:
             entry.drop(attempt)

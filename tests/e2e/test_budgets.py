@@ -133,6 +133,21 @@ async def test_a_call_is_sent_again_only_where_the_budget_has_room_for_both(tmp_
     assert row["upper_nano_usd"] == (2 if status == 200 else 1) * NANO // 100
 
 
+@pytest.mark.parametrize(("usd", "calls"), [("0.015", 2), ("0.02", 3)])
+async def test_a_call_is_sent_again_only_within_the_requests_own_ceiling(tmp_path, usd, calls):
+    scripts = in_turn(ANSWER, lambda _: [FIN], ANSWER)
+    async with ScriptedUpstream(scripts) as upstream:
+        text = policy({"m": remote(upstream.url, price=CENT)})
+        async with serving(text, tmp_path) as gateway:
+            modest = {"x-frugal-max-usd": usd}
+            for prompt in ("first", "second"):
+                await gateway.chat(prompt, model="m", max_tokens=1000, headers=modest)
+            row = gateway.books.entries()[1]
+
+    assert len(upstream.requests) == calls
+    assert row["upper_nano_usd"] == (calls - 1) * NANO // 100
+
+
 async def test_a_control_that_fails_comes_to_the_reference_again_only_with_money_for_it(tmp_path):
     names = [f"k{number}" for number in range(24)]  # each with a budget; one is drawn for sure
     async with ScriptedUpstream([[FIN]]) as small, ScriptedUpstream([[FIN]]) as large:
