@@ -91,7 +91,7 @@ async def _asked(gateway, key):
 
 async def _until(gateway, key, status):
     """Ask until the answer is this one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while await _asked(gateway, key) != status:  # noqa: ASYNC110 - a gateway tells nobody
             await asyncio.sleep(0.05)
 

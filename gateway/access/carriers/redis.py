@@ -23,7 +23,7 @@ from gateway.access.key_copies import HolderRow, KeyCopy, KeyRow
 from gateway.access.key_store import KeysApart, KeyStoreError, digest_of, other_secret
 
 NAME = b"frugal:keys:1"
-_WITHIN_S = 1.0
+WITHIN_S = 2.0
 _SEAL_BYTES = 32
 _TRIES = 20
 _SEALING = b"of keys that machines share"
@@ -37,14 +37,17 @@ _decode = msgspec.json.Decoder(tuple[list[HolderRow], list[KeyRow]]).decode
 
 
 class RedisCarrier:
-    """The server at `url`. Raises KeyStoreError for one that cannot be read."""
+    """The server at `url`, whose answers are waited for so long.
+
+    Raises KeyStoreError for a URL that cannot be read.
+    """
 
     name = "Redis"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, within_s: float = WITHIN_S) -> None:
         try:
             self._client = Redis.from_url(
-                url, protocol=2, socket_timeout=_WITHIN_S, socket_connect_timeout=_WITHIN_S,
+                url, protocol=2, socket_timeout=within_s, socket_connect_timeout=within_s,
                 retry=Retry(NoBackoff(), 0), client_name="frugal-keys",
             )  # fmt: skip
         except (TypeError, ValueError):
