@@ -18,7 +18,7 @@ from local_engine.quant import (
     make_head,
     make_linear,
 )
-from local_engine.quant.int8 import has_integer_product, int8_pack
+from local_engine.quant.int8 import has_integer_product, int8_pack, split_row
 from tests.local_engine.support import ask, prompt_of, run
 
 INT8 = LoadOptions("int8", device=torch.device("cpu"))
@@ -163,3 +163,23 @@ async def test_shipped_model_answers_alike_in_int8() -> None:
 
     agreeing = sum(a == b for a, b in zip(*replies, strict=True))
     assert agreeing >= 17
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bytes_of_one_row_are_its_numbers_to_half_a_step(dtype: torch.dtype) -> None:
+    x = random(1, 500).to(dtype)
+    x[0, 0], x[0, 1] = 9.0, -9.0
+    planes, step = split_row(x)
+    low, high = (planes.double() - 128).unbind(0)
+
+    assert planes.dtype == torch.uint8
+    assert ((256 * high + low) * step - x[0].double()).abs().max() <= 0.51 * step
+    assert split_row(torch.zeros(1, 3))[0].eq(128).all()
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+def test_one_row_that_is_no_number_gives_none(odd: float) -> None:
+    x = random(1, 64)
+    x[0, 3] = odd
+
+    assert not Int8Linear(*int8_pack(random(32, 64)))(x).isfinite().any()
