@@ -51,13 +51,13 @@ export function freshId(prefix) {
 
 /**
  * Put another node in the place of an element's content, and the focus back where it was.
- * What can have the focus across a refresh carries `data-key`; if it stood at a place within
- * itself, `data-at`, the new one is told of it by the event `frugal:at`.
+ * What can have the focus carries `data-key`, or is found by its place and its words. Where it
+ * stood at a place within itself, `data-at`, the new one is told of it by the event `frugal:at`.
  */
 export function replaceKeepingFocus(element, node) {
-  const held = document.activeElement;
-  const key = element.contains(held) ? held.closest("[data-key]")?.dataset.key : undefined;
-  const at = key === undefined ? undefined : held.dataset.at;
+  const held = element.contains(document.activeElement) ? document.activeElement : null;
+  const find = held && finder(element, held);
+  const at = held?.dataset.at;
   const open = new Set(
     [...element.querySelectorAll("details[open][data-key]")].map((each) => each.dataset.key),
   );
@@ -65,8 +65,19 @@ export function replaceKeepingFocus(element, node) {
   for (const details of element.querySelectorAll("details[data-key]")) {
     details.open ||= open.has(details.dataset.key);
   }
-  if (key === undefined) return;
-  const again = element.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  const again = find?.();
   again?.focus({ preventScroll: true });
   if (at !== undefined) again?.dispatchEvent(new CustomEvent("frugal:at", { detail: at }));
+}
+
+/** Return what finds, in what takes its place, the element that has the focus. */
+function finder(element, held) {
+  const key = held.closest("[data-key]")?.dataset.key;
+  if (key !== undefined) return () => element.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  const all = () => [...element.querySelectorAll("a[href], button, input, select, summary, [tabindex]")];
+  const [place, words] = [all().indexOf(held), held.textContent];
+  return () => {
+    const found = all()[place];
+    return found?.tagName === held.tagName && found.textContent === words ? found : null;
+  };
 }

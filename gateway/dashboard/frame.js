@@ -133,8 +133,9 @@ class Frame {
     this.shown = name;
     this.markLinks(name);
     document.title = `${VIEWS[name] ?? "?"} · frugal-gateway`;
-    const view = await import(`./views/${name}.js`);
-    if (this.shown !== name) return; // somebody went on meanwhile
+    this.main.setAttribute("aria-busy", "true");
+    const view = await this.viewOf(name);
+    if (this.shown !== name || !view) return; // somebody went on meanwhile, or there is none
     this.view = view;
     if (isOther) {
       this.body = h("div", { class: "view", "data-view": name });
@@ -146,6 +147,21 @@ class Frame {
     await this.load({ isQuiet: !isOther });
     if (isOther && this.wasShown) this.main.focus({ preventScroll: true });
     this.wasShown = true;
+  }
+
+  /** Return a page's module, null where it cannot be had: another version may be serving by now. */
+  async viewOf(name) {
+    try {
+      return await import(`./views/${name}.js`);
+    } catch (error) {
+      if (!this.wasShown) throw error;
+      if (this.shown !== name) return null;
+      const gone = new Error("This page cannot be loaded: the gateway does not answer, or is another version by now.");
+      refill(this.main, failure(gone, () => location.reload()));
+      this.main.removeAttribute("aria-busy");
+      this.shown = this.view = null;
+      return null;
+    }
   }
 
   /** Load again what is shown, for it may have changed; later, where that cannot be now. */

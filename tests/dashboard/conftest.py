@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.dashboard.support import (
     ADMIN_KEY,
@@ -27,6 +27,9 @@ from tests.support.threaded import upstream_in_thread
 CHROMIUM = os.environ.get("FRUGAL_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+
+# What does not come about on a machine that is busy is no failure before this.
+expect.set_options(timeout=30_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -127,7 +127,7 @@ class Visitor:
     ) -> Visitor:
         """Open a profile, logged in with `key` if there is one."""
         page = await context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         visitor = cls(page, dashboard)
         page.on("pageerror", lambda error: visitor.faults.append(str(error)))
         if key is not None:

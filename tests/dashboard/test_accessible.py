@@ -123,7 +123,7 @@ async def test_a_refresh_leaves_the_focus_where_it_was(visit, served):
         await expect(page.get_by_role("button", name="Live")).to_be_visible()
         button = page.get_by_role("button", name="Export CSV")
         await button.focus()
-        async with page.expect_response(lambda r: "reports/overview" in r.url, timeout=20_000):
+        async with page.expect_response(lambda r: "reports/overview" in r.url):
             served.ask("What else happens while one reads?")
         await visitor.settle()
 

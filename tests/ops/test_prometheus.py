@@ -227,9 +227,7 @@ def scraped(tmp_path_factory):
         ):
             _until(client, "frugal_ready", bool)
             for number in range(20):
-                answer = asks.post(
-                    "/v1/chat/completions", json=asking(f"Question {number % 15}?")
-                )
+                answer = asks.post("/v1/chat/completions", json=asking(f"Question {number % 15}?"))
                 assert answer.status_code == 200, answer.text
             _until(
                 client, "sum(frugal_requests_total)", lambda r: r and float(r[0]["value"][1]) >= 20
