@@ -569,7 +569,7 @@ class Pipeline:
             record, lines = own.settle(self._tariff)
             await self._ledger.write(*on_own_account(record, lines, purpose))
         served = own.served if own.is_keepable else None
-        return OwnAnswer(served.text if served else None, record.cost_nano_usd, served)
+        return OwnAnswer(served.text if served else None, record.most_nano_usd, served)
 
 
 async def _these(parts: Iterable[Part]) -> AsyncGenerator[Part, None]:

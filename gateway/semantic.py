@@ -45,7 +45,7 @@ _SECRET = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class OwnAnswer:
-    """What a call at the gateway's own cost brought, and took; no text where it failed."""
+    """What a call at the gateway's own cost brought, and took at most; no text where it failed."""
 
     text: str | None
     nano_usd: int
