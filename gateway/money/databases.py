@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 _CONNECT_WITHIN_S = 5
 _ANSWER_WITHIN_MS = 60_000
+# A server that is cut off, and not only slow, acknowledges nothing: the system would go on
+# waiting for it for a quarter of an hour, and for two hours where nothing was sent.
+_ACKNOWLEDGED = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 def sqlite_engine(path: Path, *, read_only: bool = False, wait_s: float = 5.0) -> Engine:
@@ -48,6 +56,7 @@ def postgres_engine(url: str, *, keeps: bool = True) -> Engine:
     check_postgres(url)
     options = {
         "connect_timeout": _CONNECT_WITHIN_S,
+        **_ACKNOWLEDGED,
         "application_name": "frugal",
         "options": f"-c statement_timeout={_ANSWER_WITHIN_MS} -c timezone=UTC",
     }
