@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 Reply = bytes | int | list["Reply"] | None
@@ -38,7 +38,7 @@ class Link(Protocol):
         """Return how many commands were answered with an error."""
         ...
 
-    async def call(self, *command: bytes) -> Reply:
+    def call(self, *command: bytes) -> Awaitable[Reply]:
         """Send a command and return the answer. Raises StoreFailed."""
         ...
 
@@ -46,7 +46,7 @@ class Link(Protocol):
         """Send a command without waiting; what becomes of it is counted, no more."""
         ...
 
-    async def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> Reply:
+    def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> Awaitable[Reply]:
         """Run one of the scripts that the link was given. Raises StoreFailed."""
         ...
 

@@ -30,9 +30,9 @@ class Seat(Generic[T]):
     `look_further`, which may give it a hit or somebody to follow.
     """
 
-    __slots__ = ("_cache", "_claims", "_follow", "_freshness", "_has_looked", "_is_whole",
-                 "_kept_before", "_key", "_lease", "_max_entry", "_member", "_skips", "_stamp",
-                 "_was_left", "hit")  # fmt: skip
+    __slots__ = ("_cache", "_claims", "_follow", "_freshness", "_has_looked", "_is_held",
+                 "_is_whole", "_kept_before", "_key", "_lease", "_max_entry", "_member", "_skips",
+                 "_stamp", "_was_left", "hit")  # fmt: skip
 
     def __init__(
         self, cache: ExactCache[T], key: bytes, freshness: Freshness, max_entry: int, *, skips: bool
@@ -46,6 +46,7 @@ class Seat(Generic[T]):
         self._kept_before = cache.kept
         self._stamp = cache.epochs.now
         self._has_looked = cache.far is None
+        self._is_held = False
         self._is_whole = self._was_left = False
         self._claims = 0
         self._lease: Lease[T] | None = None
@@ -56,6 +57,9 @@ class Seat(Generic[T]):
             self.hit = None
 
     def __enter__(self) -> Seat[T]:
+        if self._is_held:
+            self._is_held = False
+            return self
         if self._member is not None:
             raise RuntimeError("a seat is entered once; it would wait for itself")
         cache = self._cache
@@ -74,6 +78,20 @@ class Seat(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._leave(error)
+
+    def hold(self) -> None:
+        """Enter now, and again as a context manager, for whoever cannot do all within one block."""
+        self.__enter__()
+        self._is_held = True
+
+    def let_go(self, error: BaseException | None = None) -> None:
+        """Leave a seat that is held and was not entered after that."""
+        if self._is_held:
+            self._is_held = False
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
         if self._follow is not None:
             self._follow.close()
         self.finish(error)
@@ -96,6 +114,17 @@ class Seat(Generic[T]):
             self.hit is None
             and cache.far is None
             and (self._skips or self._kept_before == cache.kept)
+            and not cache.is_under_way(self._key)
+        )
+
+    @property
+    def may_ask_others(self) -> bool:
+        """Return whether other processes can be asked for an answer that nobody has here."""
+        cache = self._cache
+        return (
+            self.hit is None
+            and cache.far is not None
+            and cache.far.is_up
             and not cache.is_under_way(self._key)
         )
 

@@ -63,6 +63,11 @@ class Opened:
         return self.reply is not None and self.reply.is_immediate
 
     @property
+    def may_be_told(self) -> bool:
+        """Return whether `told` waits for little, and may have the answer."""
+        return self.reply is not None and self.reply.may_be_told
+
+    @property
     def is_stream(self) -> bool:
         """Return whether the answer leaves in pieces."""
         return self.request is not None and self.request.stream
@@ -82,6 +87,28 @@ class Opened:
             return _at_once(request, reply, await reply.replay())
         except Exception as exc:
             return self.failed(exc)
+
+    async def told(self) -> Answer | None:
+        """Return the answer that other processes have, or the error in its place.
+
+        None where they have none: `whole` or `abandon` come next.
+        """
+        try:
+            request, reply = self.get()
+            parts = await reply.told()
+            return _at_once(request, reply, parts) if parts is not None else None
+        except Exception as exc:
+            return self.failed(exc)
+
+    async def abandon(self) -> None:
+        """Account for a request whose client has left before its answer was begun."""
+        if self.reply is not None:
+            await self.reply.abandon()
+
+    def let_go(self) -> None:
+        """Give up a place that is held at the cache, unless `whole` has gone on with it."""
+        if self.reply is not None:
+            self.reply.let_go()
 
     async def whole(self, tell: Tell) -> Answer | None:
         """Return an answer that is not streamed, or the error in its place.

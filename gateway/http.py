@@ -7,7 +7,8 @@ import math
 import secrets
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -196,10 +197,28 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle = cycle
         if opened.is_immediate:
             Driver(opened.answer(), answer, self.loop).step()
+        elif opened.may_be_told:
+            otherwise = partial(self._go_on, opened, answer)
+            Driver(opened.told(), answer, self.loop, otherwise).step()
         else:
-            task = self.loop.create_task(write_when_made(opened.whole(self._tell), answer))
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+            self._make(opened, answer)
+
+    def _go_on(self, opened: Opened, answer: WholeAnswer) -> None:
+        """Have an answer made that nobody else has, unless its client has left meanwhile."""
+        if answer.disconnected:
+            self._run(opened, opened.abandon())
+        else:
+            self._make(opened, answer)
+
+    def _make(self, opened: Opened, answer: WholeAnswer) -> None:
+        """Have an answer made that takes its time, and is given up when its client leaves."""
+        self._run(opened, write_when_made(opened.whole(self._tell), answer))
+
+    def _run(self, opened: Opened, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: opened.let_go())  # it may have ended before it began
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         """Expect another request for a while: a deadline, where uvicorn sets a timer each time."""

@@ -102,27 +102,33 @@ class Driver:
     """Drives a coroutine that waits for little, and writes the answer that it returns.
 
     A task would cost more than the answer. The coroutine may wait for futures; it
-    has no task, so it can use neither timeouts nor cancellation.
+    has no task, so it can use neither timeouts nor cancellation. Where it returns
+    no answer, `otherwise` is called.
     """
 
-    __slots__ = ("_answer", "_coroutine", "_loop")
+    __slots__ = ("_answer", "_coroutine", "_loop", "_otherwise")
 
     def __init__(
         self,
-        coroutine: Coroutine[Any, Any, Answer],
+        coroutine: Coroutine[Any, Any, Answer | None],
         answer: WholeAnswer,
         loop: AbstractEventLoop,
+        otherwise: Callable[[], None] | None = None,
     ) -> None:
         self._coroutine = coroutine
         self._answer = answer
         self._loop = loop
+        self._otherwise = otherwise
 
     def step(self, _: object = None) -> None:
         """Go on until the coroutine waits for something, or has returned its answer."""
         try:
             waited_for: Future[Any] | None = self._coroutine.send(None)
         except StopIteration as ended:
-            self._answer.write(*ended.value)
+            if ended.value is not None:
+                self._answer.write(*ended.value)
+            elif self._otherwise is not None:
+                self._otherwise()
         except Exception:
             _log.exception("an instant answer failed")
             self._answer.give_up()

@@ -258,16 +258,40 @@ class Pipeline:
 
     async def replay(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part]:
         """Serve a hit: account for it, and return its parts."""
+        if self._admission is not None:
+            await self._let_in(entry, self._admission)
         with seat:
             assert seat.hit is not None, "only a hit is replayed"
-            if self._admission is not None:
-                await self._let_in(entry, self._admission)
             self._renew_if_stale(entry, seat)
             parts = replayed(seat.hit, entry, self._clock)
             entry.mark_first()
             await self._settle(entry)
         wants_usage = entry.request.include_usage
         return [part for part in parts if wants_usage or not part.is_usage_only]
+
+    async def told(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part] | None:
+        """Serve what other processes have an answer of, else return None.
+
+        The seat is held then: `answer` or `abandon` goes on with it.
+        """
+        if self._admission is not None:
+            await self._let_in(entry, self._admission)
+        seat.hold()
+        try:
+            if seat.may_look_further:
+                await seat.look_further()
+        except BaseException as exc:
+            seat.let_go(exc)
+            entry.fail(GatewayError("the gateway failed; see its log"))
+            await self._settle(entry)
+            raise
+        return await self.replay(entry, seat) if seat.hit is not None else None
+
+    async def abandon(self, entry: Entry, seat: Seat[Released]) -> None:
+        """Account for a request whose client has left before its answer was begun."""
+        seat.let_go()
+        entry.abandon()
+        await self._settle(entry)
 
     async def answer(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
         """Answer one request and account for it.

@@ -45,6 +45,30 @@ class Reply:
         return self._pipeline.replay(self._entry, self._seat)
 
     @property
+    def may_be_told(self) -> bool:
+        """Return whether other processes may have the answer, and little else is waited for."""
+        seat = self._seat
+        return seat is not None and seat.may_ask_others and self._pipeline.admits_at_once
+
+    def told(self) -> Coroutine[Any, Any, Sequence[Part] | None]:
+        """Return the parts of an answer that other processes have, accounted for as others are.
+
+        None where they have none: `parts` or `abandon` come next.
+        """
+        assert self._seat is not None, "only who sits at the cache asks others"
+        return self._pipeline.told(self._entry, self._seat)
+
+    async def abandon(self) -> None:
+        """Account for an answer that was not begun, since its client has left."""
+        if self._seat is not None:
+            await self._pipeline.abandon(self._entry, self._seat)
+
+    def let_go(self) -> None:
+        """Give up the place at the cache of an answer that was not begun."""
+        if self._seat is not None:
+            self._seat.let_go()
+
+    @property
     def is_shared(self) -> bool:
         """Return whether others wait for the same answer, or this client may ask for it again."""
         return self._entry.is_first or (self._seat is not None and self._seat.has_followers)

@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, cast
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from cache.backoff import Backoff
 from cache.link import Hear, Reply
+from cache.stores.replies import Replies
 from cache.types import StoreFailed
 
 _CONNECT_S = 1.0
@@ -32,6 +33,8 @@ _NO_CLUSTER = (
     "Cluster, which is not supported; name a server with cluster-enabled no"
 )
 _TURNS = 3  # of the event loop, from bytes that have arrived to whom they are for
+_Asked = tuple[float, asyncio.Future[Reply] | None]
+"""When to look for an answer, and who waits for it, if anybody does."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,9 +78,10 @@ class RedisLink:
         self._deadline_s = deadline_s
         self._look_after_s = max(0.0, deadline_s - 2 * _LAST_LOOK_S)
         self._backoff = backoff or Backoff()
-        self._waiting: deque[tuple[float, asyncio.Future[Reply]]] = deque()
+        self._waiting: deque[_Asked] = deque()
         self._out: list[bytes] = []
-        self._has_news = asyncio.Event()
+        self._replies: Replies | None = None
+        self._flushes = False
         self._fault: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._channels: dict[bytes, Hear] = {}
@@ -102,8 +106,9 @@ class RedisLink:
         trace: TracebackType | None,
     ) -> None:
         assert self._keeper is not None
-        if last_words := [future for _, future in self._waiting]:
-            await asyncio.wait(last_words, timeout=1)
+        if self._waiting and self.is_up:
+            # What is answered after them has been done after them.
+            await asyncio.wait((self._send((b"PING",)),), timeout=1)
         self._keeper.cancel()
         with suppress(asyncio.CancelledError):
             await self._keeper
@@ -120,18 +125,19 @@ class RedisLink:
         """Call back each time the link has gone down."""
         self._when_down.append(react)
 
-    async def call(self, *command: bytes) -> Reply:
+    def call(self, *command: bytes) -> asyncio.Future[Reply]:
         """Send a command and return the answer. Raises StoreFailed."""
-        return await self._send(command)
+        return self._send(command)
 
     def post(self, *command: bytes) -> None:
         """Send a command without waiting; what becomes of it is counted, no more."""
         if self.is_up:
-            self._send(command).add_done_callback(_look_at)
+            self._ask(command, None)
+            self._flush_soon()
 
-    async def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> Reply:
+    def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> asyncio.Future[Reply]:
         """Run a script. Raises StoreFailed."""
-        return await self._send(self._command(script, keys, arguments))
+        return self._send(self._command(script, keys, arguments))
 
     def post_run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> None:
         """Run a script without waiting."""
@@ -145,15 +151,30 @@ class RedisLink:
     def _send(self, command: Sequence[bytes]) -> asyncio.Future[Reply]:
         if not self.is_up:
             raise StoreFailed(f"Redis is left alone for a while: {self.trouble}")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._ask(command, future)
+        self._flush_soon()
+        return future
+
+    def _ask(self, command: Sequence[bytes], future: asyncio.Future[Reply] | None) -> None:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((loop.time() + self._look_after_s, future))
         self._out.append(_packed(command))
-        self._has_news.set()
         self.calls += 1
         if self._timer is None:
             self._timer = loop.call_later(self._look_after_s, self._look_at_the_time)
-        return future
+
+    def _flush_soon(self) -> None:
+        """Send what has gathered, all of a turn of the loop at once."""
+        if not self._flushes:
+            self._flushes = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = False
+        if self._replies is not None and self._out:
+            sent, self._out = b"".join(self._out), []
+            self._replies.write(sent)
 
     def _look_at_the_time(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,11 +186,11 @@ class RedisLink:
             self._timer = loop.call_at(due, self._look_at_the_time)
         else:
             # It may be this process that was late. What has arrived meanwhile is read first.
-            self._timer = loop.call_later(_LAST_LOOK_S, self._judge, self._waiting[0][1], _TURNS)
+            self._timer = loop.call_later(_LAST_LOOK_S, self._judge, self._waiting[0], _TURNS)
 
-    def _judge(self, oldest: asyncio.Future[Reply], turns: int) -> None:
+    def _judge(self, oldest: _Asked, turns: int) -> None:
         self._timer = None
-        if not self._waiting or self._waiting[0][1] is not oldest:
+        if not self._waiting or self._waiting[0] is not oldest:
             self._look_at_the_time()
         elif turns:
             asyncio.get_running_loop().call_soon(self._judge, oldest, turns - 1)
@@ -187,7 +208,7 @@ class RedisLink:
             for react in self._when_down:
                 react()
         for _, future in self._waiting:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(StoreFailed(f"Redis is out of reach: {error}"))
         self._waiting.clear()
         self._out.clear()
@@ -220,10 +241,10 @@ class RedisLink:
                 await self._greet(commands)
                 await self._subscribe(news)
             self._fault = asyncio.get_running_loop().create_future()
+            self._replies = Replies(_transport_of(commands), self._take, self._fail)
             self.is_up = True
             _log.info("Redis is in reach")
-            tasks = [asyncio.create_task(each) for each in
-                     (self._write(commands), self._read(commands), self._hear(news))]  # fmt: skip
+            tasks = [asyncio.create_task(self._hear(news))]
             for react in self._when_up:
                 react()
             self._first_try.set()
@@ -231,6 +252,9 @@ class RedisLink:
         finally:
             self.is_up = False
             self._fail(StoreFailed("the link was closed"))
+            if self._replies is not None:
+                self._replies.let_go()
+                self._replies = None
             for task in tasks:
                 task.cancel()
             for connection in (commands, news):
@@ -261,38 +285,20 @@ class RedisLink:
             await connection.send_command("SUBSCRIBE", channel)
             await connection.read_response()
 
-    async def _write(self, connection: AbstractConnection) -> None:
-        """Send what has gathered, all of a turn of the loop at once."""
-        while True:
-            await self._has_news.wait()
-            self._has_news.clear()
-            sent, self._out = b"".join(self._out), []
-            try:
-                await connection.send_packed_command([sent], check_health=False)
-            except (RedisError, OSError) as exc:
-                self._fail(exc)
-                return
-
-    async def _read(self, connection: AbstractConnection) -> None:
-        read = connection.read_response
-        while True:
-            try:
-                found: Any = await read(True, math.inf, disconnect_on_error=False)
-            except ResponseError as exc:
-                self.refusals += 1
-                found = StoreFailed(f"Redis refused: {exc}")
-            except (RedisError, OSError) as exc:
-                self._fail(exc)
-                return
-            if not self._waiting:
-                return  # the link has gone down meanwhile
-            _, future = self._waiting.popleft()
-            if future.done():
-                continue
-            if isinstance(found, Exception):
-                future.set_exception(found)
-            else:
-                future.set_result(cast(Reply, found))
+    def _take(self, found: Any) -> None:
+        """Give whoever has waited longest the answer."""
+        if not self._waiting:
+            return  # the link has gone down meanwhile
+        _, future = self._waiting.popleft()
+        if isinstance(found, hiredis.HiredisError):
+            self.refusals += 1
+            found = StoreFailed(f"Redis refused: {found}")
+        if future is None or future.done():
+            return
+        if isinstance(found, Exception):
+            future.set_exception(found)
+        else:
+            future.set_result(cast(Reply, found))
 
     async def _hear(self, connection: AbstractConnection) -> None:
         """Pass messages on; a connection that is quiet is asked whether it still stands."""
@@ -326,7 +332,7 @@ def _packed(command: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _look_at(future: asyncio.Future[Reply]) -> None:
-    """Take note of a failure that nobody waits for; the link has counted it."""
-    if not future.cancelled():
-        future.exception()
+def _transport_of(connection: AbstractConnection) -> asyncio.Transport:
+    """Return what a connection writes to: the client has no word for it."""
+    writer: asyncio.StreamWriter = connection._writer  # type: ignore[assignment]
+    return cast(asyncio.Transport, writer.transport)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class ScriptRunner(Protocol):
         """Return whether calls are tried at all."""
         ...
 
-    async def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> Any:
+    def run(self, script: str, keys: Sequence[bytes], *arguments: bytes) -> Awaitable[Any]:
         """Run a script."""
         ...
 
