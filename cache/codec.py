@@ -21,7 +21,8 @@ from cache.types import CachedReply
 VERSION = 1
 HEAD_BYTES = 1024
 _COMPRESSED = 1
-_COMPRESS_FROM = 1024
+_COMPRESS_FROM = 2048
+"""Bytes of a body; packing a smaller one costs more time than its room is worth."""
 _MAX_BODY = 256 * 1024 * 1024
 _FIXED = 22
 _DIGEST = slice(6, _FIXED)

@@ -91,7 +91,7 @@ class Opened:
     async def told(self) -> Answer | None:
         """Return the answer that other processes have, or the error in its place.
 
-        None where they have none: `whole` or `abandon` come next.
+        None where they have none: `whole` or `let_go` come next.
         """
         try:
             request, reply = self.get()
@@ -99,11 +99,6 @@ class Opened:
             return _at_once(request, reply, parts) if parts is not None else None
         except Exception as exc:
             return self.failed(exc)
-
-    async def abandon(self) -> None:
-        """Account for a request whose client has left before its answer was begun."""
-        if self.reply is not None:
-            await self.reply.abandon()
 
     def let_go(self) -> None:
         """Give up a place that is held at the cache, unless `whole` has gone on with it."""

@@ -7,7 +7,7 @@ import math
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -198,24 +198,16 @@ class HttpProtocol(HttpToolsProtocol):
         if opened.is_immediate:
             Driver(opened.answer(), answer, self.loop).step()
         elif opened.may_be_told:
-            otherwise = partial(self._go_on, opened, answer)
-            Driver(opened.told(), answer, self.loop, otherwise).step()
-        else:
-            self._make(opened, answer)
-
-    def _go_on(self, opened: Opened, answer: WholeAnswer) -> None:
-        """Have an answer made that nobody else has, unless its client has left meanwhile."""
-        if answer.disconnected:
-            self._run(opened, opened.abandon())
+            driver = Driver(opened.told(), answer, self.loop, partial(self._make, opened, answer))
+            self._tell(driver.give_up)
+            driver.step()
         else:
             self._make(opened, answer)
 
     def _make(self, opened: Opened, answer: WholeAnswer) -> None:
         """Have an answer made that takes its time, and is given up when its client leaves."""
-        self._run(opened, write_when_made(opened.whole(self._tell), answer))
-
-    def _run(self, opened: Opened, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(work)
+        self._gone = None
+        task = self.loop.create_task(write_when_made(opened.whole(self._tell), answer))
         task.add_done_callback(self.tasks.discard)
         task.add_done_callback(lambda _: opened.let_go())  # it may have ended before it began
         self.tasks.add(task)
@@ -223,6 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Expect another request for a while: a deadline, where uvicorn sets a timer each time."""
         self.server_state.total_requests += 1
+        self._gone = None
         if self.transport.is_closing():
             return
         self.flow.resume_reading()

@@ -106,7 +106,7 @@ class Driver:
     no answer, `otherwise` is called.
     """
 
-    __slots__ = ("_answer", "_coroutine", "_loop", "_otherwise")
+    __slots__ = ("_answer", "_coroutine", "_loop", "_otherwise", "_waits_for")
 
     def __init__(
         self,
@@ -119,16 +119,31 @@ class Driver:
         self._answer = answer
         self._loop = loop
         self._otherwise = otherwise
+        self._waits_for: Future[Any] | None = None
 
     def step(self, _: object = None) -> None:
         """Go on until the coroutine waits for something, or has returned its answer."""
+        self._go_on(self._coroutine.send, None)
+
+    def give_up(self) -> None:
+        """Cancel what the coroutine waits for: whoever asked has left."""
+        waited_for = self._waits_for
+        if waited_for is not None:
+            waited_for.remove_done_callback(self.step)
+            waited_for.cancel()
+            self._go_on(self._coroutine.throw, asyncio.CancelledError())
+
+    def _go_on(self, how: Callable[[Any], Any], what: object) -> None:
+        self._waits_for = None
         try:
-            waited_for: Future[Any] | None = self._coroutine.send(None)
+            waited_for: Future[Any] | None = how(what)
         except StopIteration as ended:
             if ended.value is not None:
                 self._answer.write(*ended.value)
             elif self._otherwise is not None:
                 self._otherwise()
+        except asyncio.CancelledError:
+            self._answer.give_up()
         except Exception:
             _log.exception("an instant answer failed")
             self._answer.give_up()
@@ -139,6 +154,7 @@ class Driver:
                 # As a task says that it waits as it should.
                 waited_for._asyncio_future_blocking = False
                 waited_for.add_done_callback(self.step)
+                self._waits_for = waited_for
 
 
 async def write_when_made(making: Coroutine[Any, Any, Answer | None], answer: WholeAnswer) -> None:

@@ -272,7 +272,7 @@ class Pipeline:
     async def told(self, entry: Entry, seat: Seat[Released]) -> Sequence[Part] | None:
         """Serve what other processes have an answer of, else return None.
 
-        The seat is held then: `answer` or `abandon` goes on with it.
+        The seat is held then: `answer` goes on with it.
         """
         if self._admission is not None:
             await self._let_in(entry, self._admission)
@@ -282,16 +282,13 @@ class Pipeline:
                 await seat.look_further()
         except BaseException as exc:
             seat.let_go(exc)
-            entry.fail(GatewayError("the gateway failed; see its log"))
+            if isinstance(exc, asyncio.CancelledError):
+                entry.abandon()
+            else:
+                entry.fail(GatewayError("the gateway failed; see its log"))
             await self._settle(entry)
             raise
         return await self.replay(entry, seat) if seat.hit is not None else None
-
-    async def abandon(self, entry: Entry, seat: Seat[Released]) -> None:
-        """Account for a request whose client has left before its answer was begun."""
-        seat.let_go()
-        entry.abandon()
-        await self._settle(entry)
 
     async def answer(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
         """Answer one request and account for it.
@@ -329,11 +326,15 @@ class Pipeline:
     ) -> None:
         """Take what a request takes at once; if others may have its answer, the rest once it leads.
 
-        Nobody comes between a request that finds itself alone and its lead.
+        Nobody here comes between a request that finds itself alone and its lead.
+        Other processes may know the answer; asking for all ahead spares a second way to them.
         """
         may_be_told = self.near is not None or self._may_repeat(entry)
-        if seat is not None and seat.is_alone and not may_be_told and admission.admit_now(entry):
-            return
+        if seat is not None and not may_be_told:
+            if seat.is_alone and admission.admit_now(entry):
+                return
+            if seat.may_ask_others and await admission.admit_ahead(entry):
+                return
         await admission.admit(entry, is_free=may_be_told or seat is not None)
 
     def _source(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:
@@ -444,11 +445,13 @@ class Pipeline:
                 if seat.may_look_further:
                     await seat.look_further()
                 elif seat.hit is not None:
+                    _spare(entry)
                     self._renew_if_stale(entry, seat)
                     for part in replayed(seat.hit, entry, self._clock):
                         yield part
                     return
                 else:
+                    _spare(entry)
                     async with aclosing(followed(seat, entry)) as parts:
                         async for part in parts:
                             yield part
@@ -594,6 +597,12 @@ class Pipeline:
             await self._ledger.write(*on_own_account(record, lines, purpose))
         served = own.served if own.is_keepable else None
         return OwnAnswer(served.text if served else None, record.most_nano_usd, served)
+
+
+def _spare(entry: Entry) -> None:
+    """Say nothing of tokens that were set aside for an answer that needed none."""
+    if entry.permit is not None:
+        entry.permit.tells_tokens = False
 
 
 async def _these(parts: Iterable[Part]) -> AsyncGenerator[Part, None]:

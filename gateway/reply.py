@@ -53,15 +53,10 @@ class Reply:
     def told(self) -> Coroutine[Any, Any, Sequence[Part] | None]:
         """Return the parts of an answer that other processes have, accounted for as others are.
 
-        None where they have none: `parts` or `abandon` come next.
+        None where they have none: `parts` or `let_go` come next.
         """
         assert self._seat is not None, "only who sits at the cache asks others"
         return self._pipeline.told(self._entry, self._seat)
-
-    async def abandon(self) -> None:
-        """Account for an answer that was not begun, since its client has left."""
-        if self._seat is not None:
-            await self._pipeline.abandon(self._entry, self._seat)
 
     def let_go(self) -> None:
         """Give up the place at the cache of an answer that was not begun."""

@@ -71,6 +71,7 @@ class Admission:
         self._capabilities = capabilities
         self._clock = clock
         self._warned: set[str] = set()
+        self._roomy: dict[int, Meters] = {}
         self._seeding: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -122,6 +123,41 @@ class Admission:
         self._let_in(entry, permit, meters.entrance, work, result)
         return True
 
+    async def admit_ahead(self, entry: Entry) -> bool:
+        """Admit a request that is new here, though others may have its answer already.
+
+        Return whether that was done: only while so much is left that what is set
+        aside for a moment keeps nobody out. If not, nothing is taken. Raises
+        LimitsUnavailable.
+        """
+        meters = self._meters(entry)
+        if self.waiting is not None or not self._has_plenty(meters):
+            return False
+        permit, work = Permit(self._store), self._work(entry, meters)
+        whole = both(meters.entrance, work)
+        result = await self._ask(whole)
+        if isinstance(result, Refused):
+            self._roomy.pop(id(meters), None)
+            return False
+        permit.note(meters.entrance, work, result, whole)
+        self._let_in(entry, permit, meters.entrance, work, result)
+        return True
+
+    def _has_plenty(self, meters: Meters) -> bool:
+        known = self._roomy.get(id(meters))
+        return known is meters
+
+    def _look_at_what_is_left(self, meters: Meters, work: Claim, result: Taken) -> None:
+        """Remember whether a tenth of every limit was left."""
+        has_plenty = all(level.remaining * 10 > level.limit for level in result.levels) and all(
+            (spent + nano) * 10 < purse.nano_usd * 9
+            for (purse, nano), spent in zip(work.purses, result.spent, strict=False)
+        )
+        if has_plenty:
+            self._roomy[id(meters)] = meters
+        else:
+            self._roomy.pop(id(meters), None)
+
     def _meters(self, entry: Entry) -> Meters:
         tags = entry.caller.tags | entry.request.tags
         return self._accounts.of(entry.caller, tags, entry.route_name, entry.route)
@@ -141,6 +177,8 @@ class Admission:
         if self._alerts is not None and work is not None:
             for (purse, _), nano in zip(work.purses, result.spent, strict=False):
                 self._alerts.spent(purse, nano)
+        if self._near is None and work is not None:
+            self._look_at_what_is_left(self._meters(entry), work, result)
         entry.permit = permit
 
     async def cover(self, entry: Entry, most_nano: int) -> None:

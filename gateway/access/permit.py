@@ -14,18 +14,20 @@ class Permit:
 
     `set_aside` are the nano-dollars that budgets hold for it, None without budgets;
     `announced` the most that its calls so far may cost, each for itself. `tell` is
-    called once it has given everything back.
+    called once it has given everything back. A client hears of what is left of
+    tokens where `tells_tokens`.
     """
 
     __slots__ = (
         "_levels", "_more", "_purses", "_store", "_taken", "_tell", "announced", "cheapest",
-        "has_entered", "may_work", "set_aside",
+        "has_entered", "may_work", "set_aside", "tells_tokens",
     )  # fmt: skip
 
     def __init__(self, store: LimitStore, tell: Callable[[], None] | None = None) -> None:
         self.cheapest: str | None = None
         self.has_entered = False
         self.may_work = False
+        self.tells_tokens = True
         self._tell = tell
         self._store = store
         self._levels: list[tuple[Pace, Level]] = []
@@ -81,7 +83,10 @@ class Permit:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return `x-ratelimit-*` as OpenAI names them, of the tightest limits."""
-        return rate_lines(self._levels)
+        levels = self._levels
+        if not self.tells_tokens:
+            levels = [(pace, at) for pace, at in levels if pace.unit != "tokens"]
+        return rate_lines(levels)
 
 
 def both(first: Claim | None, second: Claim | None) -> Claim:

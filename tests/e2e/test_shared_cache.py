@@ -79,23 +79,22 @@ async def test_an_answer_paid_for_in_one_gateway_is_a_hit_in_the_other(tmp_path,
     assert (row["cost_nano_usd"], row["saved_nano_usd"]) == (0, 18_000)
 
 
-async def test_a_client_that_leaves_while_redis_is_asked_is_accounted_for(tmp_path, server):
-    model = Slow()
+async def test_a_client_that_leaves_while_redis_is_asked_is_abandoned(tmp_path, server):
     async with (
-        ScriptedUpstream(model) as upstream,
+        ScriptedUpstream(ANSWER) as upstream,
         gateways(1, upstream.url, server, tmp_path) as (gateway,),
         RawClient(gateway.port) as client,
     ):
         server.hang()
         await client.post(asking())
         client.leave()
-        await until(lambda: bool(gateway.books.entries()))
+        (row,) = await gateway.books.until(1)
         server.resume()
-        model.hold.release()
         after = await gateway.chat()
 
-    assert gateway.books.entries()[0]["state"] == "abandoned"
+    assert (row["state"], row["cost_nano_usd"]) == ("abandoned", 0)
     assert after.headers["x-cache"] == "miss"
+    assert len(upstream.requests) == 1
 
 
 async def test_those_who_wait_behind_one_that_asks_redis_are_served_with_it(tmp_path, server):

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.support.gateway_app import asking, serving
-from tests.support.policies import policy, remote
+from tests.support.policies import KEPT, policy, remote
 from tests.support.redis_server import RedisServer, patient
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -143,3 +143,51 @@ async def test_limits_that_come_with_a_reload_are_shared_too(text, tmp_path):
         found = [(await both[i % 2].chat(str(i), model="m")).status_code for i in range(8)]
 
     assert found == [200] * 4 + [429] * 4
+
+
+@pytest.fixture
+def kept(redis, upstream):
+    def write(**limits):
+        models = {"m": remote(upstream.url, price=CENT)}
+        routes = {"auto": {"model": "m", "cache": KEPT}}
+        return policy(models, routes, limits=limits, storage=patient(redis))
+
+    return write
+
+
+async def _ask_both(text, tmp_path, asked):
+    """Return the answers of two gateways to prompts, each asked of the gateway that it names."""
+    async with AsyncExitStack() as stack:
+        both = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            both.append(await stack.enter_async_context(serving(text, tmp_path / name)))
+        replies = [await both[at].chat(prompt, max_tokens=1000) for at, prompt in asked]
+        spent = sum(row["cost_nano_usd"] for g in both for row in g.books.entries())
+    return replies, spent
+
+
+async def test_a_hit_from_another_gateway_takes_a_request_and_no_tokens(kept, tmp_path, upstream):
+    text = kept(requests_per_minute=100, tokens_per_minute=1_000_000, budget={"usd": 1})
+    asked = [(0, "a"), (1, "b"), (1, "a"), (1, "c"), (1, "d")]
+    replies, spent = await _ask_both(text, tmp_path, asked)
+    hit, last = replies[2], replies[4]
+
+    assert [reply.headers["x-cache"] for reply in replies] == ["miss", "miss", "exact"] + [
+        "miss"
+    ] * 2
+    assert "x-ratelimit-remaining-requests" in hit.headers
+    assert "x-ratelimit-remaining-tokens" not in hit.headers
+    # Four answers of 1,010 tokens, of which the last has 1,000 more set aside than its prompt.
+    assert int(last.headers["x-ratelimit-remaining-tokens"]) >= 1_000_000 - 3 * 1010 - 1100
+    assert spent == 4 * NANO // 100
+    assert len(upstream.requests) == 4
+
+
+async def test_a_hit_from_another_gateway_is_served_when_the_money_is_gone(kept, tmp_path):
+    asked = [(0, "a"), (1, "b"), (1, "c"), (1, "a"), (1, "d")]
+    replies, spent = await _ask_both(kept(budget={"usd": "0.03"}), tmp_path, asked)
+
+    assert [reply.status_code for reply in replies] == [200, 200, 200, 200, 429]
+    assert replies[3].headers["x-cache"] == "exact"
+    assert spent == 3 * NANO // 100

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -315,7 +316,12 @@ class SharedLimits:
 
 
 def _key(meter: Pace | Room | Purse) -> bytes:
-    return _PREFIX + meter.id.encode()
+    return _named(meter.id)
+
+
+@lru_cache(maxsize=4096)
+def _named(meter_id: str) -> bytes:
+    return _PREFIX + meter_id.encode()
 
 
 def _levels(claim: Claim, ahead: Sequence[float]) -> tuple[Level, ...]:
