@@ -120,8 +120,8 @@ class PackedLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class IntLayout:
-    """weight int8 `[out, in]` and weight_scale."""
+class _ByteLayout:
+    """weight `[out, in]` of one byte each, and weight_scale."""
 
     scheme: _Scheme
 
@@ -129,16 +129,27 @@ class IntLayout:
         """Tell whether the module is stored quantized."""
         return f"{module}.weight_scale" in weights
 
+    def _needs(self, module: str, rows: int, columns: int, dtype: str) -> dict[str, Need]:
+        shape = self.scheme.scale_shape(module, rows, columns)
+        return {
+            f"{module}.weight": Need((rows, columns), frozenset({dtype})),
+            f"{module}.weight_scale": Need(shape, FLOATS),
+            # What activations are scaled by is not needed: they stay as they are here.
+            f"{module}.input_scale": Need((1,), FLOATS, is_optional=True),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class IntLayout(_ByteLayout):
+    """Integers in int8."""
+
     def needs(self, weights: Weights, module: str, rows: int, columns: int) -> dict[str, Need]:
         """Name the tensors of a module."""
         del weights
-        shape = self.scheme.scale_shape(module, rows, columns)
-        return {
-            f"{module}.weight": Need((rows, columns), frozenset({"I8"})),
-            f"{module}.weight_scale": Need(shape, FLOATS),
-            f"{module}.weight_zero_point": Need(shape, frozenset({"I8"}), is_optional=True),
-            f"{module}.input_scale": Need((1,), FLOATS, is_optional=True),
-            f"{module}.input_zero_point": Need((1,), frozenset({"I8"}), is_optional=True),
+        shape, zero = self.scheme.scale_shape(module, rows, columns), frozenset({"I8"})
+        return self._needs(module, rows, columns, "I8") | {
+            f"{module}.weight_zero_point": Need(shape, zero, is_optional=True),
+            f"{module}.input_zero_point": Need((1,), zero, is_optional=True),
         }
 
     def read(self, weights: Weights, module: str) -> Grid:
@@ -152,25 +163,13 @@ class IntLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class FloatLayout:
-    """weight e4m3 `[out, in]` and weight_scale for all or for each output."""
-
-    scheme: _Scheme
-
-    def holds(self, weights: Weights, module: str) -> bool:
-        """Tell whether the module is stored quantized."""
-        return f"{module}.weight_scale" in weights
+class FloatLayout(_ByteLayout):
+    """Numbers in e4m3."""
 
     def needs(self, weights: Weights, module: str, rows: int, columns: int) -> dict[str, Need]:
         """Name the tensors of a module."""
         del weights
-        shape = self.scheme.scale_shape(module, rows, columns)
-        return {
-            f"{module}.weight": Need((rows, columns), frozenset({"F8_E4M3"})),
-            f"{module}.weight_scale": Need(shape, FLOATS),
-            # What activations are scaled by is not needed: they stay as they are here.
-            f"{module}.input_scale": Need((1,), FLOATS, is_optional=True),
-        }
+        return self._needs(module, rows, columns, "F8_E4M3")
 
     def read(self, weights: Weights, module: str) -> Packed:
         """Return the values of a module."""

@@ -16,45 +16,30 @@ from local_engine.errors import CheckpointError
 from local_engine.fields import Fields
 from local_engine.formats.gguf_blocks import DECODERS, grid_of
 from local_engine.formats.gguf_file import TYPES, GgufFile
+from local_engine.formats.gguf_kinds import KINDS, GgufKind, kind_of
 from local_engine.formats.layout import Need
 from local_engine.quant import Grid, Packed
 from local_engine.rope_config import Rope
 from local_engine.weights import TensorEntry, Weights
 
-_ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
 _OUTER = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
 }
-_INNER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 _BLOCK = re.compile(r"blk\.(\d+)\.([a-z_]+)\.(weight|bias)")
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BLOCK_BYTES = {name: size for name, _, size in TYPES.values()}
 _FACTORS = "rope_freqs.weight"
+_SHORT, _LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 
 
 def read_gguf_config(file: GgufFile, *, is_long: bool = False) -> ModelConfig:
     """Read the shape of a decoder from a file's metadata; raises `CheckpointError`."""
+    kind = kind_of(file.metadata)
     name = file.metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
+    if kind is None:
+        known = ", ".join(KINDS)
         raise CheckpointError(
             file.path,
             f"general.architecture: expected one of {known}, found {name!r}; give the "
@@ -63,18 +48,18 @@ def read_gguf_config(file: GgufFile, *, is_long: bool = False) -> ModelConfig:
     prefix = f"{name}."
     own = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
     fields = Fields(file.path, own)
-    _refuse_what_is_not_honoured(fields)
-    config = parse_config(file.path, _hugging_face(file, fields, name), is_long=is_long)
+    _refuse_what_is_not_honoured(fields, kind)
+    config = parse_config(file.path, _hugging_face(file, fields, kind), is_long=is_long)
     return replace(config, rope=_with_factors(file, config.rope))
 
 
-def _hugging_face(file: GgufFile, fields: Fields, name: str) -> dict[str, Any]:
+def _hugging_face(file: GgufFile, fields: Fields, kind: GgufKind) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError(file.path, "tensor token_embd.weight is missing or no matrix")
     own = fields.values
     values: dict[str, Any] = {
-        "architectures": [_ARCHITECTURES[name]],
+        "architectures": [kind.architecture],
         "vocab_size": embedding.shape[0],
         "hidden_size": own.get("embedding_length"),
         "intermediate_size": own.get("feed_forward_length"),
@@ -88,22 +73,32 @@ def _hugging_face(file: GgufFile, fields: Fields, name: str) -> dict[str, Any]:
         "sliding_window": own.get("attention.sliding_window") or None,
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
-    kind = fields.text("rope.scaling.type", "none")
-    if kind != "none":
-        values["rope_scaling"] = {
-            "rope_type": kind,
-            "factor": own.get("rope.scaling.factor"),
-            "original_max_position_embeddings": own.get("rope.scaling.original_context_length"),
-        }
-    return values
+    scaling = _scaling(file, fields)
+    return values | kind.settings(own) | ({"rope_scaling": scaling} if scaling else {})
 
 
-def _refuse_what_is_not_honoured(fields: Fields) -> None:
+def _scaling(file: GgufFile, fields: Fields) -> dict[str, Any]:
+    """Return how frequencies are stretched, as the metadata or two sets of factors say."""
+    own, kind = fields.values, fields.text("rope.scaling.type", "none")
+    original = own.get("rope.scaling.original_context_length")
+    rest: dict[str, Any] = {"factor": own.get("rope.scaling.factor")}
+    if _SHORT in file.tensors and _LONG in file.tensors:
+        kind = "longrope"
+        rest = {"short_factor": _factors(file, _SHORT), "long_factor": _factors(file, _LONG)}
+    if kind == "none":
+        return {}
+    return {"rope_type": kind, "original_max_position_embeddings": original, **rest}
+
+
+def _refuse_what_is_not_honoured(fields: Fields, kind: GgufKind) -> None:
     heads = fields.integer("attention.head_count", 1, 1024)
     size = fields.integer("embedding_length", 1, 1 << 17) // heads
     size = fields.integer("attention.key_length", 1, 1024, size)
     neutral = {
         "expert_count": (None, 0),
+        "expert_shared_count": (None, 0),
+        "expert_gating_func": (None, 1),
+        "expert_weights_scale": (None, 0.0, 1.0),
         "rope.dimension_count": (None, size),
         "attention.value_length": (None, size),
         "rope.scaling.attn_factor": (None, 1.0),
@@ -112,7 +107,7 @@ def _refuse_what_is_not_honoured(fields: Fields) -> None:
         "logit_scale": (None, 1.0),
     }
     for key, allowed in neutral.items():
-        if fields.values.get(key) not in allowed:
+        if key not in kind.honoured and fields.values.get(key) not in allowed:
             raise fields.fail(key, "nothing that changes the network", fields.values[key])
 
 
@@ -120,54 +115,90 @@ def _with_factors(file: GgufFile, rope: Rope) -> Rope:
     """Divide the frequencies by the factors that a file may bring (Llama 3.1's stretching)."""
     if _FACTORS not in file.tensors:
         return rope
-    entry = file.tensors[_FACTORS]
-    if entry.type != "F32" or entry.shape != (rope.width // 2,) or rope.kind != "default":
+    factors = _factors(file, _FACTORS)
+    if len(factors) != rope.width // 2 or rope.kind != "default":
         raise CheckpointError(file.path, f"{_FACTORS}: expected {rope.width // 2} factors alone")
-    factors = file.data(_FACTORS).view(torch.float32)
+    return Rope(rope.theta, rope.width, "longrope", divisors=tuple(factors))
+
+
+def _factors(file: GgufFile, name: str) -> list[float]:
+    """Return the factors of a tensor of the file."""
+    entry = file.tensors[name]
+    if entry.type != "F32" or len(entry.shape) != 1:
+        raise CheckpointError(file.path, f"{name}: expected factors in F32")
+    factors = file.data(name).view(torch.float32)
     if not bool((factors.isfinite() & (factors > 0)).all()):
-        raise CheckpointError(file.path, f"{_FACTORS}: expected positive numbers")
-    return Rope(rope.theta, rope.width, "longrope", divisors=tuple(factors.tolist()))
+        raise CheckpointError(file.path, f"{name}: expected positive numbers")
+    found: list[float] = factors.tolist()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tensor of the file, or the matrix of one expert in it."""
+
+    stored: str
+    shape: tuple[int, ...]
+    expert: int | None = None
 
 
 class GgufWeights(Weights):
     """The tensors of a file by Hugging Face's names."""
 
     def __init__(self, file: GgufFile, config: ModelConfig) -> None:
+        kind = kind_of(file.metadata)
+        assert kind is not None
         self.file = file
         self._config = config
-        self._is_interleaved = file.metadata.get("general.architecture") == "llama"
-        self._stored: dict[str, str] = {}
-        entries = {}
-        for stored, tensor in file.tensors.items():
-            if stored == _FACTORS:
-                continue
-            name = self._name(stored)
-            self._stored[name] = stored
-            entries[name] = TensorEntry(file.path, tensor.shape, tensor.type)
-        super().__init__(entries)
+        self._kind = kind
+        self._places = {
+            name: place
+            for stored in file.tensors
+            if stored not in (_FACTORS, _SHORT, _LONG)
+            for name, place in self._named(stored)
+        }
+        super().__init__(
+            {
+                name: TensorEntry(file.path, place.shape, file.tensors[place.stored].type)
+                for name, place in self._places.items()
+            }
+        )
 
-    def _name(self, stored: str) -> str:
-        module, _, kind = stored.rpartition(".")
-        if module in _OUTER:
-            return f"{_OUTER[module]}.{kind}"
+    def _named(self, stored: str) -> Iterator[tuple[str, _Place]]:
+        """Yield the names of a tensor: one, or one for each expert."""
+        shape = self.file.tensors[stored].shape
+        module, _, last = stored.rpartition(".")
         match = _BLOCK.fullmatch(stored)
-        if match is None or match[2] not in _INNER:
+        if module in _OUTER:
+            yield f"{_OUTER[module]}.{last}", _Place(stored, shape)
+        elif match is not None and match[2] in self._kind.inner:
+            name = f"model.layers.{int(match[1])}.{self._kind.inner[match[2]]}.{match[3]}"
+            yield name, _Place(stored, shape)
+        elif match is not None and match[2] in self._kind.experts and len(shape) == 3:
+            for expert in range(shape[0]):
+                inner = self._kind.experts[match[2]].format(expert)
+                name = f"model.layers.{int(match[1])}.{inner}.{match[3]}"
+                yield name, _Place(stored, shape[1:], expert)
+        else:
             raise CheckpointError(
                 self.file.path, f"{stored}: this architecture has no such tensor here"
             )
-        return f"model.layers.{int(match[1])}.{_INNER[match[2]]}.{match[3]}"
+
+    def _data(self, place: _Place) -> Tensor:
+        data = self.file.data(place.stored)
+        if place.expert is None:
+            return data
+        return data.view(self.file.tensors[place.stored].shape[0], -1)[place.expert]
 
     def grid(self, name: str) -> Grid:
         """Return the integers of a tensor stored in blocks."""
-        stored = self._stored[name]
-        entry = self.file.tensors[stored]
-        rows, columns = entry.shape
-        grid = grid_of(
-            self.file.data(stored), entry.type, (rows, columns), _BLOCK_BYTES[entry.type]
-        )
+        place = self._places[name]
+        form = self.file.tensors[place.stored].type
+        rows, columns = place.shape
+        grid = grid_of(self._data(place), form, (rows, columns), _BLOCK_BYTES[form])
         if not bool((grid.scale.isfinite() & grid.offset.isfinite()).all()):
             raise CheckpointError(
-                self.file.path, f"{stored}: holds NaN or infinite values; download it again"
+                self.file.path, f"{place.stored}: holds NaN or infinite values; download it again"
             )
         order = self._rows_in_order(name, rows)
         if order is None:
@@ -175,24 +206,26 @@ class GgufWeights(Weights):
         return Grid(grid.q[order], grid.scale[order], grid.offset[order], grid.bits)
 
     def raw(self, name: str) -> Tensor:
-        """Read a float tensor as it is stored."""
-        stored = self._stored[name]
-        entry = self.file.tensors[stored]
-        tensor = self.file.data(stored).view(_FLOATS[entry.type]).view(entry.shape)
-        order = self._rows_in_order(name, entry.shape[0])
+        """Read a float tensor as it is stored, but for what files add to norms."""
+        place = self._places[name]
+        form = _FLOATS[self.file.tensors[place.stored].type]
+        tensor = self._data(place).view(form).view(place.shape)
+        if self._kind.has_offset_norms and name.endswith("norm.weight"):
+            return tensor.float() - 1.0
+        order = self._rows_in_order(name, place.shape[0])
         # Not the file itself, which would stay mapped as long as the model.
         return tensor.clone() if order is None else tensor[order]
 
     def _rows_in_order(self, name: str, rows: int) -> Tensor | None:
         """Undo how files of Llama's kind keep queries and keys: pairs side by side."""
-        if not self._is_interleaved or not re.search(r"self_attn\.[qk]_proj", name):
+        if not self._kind.is_interleaved or not re.search(r"self_attn\.[qk]_proj", name):
             return None
         c = self._config
         heads = c.heads if "q_proj" in name else c.kv_heads
         return torch.arange(rows).view(heads, -1, 2).transpose(1, 2).flatten()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
+        return iter(self._places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,30 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+GEMMA = NAMES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+PHI = NAMES | {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
+MOE = NAMES | {"mlp.gate": "ffn_gate_inp", "block_sparse_moe.gate": "ffn_gate_inp"}
+NAMES_OF = {
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA,
+    "phi3": PHI,
+    "qwen3_moe": MOE,
+    "mixtral": MOE,
+}
+ARCHITECTURES = {"gemma3_text": "gemma3", "qwen3_moe": "qwen3moe", "mixtral": "llama"}
+EXPERT = re.compile(r"(model\.layers\.\d+)\.\w+\.experts\.(\d+)\.(\w+)\.weight")
+EXPERTS = {
+    "gate_proj": "ffn_gate_exps",
+    "up_proj": "ffn_up_exps",
+    "down_proj": "ffn_down_exps",
+    "w1": "ffn_gate_exps",
+    "w3": "ffn_up_exps",
+    "w2": "ffn_down_exps",
+}
 OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
@@ -135,11 +159,18 @@ def write_gguf(directory: Path, kind: str, path: Path, **metadata: Any) -> dict[
     """Write a Hugging Face checkpoint as a file; return the tensors that it stands for."""
     values = json.loads((directory / "config.json").read_text())
     name = values["model_type"]
-    is_llama = name == "llama"
+    is_llama, is_gemma = name in ("llama", "mixtral"), name.startswith("gemma")
     infos: list[Info] = []
     data, stands_for = b"", {}
-    for hf, tensor in load_file(directory / "model.safetensors").items():
-        stored = tensor.float()
+    stacked: dict[str, list[tuple[str, torch.Tensor]]] = {}
+    tensors = load_file(directory / "model.safetensors")
+    for hf in sorted(tensors, key=lambda n: [int(p) if p.isdigit() else p for p in n.split(".")]):
+        tensor = tensors[hf]
+        if expert := EXPERT.fullmatch(hf):
+            place = f"blk.{expert[1].rpartition('.')[2]}.{EXPERTS[expert[3]]}.weight"
+            stacked.setdefault(place, []).append((hf, tensor.float()))
+            continue
+        stored = tensor.float() + (1.0 if is_gemma and "norm" in hf else 0.0)
         heads = {"q": values["num_attention_heads"], "k": values["num_key_value_heads"]}
         match = re.search(r"self_attn\.([qk])_proj", hf) if is_llama else None
         if match:  # pairs side by side, as files of Llama's kind have them
@@ -150,19 +181,38 @@ def write_gguf(directory: Path, kind: str, path: Path, **metadata: Any) -> dict[
         encoded, meant = quantize(stored, form)
         if match:
             meant = meant.view(heads[match[1]], -1, 2, *meant.shape[1:]).transpose(1, 2)
+        meant = meant - (1.0 if is_gemma and "norm" in hf else 0.0)
         stands_for[hf] = meant.reshape(tensor.shape).contiguous()
-        infos.append((_name(hf), tuple(tensor.shape), TYPE_IDS[form], len(data)))
+        infos.append((_name(hf, name), tuple(tensor.shape), TYPE_IDS[form], len(data)))
         data += encoded + b"\0" * (-len(encoded) % 32)
-    path.write_bytes(container(_metadata(values, name) | metadata, infos, data))
+    for place, experts in stacked.items():
+        made = [quantize(tensor, kind) for _, tensor in experts]
+        stands_for |= {hf: meant for (hf, _), (_, meant) in zip(experts, made, strict=True)}
+        shape = (len(experts), *experts[0][1].shape)
+        infos.append((place, shape, TYPE_IDS[kind], len(data)))
+        encoded = b"".join(part for part, _ in made)
+        data += encoded + b"\0" * (-len(encoded) % 32)
+    metadata = _metadata(values, ARCHITECTURES.get(name, name)) | metadata
+    for place, factors in _factors(values).items():
+        infos.append((place, (len(factors),), 0, len(data)))
+        encoded = struct.pack(f"<{len(factors)}f", *factors)
+        data += encoded + b"\0" * (-len(encoded) % 32)
+    path.write_bytes(container(metadata, infos, data))
     return stands_for
 
 
-def _name(hf: str) -> str:
+def _factors(values: dict[str, Any]) -> dict[str, list[float]]:
+    rope = values.get("rope_parameters") or {}
+    kinds = ("short", "long")
+    return {f"rope_factors_{k}.weight": rope[f"{k}_factor"] for k in kinds if f"{k}_factor" in rope}
+
+
+def _name(hf: str, model_type: str) -> str:
     module, _, last = hf.rpartition(".")
     if module in OUTER:
         return f"{OUTER[module]}.{last}"
     _, _, index, inner = module.split(".", 3)
-    return f"blk.{index}.{NAMES[inner]}.{last}"
+    return f"blk.{index}.{NAMES_OF.get(model_type, NAMES)[inner]}.{last}"
 
 
 def _metadata(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -175,8 +225,28 @@ def _metadata(values: dict[str, Any], name: str) -> dict[str, Any]:
         f"{name}.attention.head_count": values["num_attention_heads"],
         f"{name}.attention.head_count_kv": values["num_key_value_heads"],
         f"{name}.attention.layer_norm_rms_epsilon": float(values["rms_norm_eps"]),
-        f"{name}.rope.freq_base": float(values["rope_parameters"]["rope_theta"]),
+        f"{name}.rope.freq_base": _theta(values),
     }
+    optional = {
+        "attention.sliding_window": values.get("sliding_window"),
+        "attn_logit_softcapping": values.get("attn_logit_softcapping"),
+        "final_logit_softcapping": values.get("final_logit_softcapping"),
+        "expert_count": values.get("num_experts") or values.get("num_local_experts"),
+        "expert_used_count": values.get("num_experts_per_tok"),
+        "expert_feed_forward_length": values.get("moe_intermediate_size"),
+    }
+    metadata |= {f"{name}.{k}": v for k, v in optional.items() if v is not None}
+    rope = values["rope_parameters"]
+    if name == "phi3":
+        size = values["hidden_size"] // values["num_attention_heads"]
+        metadata[f"{name}.rope.dimension_count"] = int(size * rope["partial_rotary_factor"])
+        original = values["original_max_position_embeddings"]
+        metadata[f"{name}.rope.scaling.original_context_length"] = original
     if values.get("head_dim"):
         metadata[f"{name}.attention.key_length"] = values["head_dim"]
     return metadata
+
+
+def _theta(values: dict[str, Any]) -> float:
+    rope = values["rope_parameters"]
+    return float(rope.get("full_attention", rope)["rope_theta"])
