@@ -16,9 +16,10 @@ from gateway.learning.book import Book
 from gateway.money.migrate import migrate_sqlite
 from tests.dashboard.support import ADMIN_KEY, USER_KEY, Dashboard, visitor_of
 from tests.support.gateway_app import asking, frugal_serve
+from tests.support.months import HOSTILE
 from tests.support.policies import CHEAP, DEAR, policy, remote
 from tests.support.replies import Says
-from tests.support.scripted_upstream import Hold
+from tests.support.scripted_upstream import Hold, answer
 from tests.support.threaded import upstream_in_thread
 from tests.support.traffic import rows_of, traffic
 
@@ -28,6 +29,7 @@ pytest.importorskip("torch", reason="needs the extra 'local'")
 SECRETS = ("ada@example.org", "sk-abcdef0123456789abcdef")
 PROMPT = f"Write to {SECRETS[0]} that the key is {SECRETS[1]}, please."
 HELD = "hold this one"
+ILL = "fail this one"
 _WITHIN_S = 60.0
 
 
@@ -44,12 +46,14 @@ class Upstream:
             tokens=(20, 8),
             logprobs=None if is_large else [-0.01, -0.01, -0.01],
         )
+        if ILL.encode() in received.body:
+            return [answer({}, status="500 Ill")]
         if HELD.encode() in received.body:
             return [self.hold, *says(received)]
         return says(received)
 
 
-def _text(url: str) -> str:
+def _text(url: str, hook: str) -> str:
     """Return a policy with an engine of its own, a route that learns and one that is audited."""
     models = {
         "tiny": {
@@ -58,6 +62,7 @@ def _text(url: str) -> str:
         },
         "small": remote(url, price=CHEAP, logprobs=True),
         "large": remote(url, price=DEAR, max_output=200_000),
+        "sick": remote(url),
     }  # fmt: skip
     tiers = ["small", "large"]
     learned = {
@@ -77,10 +82,12 @@ def _text(url: str) -> str:
         {
             "auto": {"cascade": learned},
             "audited": {"cascade": audited, "cache": {"exact": {"ttl": "1h"}}},
+            "ill": {"model": "sick", "breaker": {"consecutive": 2, "open_for": "10m"}},
         },
         access={"keys": keys},
         limits={"budget": {"usd": 10, "per": "month", "at_limit": "warn"}},
         privacy={"store_texts": True},
+        alerts={"url": hook, "events": ["drift", "learning", "breaker"]},
     )
 
 
@@ -93,10 +100,17 @@ def upstream():
 
 
 @pytest.fixture(scope="module")
-def running(upstream, tmp_path_factory):
+def hook():
+    """Run what the gateway tells its alerts to."""
+    with upstream_in_thread([[answer(b"", status="204 No Content")]]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(upstream, hook, tmp_path_factory):
     folder = tmp_path_factory.mktemp("states")
     migrate_sqlite(folder / "ledger.db")
-    with frugal_serve(_text(upstream.url), folder) as served:
+    with frugal_serve(_text(upstream.url, hook.url), folder) as served:
         yield Dashboard(served)
 
 
@@ -119,6 +133,32 @@ def _until(dashboard, path, holds):
             assert time.monotonic() < deadline, json.dumps(found)[:2000]
             time.sleep(0.1)
     return found
+
+
+async def _told(hook, event):
+    """Wait until the webhook was told of an event, and return what it was told."""
+    async with asyncio.timeout(_WITHIN_S):
+        while True:
+            for received in list(hook.requests):
+                if received.json["event"] == event:
+                    return received.json
+            await asyncio.sleep(0.05)
+
+
+# A breaker
+
+
+async def test_an_open_breaker_is_shown_and_the_webhook_told(look, running, hook):
+    for _ in range(3):
+        await asyncio.to_thread(_post, running, asking(ILL, model="ill"))
+    told = await _told(hook, "breaker_open")
+    async with look() as visitor:
+        page = await visitor.see("providers")
+        row = page.get_by_role("row").filter(has=page.get_by_text("sick", exact=True))
+        await expect(row).to_contain_text("open")
+        await expect(row).to_contain_text("100%")
+
+    assert told["model"] == "sick"
 
 
 # The engine
@@ -227,6 +267,23 @@ async def test_kept_texts_are_shown_without_their_secrets(look, running):
 # A hit
 
 
+async def test_hostile_prompts_that_were_kept_are_shown_as_they_are_and_do_nothing(look, running):
+    prompt = "\n".join(HOSTILE)
+    answer = await asyncio.to_thread(_post, running, asking(prompt, model="audited"))
+    request_id = answer.headers["x-request-id"]
+    await asyncio.to_thread(_until, running, f"requests/{request_id}", lambda r: r.get("texts"))
+    async with look() as visitor:
+        page = await visitor.see(f"requests?open={request_id}")
+        dialog = page.get_by_role("dialog")
+        await dialog.get_by_text("Texts, with secrets taken out").click()
+        said = dialog.locator(".said pre").first
+        await expect(said).to_be_visible()
+
+        assert await said.evaluate("e => e.textContent") == prompt
+        assert await dialog.locator("img, script, a").count() == 0
+        assert await page.title() == "Requests · frugal-gateway"
+
+
 async def test_an_exact_hit_is_a_bar_from_its_arrival_to_its_end(look, running):
     body = asking("Say it once more.", model="audited")
     await asyncio.to_thread(_post, running, body)
@@ -249,7 +306,7 @@ async def test_an_exact_hit_is_a_bar_from_its_arrival_to_its_end(look, running):
 # A floor that no longer holds
 
 
-async def test_drafts_that_got_worse_show_as_a_broken_floor_and_an_alarm(look, running):
+async def test_drafts_that_got_worse_show_as_a_broken_floor_and_an_alarm(look, running, hook):
     book = Book(running.served.books.url)
     hour_ago = int((time.time() - 3600) * 1e6)
     book.add(list(rows_of(traffic(400, start=hour_ago, served=True))))
@@ -271,6 +328,9 @@ async def test_drafts_that_got_worse_show_as_a_broken_floor_and_an_alarm(look, r
         await expect(
             route.get_by_text("asks its reference until it is proven again")
         ).to_be_visible()
+    alarm = await _told(hook, "learning_lost")
+
+    assert alarm["route"] == "auto"
 
 
 def _state(report):

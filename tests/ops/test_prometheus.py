@@ -16,6 +16,9 @@ import httpx
 import pytest
 import yaml
 
+from gateway.telemetry.metrics import Scrape, exposition
+from local_engine.metrics import render_metrics
+from local_engine.types import EngineStats
 from tests.support.gateway_app import asking, frugal_serve
 from tests.support.policies import CHEAP, DEAR, two_tiers
 from tests.support.replies import Says
@@ -151,6 +154,16 @@ def test_every_rule_fires_when_it_should_and_none_when_all_is_well(tmp_path):
     done = _promtool("test", "rules", str(path))
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_names_types_and_helps_are_as_prometheus_would_have_them():
+    text = exposition(Scrape(engines={"tiny": render_metrics(EngineStats())}))
+    done = subprocess.run(
+        [_FOUND["promtool"], "check", "metrics"], input=text, capture_output=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 # A gateway that is scraped

@@ -14,7 +14,7 @@ from policies.telemetry import Traces
 from tests.support.gateway_app import serving
 from tests.support.policies import two_tiers
 from tests.support.replies import Says
-from tests.support.scripted_upstream import ScriptedUpstream, answer
+from tests.support.scripted_upstream import Hold, ScriptedUpstream, answer
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOT_SAMPLED = PARENT[:-2] + "00"
@@ -175,6 +175,21 @@ async def test_a_collector_that_is_away_costs_traces_and_nothing_else(tmp_path, 
         responses = [await gateway.chat(f"q{i}") for i in range(3)]
 
     assert {r.status_code for r in responses} == {200}
+
+
+async def test_a_collector_that_hangs_delays_no_request(tmp_path, small, large):
+    hold = Hold()
+    async with ScriptedUpstream([[hold]]) as hung:
+        whole = json.loads(two_tiers(small.url, large.url))
+        endpoint = hung.url.removesuffix("/v1")
+        whole["telemetry"] = {"traces": {"endpoint": endpoint, "sample": 1}}
+        async with serving(json.dumps(whole), tmp_path) as gateway:
+            await gateway.chat("first")
+            await hold.reached.wait()
+            while_it_hangs = [(await gateway.chat(f"q{i}")).status_code for i in range(20)]
+        assert hung.connections >= 1
+
+    assert while_it_hangs == [200] * 20
 
 
 def test_what_nobody_takes_is_dropped_and_counted(monkeypatch):
