@@ -20,6 +20,7 @@ from tests.support.months import HOSTILE
 from tests.support.policies import CHEAP, DEAR, policy, remote
 from tests.support.replies import Says
 from tests.support.scripted_upstream import Hold, answer
+from tests.support.semantic import THINGS, Contrary, in_other_words
 from tests.support.threaded import upstream_in_thread
 from tests.support.traffic import rows_of, traffic
 
@@ -30,6 +31,7 @@ SECRETS = ("ada@example.org", "sk-abcdef0123456789abcdef")
 PROMPT = f"Write to {SECRETS[0]} that the key is {SECRETS[1]}, please."
 HELD = "hold this one"
 ILL = "fail this one"
+LOOK_AFTER = b"look after my"
 _WITHIN_S = 60.0
 
 
@@ -38,8 +40,11 @@ class Upstream:
 
     def __init__(self) -> None:
         self.hold = Hold()
+        self.contrary = Contrary()
 
     def __call__(self, received):
+        if LOOK_AFTER in received.body:
+            return self.contrary(received)
         is_large = received.json["model"] == "large"
         says = Says(
             f"Done for {SECRETS[0]}.",
@@ -82,6 +87,10 @@ def _text(url: str, hook: str) -> str:
         {
             "auto": {"cascade": learned},
             "audited": {"cascade": audited, "cache": {"exact": {"ttl": "1h"}}},
+            "near": {
+                "model": "large",
+                "cache": {"semantic": {"max_error": 0.5, "audit": 1}},
+            },
             "ill": {"model": "sick", "breaker": {"consecutive": 2, "open_for": "10m"}},
         },
         access={"keys": keys},
@@ -301,6 +310,45 @@ async def test_an_exact_hit_is_a_bar_from_its_arrival_to_its_end(look, running):
     assert again.headers["x-cache"] == "exact"
     assert bar["x"] == pytest.approx(track["x"], abs=1)
     assert bar["width"] == pytest.approx(track["width"], rel=0.02)
+
+
+# A semantic cache that is wrong
+
+
+def _false_hits(report):
+    (found,) = (route for route in report["routes"] if route["route"] == "near")
+    return found["false_hits"]
+
+
+async def test_a_semantic_cache_that_spent_its_error_budget_is_shown_with_its_interval(
+    look, running
+):
+    def ask_until_it_stops():
+        for thing in THINGS:
+            answers = [
+                _post(running, asking(words, model="near")) for words in in_other_words(thing)
+            ]
+            if answers[-1].headers["x-cache"] == "semantic":
+                served.append(thing)
+            found = _until(
+                running, "quality",
+                lambda r: any(h["stops"] for h in _false_hits(r))
+                or sum(h["audited"] for h in _false_hits(r)) >= len(served),
+            )  # fmt: skip
+            if any(h["stops"] for h in _false_hits(found)):
+                return
+
+    served = []
+    await asyncio.to_thread(ask_until_it_stops)
+    async with look() as visitor:
+        page = await visitor.see("quality")
+        route = page.get_by_role("region", name="near", exact=True)
+        card = route.get_by_role("article").filter(has_text="platform")
+
+        await expect(card.locator(".badge.bad")).to_have_text("exact only")
+        await expect(card).to_contain_text("Stops1")
+        await expect(card).to_contain_text("50.0%")
+    assert len(served) >= 5
 
 
 # A floor that no longer holds

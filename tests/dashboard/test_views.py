@@ -347,7 +347,7 @@ async def test_a_floor_that_is_broken_is_said_in_words(visit):
         at="2026-11-03T10:00:00Z", step=4, kind="drift_alarm", detail={"test": "losses"}
     )
     hits = FalseHits(
-        route="auto", tenant="platform", state="stopped", audited=90, wrong=9, rate=0.1,
+        route="auto", tenant="platform", state="exact only", audited=90, wrong=9, rate=0.1,
         low=0.05, high=0.18, budget=0.01, stops=1,
     )  # fmt: skip
     told = QualityReport(
@@ -365,7 +365,7 @@ async def test_a_floor_that_is_broken_is_said_in_words(visit):
         assert "7.5%" in loss
         assert "lost" in certificate
         assert "asks its reference until it is proven again" in certificate
-        assert "stopped" in false_hits
+        assert "exact only" in false_hits
         await expect(page.get_by_role("note")).to_contain_text("drift alarm")
         pictures = page.get_by_role("img", name=re.compile("at most 2.0% is allowed"))
         await expect(pictures).to_be_visible()

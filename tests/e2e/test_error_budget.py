@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 
 import pytest
 
 import gateway.error_budgets
 from tests.support.gateway_app import serving
 from tests.support.policies import policy, remote
-from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream, answer
-
-THINGS = ("password", "printer", "invoice", "passport", "garden", "bicycle", "kitchen", "violin",
-          "camera", "mortgage", "sourdough", "telescope", "vaccine", "wedding", "tractor",
-          "harbour")  # fmt: skip
-ANSWERS = ("Open the settings.", "Call a lawyer in Paris.", "Use olive oil and salt.",
-           "It was in the year of the comet.", "No, never.", "Three trains leave at noon.",
-           "Paint it blue.")  # fmt: skip
-
-
-def contrary():
-    """Return a model that never says the same thing twice in a row."""
-    asked = count()
-    return lambda received: Says(ANSWERS[next(asked) % len(ANSWERS)], tokens=(10, 5))(received)
+from tests.support.semantic import THINGS, Contrary, in_other_words
 
 
 @pytest.fixture
@@ -36,7 +22,7 @@ def looks_often(monkeypatch):
 async def test_audits_that_find_it_wrong_stop_it_and_the_webhook_is_told(tmp_path, looks_often):
     async with (
         ScriptedUpstream([[answer(b"", status="204 No Content")]]) as hook,
-        ScriptedUpstream(contrary()) as upstream,
+        ScriptedUpstream(Contrary()) as upstream,
     ):
         semantic = {"max_error": 0.5, "audit": 1}
         text = policy(
@@ -47,8 +33,9 @@ async def test_audits_that_find_it_wrong_stop_it_and_the_webhook_is_told(tmp_pat
         async with serving(text, tmp_path) as running:
             served = []
             for thing in THINGS:
-                await running.chat(f"How do I look after my {thing}?")
-                again = await running.chat(f"how do I look after my {thing} please")
+                first, other = in_other_words(thing)
+                await running.chat(first)
+                again = await running.chat(other)
                 served.append(again.headers["x-cache"])
                 await _audited(running, served.count("semantic"))
                 if await _stopped(running):

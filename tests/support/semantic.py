@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 
 from cache.semantic.embedder import Vector
 from cache.semantic.types import Candidate, Decision
+from tests.support.replies import Says
+from tests.support.scripted_upstream import Received, Script
 
 
 class Lettered:
@@ -70,3 +73,27 @@ class SameDigits:
         """Return why the stored question must not answer the asked one, or None."""
         ours, theirs = ([c for c in text if c.isdigit()] for text in (asked, stored))
         return None if ours == theirs else f"number: {ours} / {theirs}"
+
+
+THINGS = ("password", "printer", "invoice", "passport", "garden", "bicycle", "kitchen", "violin",
+          "camera", "mortgage", "sourdough", "telescope", "vaccine", "wedding", "tractor",
+          "harbour")  # fmt: skip
+ANSWERS = ("Open the settings.", "Call a lawyer in Paris.", "Use olive oil and salt.",
+           "It was in the year of the comet.", "No, never.", "Three trains leave at noon.",
+           "Paint it blue.")  # fmt: skip
+
+
+class Contrary:
+    """A model that never says the same thing twice in a row: whoever keeps its answers is wrong."""
+
+    def __init__(self) -> None:
+        self._asked = count()
+
+    def __call__(self, received: Received) -> Script:
+        """Return the script of the next answer."""
+        return Says(ANSWERS[next(self._asked) % len(ANSWERS)], tokens=(10, 5))(received)
+
+
+def in_other_words(thing: str) -> tuple[str, str]:
+    """Return a question about one of THINGS, and the same in other words."""
+    return f"How do I look after my {thing}?", f"how do I look after my {thing} please"

@@ -81,7 +81,7 @@ function certificateCard(certificate) {
 }
 
 function falseHitCard(hits) {
-  const isStopped = hits.state === "stopped";
+  const isStopped = hits.state !== "serving"; // its error budget is spent: equal questions alone are hits
   const isBad = hits.budget !== null && hits.low > hits.budget;
   const words = `${percent(hits.rate)}, between ${percent(hits.low)} and ${percent(hits.high)}${hits.budget === null ? "" : `; the budget is ${percent(hits.budget)}`}`;
   return h("article", { class: "panel quality-card" },

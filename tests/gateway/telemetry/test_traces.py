@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -185,7 +186,7 @@ async def test_a_collector_that_hangs_delays_no_request(tmp_path, small, large):
         whole["telemetry"] = {"traces": {"endpoint": endpoint, "sample": 1}}
         async with serving(json.dumps(whole), tmp_path) as gateway:
             await gateway.chat("first")
-            await hold.reached.wait()
+            await asyncio.wait_for(hold.reached.wait(), 30)
             while_it_hangs = [(await gateway.chat(f"q{i}")).status_code for i in range(20)]
         assert hung.connections >= 1
 
