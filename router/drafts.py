@@ -101,8 +101,8 @@ def cut_at(lengths: Sequence[int], *, seed: int = 0) -> Shorten:
 
 
 def _row(table: LearnTable, row: int, shorten: Shorten | None) -> list[DraftRead | None]:
-    text = table.queries[row].text
-    question = read_question(text)
+    query = table.queries[row]
+    question = read_question(query.text)
     found: list[DraftRead | None] = []
     for column, name in enumerate(table.models):
         outcome = table.cell(row, column)
@@ -110,7 +110,9 @@ def _row(table: LearnTable, row: int, shorten: Shorten | None) -> list[DraftRead
         if reply is not None and shorten is not None:
             chars = shorten(row, column, reply.text)
             reply = reply.prefix(chars) if chars else None
-        found.append(None if reply is None else read_draft(question, reply, column, name))
+        found.append(
+            None if reply is None else read_draft(question, reply, column, name, query.wanted)
+        )
     return found
 
 

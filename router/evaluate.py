@@ -67,12 +67,13 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `frugal evaluate` prints."""
+    """What `frugal evaluate` prints. `left_out` requests had no score for every tier."""
 
     count: int
     reference: str
     rows: Sequence[Row]
     models: Sequence[ModelRow]
+    left_out: int = 0
 
 
 def evaluate(

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 _ROWS = 4_096  # at a time, so that rows times trees stays in the processor's cache
+_CELLS = 1 << 20  # rows times trees at a time, where each tree's value is wanted
 _ARRAYS = ("roots", "feature", "threshold", "left", "right", "missing_left", "value")
 
 
@@ -49,18 +50,32 @@ class Forest:
 
     def __call__(self, rows: Any) -> Floats:
         """Return the sum of the trees' values for each row of [n, width]."""
-        table = np.asarray(rows, dtype=np.float64)
-        if table.ndim != 2 or table.shape[1] != self.width:
-            raise ForestError(f"expected rows of {self.width} features, found {table.shape}")
+        table = self._checked(rows)
         parts = [self._sum(table[at : at + _ROWS]) for at in range(0, len(table), _ROWS)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
+    def values(self, rows: Any) -> Floats:
+        """Return each tree's value [n, trees] for each row of [n, width]."""
+        table = self._checked(rows)
+        many = max(1, _CELLS // max(1, len(self.roots)))
+        parts = [self._leaves(table[at : at + many]) for at in range(0, len(table), many)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.roots)))
+
+    def _checked(self, rows: Any) -> Floats:
+        table = np.asarray(rows, dtype=np.float64)
+        if table.ndim != 2 or table.shape[1] != self.width:
+            raise ForestError(f"expected rows of {self.width} features, found {table.shape}")
+        return table
+
     def _sum(self, table: Floats) -> Floats:
+        return np.asarray(self._leaves(table).sum(axis=1))
+
+    def _leaves(self, table: Floats) -> Floats:
         at = np.broadcast_to(self.roots, (len(table), len(self.roots)))
         rows = np.arange(len(table))[:, None]
         while (inner := self.left[at] >= 0).any():
             at = np.where(inner, self._next(table, rows, at), at)
-        return np.asarray(self.value[at].sum(axis=1))
+        return np.asarray(self.value[at])
 
     def _next(self, table: Floats, rows: Any, at: Any) -> Any:
         seen = table[rows, self.feature[at]]
@@ -129,13 +144,17 @@ def grow(
     leaves: int = 15,
     rate: float = 0.08,
     rising: Mapping[int, int] | None = None,
+    features: float = 0.5,
+    calm: float = 1.0,
+    fewest: int | None = None,
     seed: int = 0,
 ) -> Forest:
     """Fit trees to scores from 0 to 1 by log loss; the forest gives log-odds.
 
     `rising` says of features whether more of them can only raise (1) or lower
-    (-1) the outcome. Small leaves and half of the rows and features a tree keep
-    few rows from being learnt by heart.
+    (-1) the outcome. Few rows are kept from being learnt by heart: a tree sees half of
+    them and a share of `features`, a leaf holds `fewest` at the least and is drawn to zero
+    by `calm`.
     """
     import lightgbm
 
@@ -144,14 +163,35 @@ def grow(
     directions = [(rising or {}).get(at, 0) for at in range(table.shape[1])]
     settings = {
         "objective": "cross_entropy", "learning_rate": rate, "num_leaves": leaves,
-        "min_data_in_leaf": max(5, min(40, count // 50)), "lambda_l2": 1.0,
-        "feature_fraction": 0.5, "bagging_fraction": 0.6, "bagging_freq": 1, "max_bin": 63,
+        "min_data_in_leaf": fewest or max(5, min(40, count // 50)), "lambda_l2": calm,
+        "feature_fraction": features, "bagging_fraction": 0.6, "bagging_freq": 1, "max_bin": 63,
         "seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": 1,
         "verbose": -1, "monotone_constraints": directions,
     }  # fmt: skip
     data = lightgbm.Dataset(table, np.asarray(score, dtype=np.float64), weight=weight)
     model = lightgbm.train(settings, data, num_boost_round=trees)
     return _from_trees(model.dump_model()["tree_info"], table.shape[1])
+
+
+def joined(forests: Sequence[Forest]) -> Forest:
+    """Return the trees of several forests over the same features, one after the other."""
+    if not forests or len({each.width for each in forests}) != 1:
+        raise ForestError("expected forests over the same features")
+    offsets = np.cumsum([0, *(len(each.value) for each in forests)])
+
+    def moved(name: str) -> Ints:
+        parts = [getattr(each, name) for each in forests]
+        return np.concatenate([
+            np.where(part >= 0, part + at, part) for part, at in zip(parts, offsets, strict=False)
+        ]).astype(np.int32)  # fmt: skip
+
+    def kept(name: str) -> Any:
+        return np.concatenate([getattr(each, name) for each in forests])
+
+    return Forest(
+        forests[0].width, moved("roots"), kept("feature"), kept("threshold"),
+        moved("left"), moved("right"), kept("missing_left"), kept("value"),
+    )  # fmt: skip
 
 
 def _from_trees(trees: Sequence[Mapping[str, Any]], width: int) -> Forest:

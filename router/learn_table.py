@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.forms import FORMS, wanted_of
 from router.outcomes import Outcome, Outcomes, read_outcomes
 from router.query import Query, content_key, group_key, query_of
 from router.types import OutcomesError
@@ -24,9 +25,9 @@ Rows = NDArray[np.intp]
 
 _NUMBERS = ("score", "prompt_tokens", "completion_tokens", "cost_usd", "latency_s")
 _FEW_TWINS = 8
-_OF_QUERY = ("split", "category", "prompt", "messages")
+_OF_QUERY = ("split", "category", "prompt", "messages", *FORMS)
 REPLY_COLUMNS: tuple[str, ...] = (
-    "response", "finish_reason", "reference", "propensity", "margin", "entropy",
+    "response", "tool_calls", "finish_reason", "reference", "propensity", "margin", "entropy",
     *(f"logprob_q{share}" for share in ("00", "05", "10", "20", "50")),
 )  # fmt: skip
 """What `from_outcomes(replies=True)` reads on top, for `cell`."""
@@ -235,7 +236,14 @@ def _query(table: Outcomes, at: int) -> Query:
         column = table.columns.get(name)
         return None if column is None else column[at]
 
-    known = {"category": value("category"), "input_tokens": value("prompt_tokens")}
+    wanted = wanted_of(*(value(name) for name in FORMS))
+    known: dict[str, Any] = {
+        "category": value("category"),
+        "input_tokens": value("prompt_tokens"),
+        "wanted": wanted,
+        "has_tools": wanted.tools is not None,
+        "json_schema": wanted.schema is not None,
+    }
     messages = value("messages")
     if messages:
         return query_of(messages, **known)

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from router.forms import is_list, is_object
 from router.outcome_files import Chunk, Selection, files_of, reader_of
 from router.types import OutcomesError
 
@@ -25,6 +26,8 @@ class Outcome:
     conversation. `sample` numbers several replies of one model to one query.
     `score` is 0 (wrong) to 1 (right). `logprob_q05` is the 5 % quantile of the
     tokens' natural log-probabilities, and so on; `logprob_q00` is the lowest.
+    `response_format` and `tools` are what the request asked of the reply's form, `tool_calls`
+    what the reply called, all as in the API or as JSON text.
     `margin` and `entropy` are means over the tokens. `propensity` is the
     probability with which the router chose this model.
     """
@@ -36,8 +39,11 @@ class Outcome:
     category: str | None = None
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
+    response_format: dict[str, Any] | str | None = None
+    tools: list[dict[str, Any]] | str | None = None
     reference: str | None = None
     response: str | None = None
+    tool_calls: list[dict[str, Any]] | str | None = None
     finish_reason: str | None = None
     score: float | None = None
     prompt_tokens: int | None = None
@@ -191,6 +197,9 @@ _CHECKS: Mapping[str, _Check] = {
     **dict.fromkeys(("cost_usd", "latency_s", "margin", "entropy"), _AMOUNT),
     **dict.fromkeys((name for name in COLUMNS if name.startswith("logprob_")), _LOG),
     "messages": (_is_conversation, "a list of messages"),
+    "response_format": (is_object, "a JSON object, as requests have it"),
+    "tools": (is_list, "a list of tools, as requests have it"),
+    "tool_calls": (is_list, "a list of tool calls, as replies have it"),
 }
 
 

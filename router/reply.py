@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from router import choices, examples, reply_maths, validators
+from router.forms import calls_in
 from router.reading import Question, Reading, read_reply
 from router.reply_text import ANSWER, SHAPE, answer_features, shape_features
 from router.types import Draft, TokenStats
@@ -86,8 +87,8 @@ class Reply:
 
     @classmethod
     def of_outcome(cls, outcome: Outcome) -> Self | None:
-        """Return a logged reply; None where its text was not kept."""
-        if outcome.response is None:
+        """Return a logged reply; None where neither its text nor its calls were kept."""
+        if outcome.response is None and outcome.tool_calls is None:
             return None
         kept = [
             *(outcome.logprob_q00, outcome.logprob_q05, outcome.logprob_q10),
@@ -99,7 +100,8 @@ class Reply:
             _known(outcome.entropy),
             _known(outcome.completion_tokens),
         )
-        return cls(outcome.response, outcome.finish_reason, summary)
+        calls = calls_in(outcome.tool_calls)
+        return cls(outcome.response or "", outcome.finish_reason, summary, calls)
 
     def prefix(self, chars: int) -> Self:
         """Return the reply as it was after so many characters."""

@@ -17,10 +17,11 @@ from router.correctness import AnswerScorer, HeldOut, fit_scorer
 from router.costs import CostModel, Price
 from router.drafts import Drafts
 from router.early import fit_beginnings, halves_of, lowest_of, threshold_of
-from router.guarantee import Certified
+from router.guarantee import Certified, share_of_look
 from router.learn_table import LearnTable
 from router.learnt import Learnt, Operating
 from router.quality.model import QualityModel
+from router.reply import Reply
 from router.targets import (
     Mix,
     PriceOfQuality,
@@ -228,7 +229,7 @@ def _heard(table: LearnTable, task: Task) -> frozenset[int]:
 
 def _has_reply(table: LearnTable, row: int, model: int) -> bool:
     cell = table.cell(row, model)
-    return cell is not None and cell.response is not None
+    return cell is not None and Reply.of_outcome(cell) is not None
 
 
 def _lineup(task: Task, drafts: Drafts, table: LearnTable) -> Lineup:
@@ -315,7 +316,9 @@ def _operate(
         path = path_of(target.floor, value, beliefs, records)
         if calibration is None:
             return Operating("floor", None, target.floor), None, path
-        rate, certified = certify(target.floor, value, beliefs, path, calibration)
+        # The first of all the looks that may follow, of which each spends its share.
+        error = share_of_look(target.floor.error, 1)
+        rate, certified = certify(target.floor, value, beliefs, path, calibration, error=error)
         mix = None if rate is None else Mix(rate, rate)
         return Operating("floor", mix, target.floor), certified, path
     value = learnt.values["quality"]

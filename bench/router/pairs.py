@@ -3,7 +3,8 @@
     python -m bench.router pairs --data ../shared/data --task mmlu --labels 1500,all
 
 Five-fold cross-fitting over train and dev (near-duplicates kept together), once a
-seed. Of a training fold only `--labels` scores are shown; its other prompts and
+seed; with `--leave dataset` or `--leave category` each of these is held out as a whole
+instead. Of a training fold only `--labels` scores are shown; its other prompts and
 their categories are, for no operator lacks those. No way is told the category of
 a query held out, unless its name says so. Intervals are 95 %, over resampled
 queries, the difference to the TF-IDF baseline paired by query.
@@ -15,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,8 +30,9 @@ from bench.router.sets import TASKS, PairTask, pair_table
 from bench.router.ways import BASELINES, Floats, Way, labelled, ours, unsupervised
 from router.learn_table import LearnTable
 from router.metrics import Interval, apgr, interval, pair_curve
-from router.quality.view import LEARNERS
+from router.quality.view import EVERY, LEARNERS
 
+Rows = NDArray[np.intp]
 AGAINST = "TF-IDF logistic"
 OURS: dict[str, Way] = {
     "ours": ours(),
@@ -39,8 +41,7 @@ OURS: dict[str, Way] = {
     "ours, category told": ours(told=True),
 }
 ABLATIONS: dict[str, Way] = {
-    f"ours, without {name}": ours(tuple(each for each in LEARNERS if each != name))
-    for name in LEARNERS
+    f"ours, without {name}": ours(tuple(each for each in EVERY if each != name)) for name in EVERY
 } | {f"ours, {name} alone": ours((name,)) for name in LEARNERS}
 
 
@@ -51,6 +52,7 @@ class Row:
     task: str
     way: str
     labels: int | None
+    leave: str
     apgr: Interval
     against: Interval | None
     cpt50: float
@@ -82,6 +84,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--labels", type=_budgets, default=[None], help="such as 50,200,1500,all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ablate", action="store_true", help="also without, and with only, each")
+    parser.add_argument("--leave", choices=["fold", "dataset", "category"], default="fold")
     parser.add_argument("--only", nargs="+", default=[], help="these ways alone, by name")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
@@ -105,20 +108,20 @@ def _rows(
         began = time.process_time()
         told = f"{task.name}, {'all' if budget is None else budget} labels, {name}"
         ranks[name] = [
-            _crossfitted(way, table, budget, seed)
+            _crossfitted(way, table, budget, seed, arguments.leave)
             for seed in track(range(arguments.seeds), told, console=Console(stderr=True))
         ]
         spent[name] = time.process_time() - began
     return [
-        _row(task, name, budget, table, found, ranks.get(AGAINST), spent[name])
+        _row(task, name, budget, table, found, ranks.get(AGAINST), spent[name], arguments.leave)
         for name, found in ranks.items()
     ]
 
 
-def _crossfitted(way: Way, table: LearnTable, budget: int | None, seed: int) -> Floats:
-    """Return each row's rank by a router that never saw it."""
+def _crossfitted(way: Way, table: LearnTable, budget: int | None, seed: int, leave: str) -> Floats:
+    """Return each row's rank by a router that never saw it, nor its fold, dataset or category."""
     rank = np.empty(len(table))
-    for number, (rest, out) in enumerate(table.folds(5, seed)):
+    for number, (rest, out) in enumerate(held_out(table, leave, seed)):
         train = labelled(table.subset(rest), budget, 100 * seed + number)
         is_blank = bool(np.isnan(train.score).all())
         rank[out] = 0.0 if is_blank else way(train, table.subset(out))
@@ -127,9 +130,24 @@ def _crossfitted(way: Way, table: LearnTable, budget: int | None, seed: int) -> 
     return rank
 
 
+def held_out(table: LearnTable, leave: str, seed: int) -> Iterator[tuple[Rows, Rows]]:
+    """Yield (rows to fit on, rows held out): five folds, or whole datasets or categories."""
+    if leave == "fold":
+        yield from table.folds(5, seed)
+        return
+    names = np.array([str(name) for name in (
+        table.source if leave == "dataset" else table.categories
+    )])  # fmt: skip
+    groups = np.array(table.group)
+    for name in sorted(set(names)):
+        out = names == name
+        # A question that stands in two of them is left out where its twin is held out.
+        yield np.flatnonzero(~out & ~np.isin(groups, groups[out])), np.flatnonzero(out)
+
+
 def _row(
     task: PairTask, name: str, budget: int | None, table: LearnTable, found: Sequence[Floats],
-    rival: Sequence[Floats] | None, spent: float,
+    rival: Sequence[Floats] | None, spent: float, leave: str,
 ) -> Row:  # fmt: skip
     small, large = table.score.T
     curves = [pair_curve(small, large, rank) for rank in found]
@@ -146,6 +164,7 @@ def _row(
         task=task.name,
         way=name,
         labels=budget,
+        leave=leave,
         apgr=interval(lambda rows: mean(found, rows), len(table), resamples=300),
         against=against,
         cpt50=float(np.mean([curve.cpt(0.5) for curve in curves])),
@@ -159,7 +178,7 @@ def _print(rows: Sequence[Row], queries: int) -> None:
     first = rows[0]
     labels = "all" if first.labels is None else first.labels
     shown = Table(title=f"{first.task}: {queries} queries, {labels} labels, "
-                        f"{len(first.seeds)} seeds")  # fmt: skip
+                        f"{len(first.seeds)} seeds, held out by {first.leave}")  # fmt: skip
     for heading in ("way", "APGR", f"against {AGAINST}", "CPT50", "CPT80", "CPU s"):
         shown.add_column(heading, justify="left" if heading == "way" else "right")
     for row in rows:

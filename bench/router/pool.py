@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
@@ -24,10 +24,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.router.rivals import ROUTERS, Way, areas, crossfitted, frugal_gpt, on_hull, routed
 from bench.router.sets import ZEROEVAL, outcomes
+from bench.router.svg import Line, curves
 from router.costs import Price
 from router.drafts import Drafts
 from router.learn_table import LearnTable
+from router.metrics import Interval
 from router.targets import PriceOfQuality
 from router.train import MOST_HEARD, Task, Trained, complete_rows, records_at, train
 from router.value_fit import Records, simulate
@@ -37,6 +40,8 @@ Floats = NDArray[np.float64]
 PRICED = date(2026, 11, 20)
 RATES = np.geomspace(0.003, 6.0, 60)
 _DRAWS = 2000
+_AREA_DRAWS = 500
+OURS, SINGLES = "cascade (ours)", "one model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +132,8 @@ def dev_records(trained: Trained, asked: LearnTable) -> Records:
     return records_at(trained.learnt, asked, drafts)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way of answering, on train and on dev: quality and dollars a request."""
-
-    name: str
-    on_train: tuple[Floats, Floats]
-    on_dev: tuple[Floats, Floats]
-
-
 def ways_of(trained: Trained, known: Records, asked: Records) -> dict[str, list[Way]]:
-    """Return each kind of router's operating points, the dear ones first."""
+    """Return the operating points of ours, of single models and of who knew every score."""
     value, beliefs = trained.learnt.values["quality"], trained.learnt.beliefs
     cascades = []
     for rate in RATES:
@@ -149,27 +145,37 @@ def ways_of(trained: Trained, known: Records, asked: Records) -> dict[str, list[
                 (runs[1].quality(asked), runs[1].usd),
             )
         )
-    before = [
-        Way(f"rate {rate:.3g}", _routed(known, float(rate)), _routed(asked, float(rate)))
-        for rate in RATES
-    ]
     singles = [
         Way(name, (known.score[:, m], known.paid[:, m]), (asked.score[:, m], asked.paid[:, m]))
         for m, name in enumerate(known.lineup.models)
     ]
     return {
-        "cascade (ours)": cascades,
-        "routed before generating (ours)": before,
-        "one model": singles,
+        OURS: cascades,
+        "routed before generating (ours)": before_generating(
+            known, asked, known.first, asked.first
+        ),
+        SINGLES: singles,
         "best there is": [Way("oracle", _oracle(known), _oracle(asked))],
     }
 
 
-def _routed(records: Records, rate: float) -> tuple[Floats, Floats]:
-    price = rate * records.usd / records.usd[:, records.lineup.reference].mean()
-    chosen = np.argmax(records.first - price, axis=1)
-    rows = np.arange(len(records))
-    return records.score[rows, chosen], records.paid[rows, chosen]
+def before_generating(known: Records, asked: Records, quality: Floats, later: Floats) -> list[Way]:
+    """Return a router's operating points, by its estimates of train and of dev."""
+    return [
+        Way(f"rate {rate:.3g}", routed(known, quality, rate), routed(asked, later, rate))
+        for rate in map(float, RATES)
+    ]
+
+
+def rivals_of(
+    taught: LearnTable, asked_table: LearnTable, known: Records, asked: Records
+) -> dict[str, list[Way]]:
+    """Return the operating points of the published kinds of routers."""
+    found = {
+        name: before_generating(known, asked, *crossfitted(estimates, taught, asked_table))
+        for name, estimates in ROUTERS.items()
+    }
+    return found | {"FrugalGPT's chains": frugal_gpt(taught, asked_table, known, asked)}
 
 
 def _oracle(records: Records) -> tuple[Floats, Floats]:
@@ -184,48 +190,148 @@ def cheapest(ways: Sequence[Way], quality: float) -> Way | None:
     return min(enough, key=lambda way: float(way.on_train[1].mean())) if enough else None
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One router at one share of the best single model's quality: its point, run on dev."""
+
+    way: str
+    asked: float
+    point: str
+    quality: Interval
+    cost: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A router's AIQ on dev, and ours less it, paired by query."""
+
+    way: str
+    aiq: Interval
+    behind: Interval
+
+
 def main(argv: Sequence[str]) -> int:
-    """Print the table. Returns the exit status."""
+    """Print the tables. Returns the exit status."""
     arguments = _arguments(argv)
     pool = POOLS[arguments.pool]
     taught, asked_table, prices = pool_tables(arguments.data, pool, limit=arguments.limit)
     without = tuple(arguments.without.split(",")) if arguments.without else ()
+    if arguments.leave is not None:
+        taught, asked_table = _apart(taught, asked_table, arguments.leave)
     trained = learnt_on(taught, prices, without)
     known, asked = trained.records, dev_records(trained, asked_table)
-    best = known.lineup.reference
-    lineup = known.lineup
-    print(
+    found = ways_of(trained, known, asked)
+    if arguments.rivals:
+        taught = taught.subset(trained.rows)
+        found |= rivals_of(taught, asked_table, known, asked)
+    best, lineup = known.lineup.reference, known.lineup
+    draw = np.random.default_rng(1).integers(0, len(asked), (_DRAWS, len(asked)))
+    rows = list(_rows(found, pool, known, asked, draw))
+    ranked = _areas(found, asked, draw[:_AREA_DRAWS])
+    told = (
         f"pool {pool.name}: {len(known)} train, {len(asked)} dev queries, {len(lineup.models)} "
         f"models; best single: {lineup.models[best]} "
         f"({asked.score[:, best].mean():.1%} on dev, ${1000 * asked.paid[:, best].mean():.3f}/1k)"
         f"; judged: {', '.join(lineup.models[m] for m in sorted(lineup.judged))}"
         + (f"; without {', '.join(without)}" if without else "")
+        + (f"; {arguments.leave} left out of training" if arguments.leave else "")
     )
-    table = Table()
-    for name in ("way", "asked", "point", "quality on dev / best single's", "cost / best single's"):
-        table.add_column(name)
-    draw = np.random.default_rng(1).integers(0, len(asked), (_DRAWS, len(asked)))
-    for name, ways in ways_of(trained, known, asked).items():
-        for share in pool.shares:
-            way = cheapest(ways, share * float(known.score[:, best].mean()))
-            if way is not None:
-                table.add_row(name, f"{share:.0%}", way.name, *_shown(way, asked, best, draw))
-    Console(width=150).print(table)
+    if arguments.plot:
+        arguments.plot.write_text(_drawn(found, asked), encoding="utf-8")
+    if arguments.json:
+        kept = {"pool": pool.name, "told": told, "rows": [asdict(row) for row in rows]}
+        print(json.dumps(kept | {"areas": [asdict(row) for row in ranked]}, indent=1))
+        return 0
+    print(told)
+    _print(rows, ranked)
     return 0
 
 
-def _shown(way: Way, asked: Records, best: int, draw: NDArray[np.int64]) -> tuple[str, str]:
-    quality, usd = way.on_dev
-    return (
-        _ratio(quality, asked.score[:, best], draw),
-        _ratio(usd, asked.paid[:, best], draw),
+def _apart(taught: LearnTable, asked: LearnTable, name: str) -> tuple[LearnTable, LearnTable]:
+    """Return train without a dataset or category, and dev's rows of it alone."""
+
+    def inside(table: LearnTable) -> NDArray[np.bool_]:
+        both = zip(table.source, table.categories, strict=True)
+        return np.array([name in pair for pair in both], dtype=bool)
+
+    if not inside(asked).any():
+        known = sorted({*asked.source, *map(str, asked.categories)})
+        raise SystemExit(f"--leave: expected one of {', '.join(known)}, found {name!r}")
+    return taught.subset(~inside(taught)), asked.subset(inside(asked))
+
+
+def _rows(
+    found: dict[str, list[Way]], pool: Pool, known: Records, asked: Records, draw: NDArray[np.int64]
+) -> Iterator[Row]:
+    best = known.lineup.reference
+    for name, ways in found.items():
+        for share in pool.shares:
+            way = cheapest(ways, share * float(known.score[:, best].mean()))
+            if way is not None:
+                quality, usd = way.on_dev
+                yield Row(
+                    name, share, way.name,
+                    _ratio(quality, asked.score[:, best], draw),
+                    _ratio(usd, asked.paid[:, best], draw),
+                )  # fmt: skip
+
+
+def _areas(found: dict[str, list[Way]], asked: Records, draw: NDArray[np.int64]) -> list[Area]:
+    """Return AIQ from the cheapest single model's cost to the best one's."""
+    usd = asked.paid.mean(axis=0)
+    span = float(usd.min()), float(usd[asked.lineup.reference])
+    singles = found[SINGLES]
+    every = {name: areas(ways, singles, span, draw) for name, ways in found.items()}
+    return [
+        Area(name, _interval(area), _interval(every[OURS] - area)) for name, area in every.items()
+    ]
+
+
+def _interval(values: Floats) -> Interval:
+    """Return the first value, with the interval of the others."""
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def _drawn(found: dict[str, list[Way]], asked: Records) -> str:
+    best = asked.lineup.reference
+    quality, usd = asked.score[:, best].mean(), asked.paid[:, best].mean()
+    lines = [
+        Line(name, [
+            (float(way.on_dev[1].mean() / usd), float(way.on_dev[0].mean() / quality))
+            for way in on_hull(ways)
+        ])
+        for name, ways in found.items()
+    ]  # fmt: skip
+    return curves(
+        lines, across="cost / the best single model's", up="quality / the best single model's"
     )
 
 
-def _ratio(over: Floats, under: Floats, draw: NDArray[np.int64]) -> str:
+def _print(rows: Sequence[Row], ranked: Sequence[Area]) -> None:
+    table = Table()
+    for name in ("way", "asked", "point", "quality on dev / best single's", "cost / best single's"):
+        table.add_column(name)
+    for row in rows:
+        told = (_shown(row.quality), _shown(row.cost))
+        table.add_row(row.way, f"{row.asked:.0%}", row.point[:48], *told)
+    Console(width=160).print(table)
+    table = Table()
+    for name in ("way", "AIQ up to the best single's cost", "ours, more than it"):
+        table.add_column(name)
+    for area in ranked:
+        table.add_row(area.way, _shown(area.aiq), _shown(area.behind))
+    Console(width=160).print(table)
+
+
+def _shown(found: Interval) -> str:
+    return f"{found:.3f}".replace("[", "\\[")
+
+
+def _ratio(over: Floats, under: Floats, draw: NDArray[np.int64]) -> Interval:
     found = over[draw].mean(axis=1) / under[draw].mean(axis=1)
     low, high = np.quantile(found, (0.025, 0.975))
-    return f"{over.mean() / under.mean():.3f} \\[{low:.3f}, {high:.3f}]"
+    return Interval(float(over.mean() / under.mean()), float(low), float(high))
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -238,6 +344,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--without", default="", help="families of reply features to leave out: examples,maths,…"
     )
+    parser.add_argument("--leave", help="a dataset or category not to learn from, and to run on")
+    parser.add_argument("--rivals", action="store_true", help="also the published kinds of routers")
+    parser.add_argument("--plot", type=Path, help="an .svg to draw quality over cost in")
+    parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
 
 

@@ -140,17 +140,26 @@ def certify(
         int, typer.Option(min=1, help="The how-many-th certification: the error is spent over all.")
     ] = 1,
     labeller: Annotated[str, typer.Option(help="Who scored: exact, test or judge.")] = "exact",
+    labeller_error: Annotated[
+        float | None, typer.Option(help="A judge's measured share of wrong verdicts.")
+    ] = None,
     write: Annotated[bool, typer.Option(help="Put the certificate into the bundle.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Certify a bundle's quality floor on outcomes it has not seen; exit 1 where nothing holds.
+
+    Of a ledger every drawn request counts; an answer that nobody scored counts as worse. Of
+    files, requests without a score for every tier are left out.
 
     Example: frugal certify --bundle bundles/auto --outcomes audits.parquet --look 2
     """
     from gateway.learning.evaluating import certify_bundle
 
     with _told():
-        found = certify_bundle(bundle, outcomes, split, look=look, labeller=labeller, write=write)
+        found = certify_bundle(
+            bundle, outcomes, split, look=look, labeller=labeller, write=write,
+            labeller_error=labeller_error,
+        )  # fmt: skip
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -208,6 +217,8 @@ def _show_made(made: dict[str, Any], out: Path) -> None:
 
 def _show_certificate(found: dict[str, Any]) -> None:
     kept = found["certificate"]
+    if found.get("unscored"):
+        print(f"{found['unscored']} requests have answers that nobody scored: they count as worse")
     if kept is None:
         print("nothing could be certified: the reference answers every request")
         return
@@ -224,6 +235,8 @@ def _show_evaluation(found: Evaluation) -> None:
 
     console = Console()
     ways = Table(title=f"{found.count} requests, reference {found.reference}")
+    if found.left_out:
+        print(f"{found.left_out} requests without a score for every tier are left out")
     columns = ("way", "quality", "gap to reference", "$/1k", "cost", "worse", "reference", "calls")
     for name in columns:
         ways.add_column(name, justify="left" if name == "way" else "right")

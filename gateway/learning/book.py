@@ -26,7 +26,9 @@ class OutcomeRow(Struct, frozen=True):
 
     `score` is 1 where the answer is no worse than the reference's, 0 where it is worse, None
     where nobody could tell. `drawn`: the request was drawn before anything was known of it,
-    with probability `propensity`. `stats` is JSON of what its tokens came to.
+    with probability `propensity`. `stats` is JSON of what its tokens came to. `messages` is JSON
+    of the conversation; where a form was asked for or tools were called, an object of it, with
+    `response_format`, `tools` and this answer's `tool_calls`.
     """
 
     request_id: str

@@ -14,6 +14,9 @@ from gateway.money.errors import LedgerError, PriceError
 from router.online.jobs import Job, step_of_weighing
 from router.online.standing import Standing, Step
 
+BEAT_S = 120.0
+"""How often a training is said to be at work, well within its lease."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +37,16 @@ class Taking(Protocol):
 class Craft:
     """Does a route's jobs, one at a time, beside the looks that go on."""
 
-    def __init__(self, duty: Duty, route: Taking, workshop: Workshop, ledger_url: str) -> None:
+    def __init__(
+        self,
+        duty: Duty,
+        route: Taking,
+        workshop: Workshop,
+        ledger_url: str,
+        *,
+        beat_s: float = BEAT_S,
+    ) -> None:
+        self._beat_s = beat_s
         self._duty = duty
         self._route = route
         self._workshop = workshop
@@ -77,6 +89,7 @@ class Craft:
         if not await self._route.take(Step("training", why, {"audits": job.audits}), standing):
             return  # somebody else trains
         out = self._workshop.room(self._duty.route, self._route.standing.number)
+        beat = asyncio.create_task(self._beat())
         try:
             found = await self._workshop.do(training_of(self._duty, job, self._url, out))
         except LearningError as exc:
@@ -86,6 +99,9 @@ class Craft:
             why = "given up, as this policy is followed no longer"
             await self._take_at_last(Step("untrained", why, {"may_begin_again": True}))
             raise
+        finally:
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
         why = f"learnt from {job.audits} audits, and to be weighed on later ones"
         told = {"path": found["path"], "id": found["id"], "until_us": job.until_us}
         await self._take_at_last(Step("candidate", why, told))
@@ -103,6 +119,16 @@ class Craft:
         step = step_of_weighing(found, now, self._duty.terms, job.audits)
         if await self._route.take(step, now) and step.detail.get("is_final"):
             self._workshop.clear(Path(before.candidate["path"]))
+
+    async def _beat(self) -> None:
+        """Say from time to time that the training goes on: else others take it for dead."""
+        while True:
+            await asyncio.sleep(self._beat_s)
+            try:
+                await self._route.follow()
+                await self._route.take(Step("at_work", "it still learns"), self._route.standing)
+            except LedgerError as exc:
+                _log.warning("route %s: cannot say that it learns: %s", self._duty.route, exc)
 
     async def _take_at_last(self, step: Step) -> None:
         """Take a step that holds wherever the route has come to stand meanwhile."""

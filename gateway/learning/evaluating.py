@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
-from gateway.learning.sources import as_files, shown
+from gateway.learning.sources import as_files, is_ledger, shown
 from gateway.learning.vectors import with_vectors
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ def evaluate_bundle(path: Path, outcomes: Sequence[str], split: str | None) -> E
     from router.evaluate import evaluate
 
     bundled = load_learnt(path)
-    return evaluate(bundled.learnt, bundled.operating, _table(bundled, outcomes, split))
+    every = _read(bundled, outcomes, split)
+    table = _complete(bundled, every)
+    found = evaluate(bundled.learnt, bundled.operating, table)
+    return replace(found, left_out=len(every) - len(table))
 
 
 def certify_bundle(
@@ -36,10 +39,12 @@ def certify_bundle(
     look: int,
     labeller: str,
     write: bool,
+    labeller_error: float | None = None,
 ) -> dict[str, Any]:
     """Walk the bundle's path on new outcomes; write what held, or that nothing did.
 
-    Raises LearningError for a bundle without a floor, or an error of the router's.
+    Of a ledger every drawn request counts, and an answer that nobody scored as worse. Raises
+    LearningError for a bundle without a floor, or an error of the router's.
     """
     from router.bundle import load_bundle
     from router.bundled import certificate_of, load_learnt, save_learnt
@@ -48,24 +53,31 @@ def certify_bundle(
     from router.targets import Mix, certify
     from router.train import records_at
 
-    if labeller not in _LABELLERS:
-        raise LearningError(
-            f"--labeller: expected one of {', '.join(_LABELLERS)}, not {labeller!r}"
-        )
+    _check_labeller(labeller, labeller_error)
     bundled = load_learnt(path)
     floor, route = bundled.operating.floor, bundled.about.get("route")
     if floor is None:
         raise LearningError(f"{path}: has no quality floor to certify; train it with one")
-    table = _table(bundled, outcomes, split)
-    records = records_at(bundled.learnt, table, Drafts.read(table))
+    unscored = 0
+    if any(map(is_ledger, outcomes)):
+        from router.audited import audited
+
+        every = _read(bundled, outcomes, split)
+        found = audited(bundled.learnt, every, str(bundled.about["reference"]))
+        records, unscored = found.records, found.unscored
+    else:
+        table = _complete(bundled, _read(bundled, outcomes, split))
+        records = records_at(bundled.learnt, table, Drafts.read(table))
     walked = [float(rate) for rate in bundled.about["path"]]
-    error = floor.error if look == 1 else share_of_look(floor.error, look)
+    error = share_of_look(floor.error, look)
     value, beliefs = bundled.learnt.values["floor"], bundled.learnt.beliefs
     rate, certified = certify(floor, value, beliefs, walked, records, error=error)
     data = ", ".join(map(shown, outcomes))
     certificate = certificate_of(floor, certified, rate or 0.0, data=data, route=route)
     if certificate is not None:
-        certificate = replace(certificate, labeller=labeller, look=look)
+        certificate = replace(
+            certificate, labeller=labeller, labeller_error=labeller_error, look=look
+        )
     if write:
         operating = replace(bundled.operating, mix=None if rate is None else Mix(rate, rate))
         about = dict(load_bundle(path).about)
@@ -73,20 +85,39 @@ def certify_bundle(
     return {
         "certificate": None if certificate is None else asdict(certificate),
         "walked": [asdict(each) | {"rate": walked[each.point]} for each in certified.walked],
+        "unscored": unscored,
     }
 
 
-def _table(bundled: Bundled, outcomes: Sequence[str], split: str | None) -> LearnTable:
-    from router.learn_table import LearnTable
+def _check_labeller(labeller: str, error: float | None) -> None:
+    if labeller not in _LABELLERS:
+        raise LearningError(
+            f"--labeller: expected one of {', '.join(_LABELLERS)}, not {labeller!r}"
+        )
+    if labeller == "judge" and error is None:
+        raise LearningError(
+            "--labeller judge: a certificate names the judge's measured error; give its share of "
+            "wrong verdicts with --labeller-error, such as 0.06"
+        )
+    if error is not None and not 0 <= error < 1:
+        raise LearningError(f"--labeller-error: expected a share from 0 to 1, found {error:g}")
+
+
+def _complete(bundled: Bundled, table: LearnTable) -> LearnTable:
+    """Return the requests that every model has a score for."""
     from router.train import complete_rows
+
+    rows = complete_rows(table)
+    if not len(rows):
+        models = ", ".join(bundled.learnt.models)
+        raise LearningError(f"expected requests with a score for each of {models}, found none")
+    return table.subset(rows)
+
+
+def _read(bundled: Bundled, outcomes: Sequence[str], split: str | None) -> LearnTable:
+    from router.learn_table import LearnTable
 
     models = bundled.learnt.models
     with as_files(outcomes) as files:
         table = LearnTable.from_outcomes(files, models=models, split=split, replies=True)
-    rows = complete_rows(table)
-    if not len(rows):
-        raise LearningError(
-            f"expected requests with a score for each of {', '.join(models)}, found none"
-        )
-    table = table.subset(rows)
     return with_vectors(table, bundled.about.get("embedder"), lambda what, share: None)[0]

@@ -113,8 +113,9 @@ def told(row: OutcomeRow) -> dict[str, Any]:
         "margin": max(0.0, stats["margin"]) if "margin" in stats else None,
     }
     if row.messages is not None:
-        messages = json.loads(row.messages)
-        found |= {"messages": messages, "prompt": _question(messages)}
+        asked = json.loads(row.messages)
+        asked = asked if isinstance(asked, dict) else {"messages": asked}
+        found |= {**asked, "prompt": _question(asked["messages"])}
     return {name: value for name, value in found.items() if value is not None}
 
 

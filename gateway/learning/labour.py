@@ -215,20 +215,10 @@ def _prices(job: Training) -> dict[str, Price]:
 
 def _records(bundled: Bundled, table: LearnTable) -> tuple[Records, NDArray[np.bool_]]:
     """Return the records of audits, and whose scores are known: an unknown one is a loss."""
-    from dataclasses import replace
+    from router.audited import audited
 
-    import numpy as np
-
-    from router.drafts import Drafts
-    from router.train import records_at
-
-    table = table.of_models(bundled.learnt.models)
-    reference = bundled.learnt.models.index(str(bundled.about["reference"]))
-    score = table.score.copy()
-    score[:, reference] = 1.0  # it is no worse than itself
-    known = ~np.isnan(score)
-    table = replace(table, score=np.nan_to_num(score, nan=0.0))
-    return records_at(bundled.learnt, table, Drafts.read(table)), known
+    found = audited(bundled.learnt, table, str(bundled.about["reference"]))
+    return found.records, found.known
 
 
 def _rate(job: Weighing, bundled: Bundled, records: Records) -> tuple[float, Certified | None]:

@@ -32,6 +32,7 @@ from gateway.money.errors import LedgerError
 from policies.cascade import Audit, Learning
 from policies.kinds import LEARNED
 from policies.schema import Policy, Privacy, Route
+from router.forms import FORMS
 from router.types import TokenStats, Verdict
 from router.validators import NOTHING, Wanted, fault_of
 
@@ -371,9 +372,20 @@ def _kept(privacy: Privacy, entry: Entry, attempt: Attempt) -> dict[str, Any]:
     if vector is not None:
         kept["vector"] = vector.tobytes()
     if privacy.store_texts:
-        kept["messages"] = msgspec.json.encode(entry.request.body["messages"]).decode()
+        kept["messages"] = msgspec.json.encode(_asked(entry, attempt)).decode()
         kept["response"] = attempt.text
     return kept
+
+
+def _asked(entry: Entry, attempt: Attempt) -> Any:
+    """Return the conversation; with the form asked for and the calls made, where there are any."""
+    body = entry.request.body
+    told = {name: body[name] for name in FORMS if body.get(name)}
+    if attempt.calls:
+        told["tool_calls"] = [
+            {"name": call.name, "arguments": call.arguments} for call in attempt.calls
+        ]
+    return {"messages": body["messages"], **told} if told else body["messages"]
 
 
 def _drafts(entry: Entry, reference: str) -> list[Attempt]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from router.outcomes import Outcomes
 
 _FIELDS = ("query_id", "model", "prompt", "messages", "category", "response", "finish_reason",
-           "prompt_tokens")  # fmt: skip
+           "prompt_tokens", "response_format", "tools", "tool_calls")  # fmt: skip
 
 
 def foretell_file(bundle: Path, source: Path, out: Path, rates: Sequence[float]) -> int:

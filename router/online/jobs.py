@@ -10,8 +10,8 @@ from router.guarantee import Floor, draws_needed, share_of_look
 from router.online.standing import Standing, Step, Terms
 from router.online.traffic import Asked, drawn
 
-LEASE_US = 2 * 3600 * 1_000_000
-"""A training that has not ended by then has died with its machine."""
+LEASE_US = 600 * 1_000_000
+"""A training that nobody has said to be at work for so long has died with its machine."""
 
 MOST_LOOKS = 3
 """A candidate that has not won by then never will, as far as anybody can tell in time."""
@@ -51,7 +51,9 @@ def is_complete(request: Asked, terms: Terms) -> bool:
 
 def _training(audits: Sequence[Asked], standing: Standing, terms: Terms, now_us: int) -> Job | None:
     complete = [each for each in audits if is_complete(each, terms)]
-    wanted = max(float(terms.train_from), _MORE * standing.trained_on)
+    # One that died, unlike one that failed, is begun again with what there is.
+    more = 1.0 if standing.training_us else _MORE
+    wanted = max(float(terms.train_from), more * standing.trained_on)
     if not terms.may_train or len(complete) < wanted:
         return None
     if standing.training_us and now_us - standing.training_us < LEASE_US:

@@ -198,6 +198,10 @@ def _training(standing: Standing, taken: Taken) -> Standing:
     return replace(standing, training_us=taken.at_us, trained_on=audits)
 
 
+def _at_work(standing: Standing, taken: Taken) -> Standing:
+    return replace(standing, training_us=taken.at_us) if standing.training_us else standing
+
+
 def _untrained(standing: Standing, taken: Taken) -> Standing:
     trained_on = 0 if taken.step.detail.get("may_begin_again") else standing.trained_on
     return replace(standing, training_us=0, trained_on=trained_on)
@@ -278,6 +282,7 @@ _CHANGES = {
     "lost": _lost,
     "drift": _drifted,
     "training": _training,
+    "at_work": _at_work,
     "untrained": _untrained,
     "candidate": _candidate,
     "declined": _declined,

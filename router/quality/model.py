@@ -15,7 +15,7 @@ from router.quality.linear import base_rates, expit, logit
 from router.quality.sketch import WIDTH as SKETCH
 from router.quality.sketch import sketch
 from router.quality.state import QualityError, array_of, names_of, part_of
-from router.quality.view import LEARNERS, Seen, View, ViewEstimates
+from router.quality.view import EVERY, Seen, View, ViewEstimates
 from router.query import Query
 from router.state import State
 from router.surface import STRUCTURE, TextSpace, structures
@@ -67,11 +67,11 @@ class QualityModel:
 
     @classmethod
     def fit(
-        cls, table: LearnTable, *, seed: int = 0, use: Sequence[str] = LEARNERS, bare: bool = True
+        cls, table: LearnTable, *, seed: int = 0, use: Sequence[str] = EVERY, bare: bool = True
     ) -> QualityModel:
         """Learn from a table; a query without any score still teaches what prompts look like.
 
-        `use` names the learners to blend. `bare=False` leaves out the view for
+        `use` names what to make it of. `bare=False` leaves out the view for
         queries without a vector, which halves the time. Raises QualityError when
         a model has no score at all.
         """

@@ -19,12 +19,16 @@ from router.quality.linear import Linear, expit
 from router.quality.neighbours import Neighbours
 from router.quality.state import QualityError, array_of, part_of
 from router.quality.topics import Topics
+from router.quality.trees import Trees, rows_of
 from router.state import State
 
 Floats = NDArray[np.float64]
 
 LEARNERS = ("text", "dense", "near", "cluster", "category")
 """What a view blends: see the fields of `Learners`."""
+
+EVERY = (*LEARNERS, "trees")
+"""What a view is made of: the learners, and the trees over what they say."""
 
 _TEXT_PENALTY, _DENSE_PENALTY = 4.0, 5.0
 _CLUSTER_PRIOR, _CATEGORY_PRIOR = 10.0, 20.0
@@ -163,17 +167,18 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A frame, its learners and their blend."""
+    """A frame, its learners, their blend, and trees over them where there are scores enough."""
 
     frame: Frame
     learners: Learners
     blend: Blend
+    trees: Trees | None = None
 
     @classmethod
     def fit(
-        cls, seen: Seen, scores: Floats, fold: NDArray[np.intp], *, use: Sequence[str] = LEARNERS
+        cls, seen: Seen, scores: Floats, fold: NDArray[np.intp], *, use: Sequence[str] = EVERY
     ) -> View:
-        """Fit the learners, and the blend on what they say of rows held out of them."""
+        """Fit the learners, and the others on what they say of rows held out of them."""
         frame, held_topics = Frame.fit(seen, fold)
         rows = _rows(frame, seen, held_topics)
         held = np.zeros((*scores.shape, len(LEARNERS)))
@@ -181,20 +186,30 @@ class View:
             rest, out = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
             part = Learners.fit(seen.words[rest], rows.at(rest), scores[rest])
             held[out], _ = part.estimate(seen.words[out], rows.at(out))
-        chosen = [LEARNERS.index(name) for name in use]
-        blend = Blend.fit(tuple(use), held[:, :, chosen], scores)
-        return cls(frame, Learners.fit(seen.words, rows, scores), blend)
+        names = tuple(name for name in use if name in LEARNERS)
+        chosen = [LEARNERS.index(name) for name in names]
+        blend = Blend.fit(names, held[:, :, chosen], scores)
+        trees = None
+        if "trees" in use:
+            mixed = blend.mix(held[:, :, chosen])
+            trees = Trees.fit(rows_of(mixed, seen.structure, held_topics), scores)
+        return cls(frame, Learners.fit(seen.words, rows, scores), blend, trees)
 
     def estimate(self, seen: Seen) -> ViewEstimates:
         """Return what this view makes of prompts."""
-        rows = _rows(self.frame, seen, self.frame.topic_shares(seen))
+        topics = self.frame.topic_shares(seen)
+        rows = _rows(self.frame, seen, topics)
         every, evidence = self.learners.estimate(seen.words, rows)
         used = every[:, :, [LEARNERS.index(name) for name in self.blend.learners]]
-        return ViewEstimates(self.blend.mix(used), used, evidence)
+        mixed = self.blend.mix(used)
+        if self.trees is not None:
+            mixed = self.trees.mix(rows_of(mixed, seen.structure, topics), mixed)
+        return ViewEstimates(mixed, used, evidence)
 
     def to_state(self) -> State:
         """Return what is kept on disk."""
         learners = self.learners
+        trees = {} if self.trees is None else {"trees": self.trees.to_state()}
         return State(
             arrays={"cluster": learners.cluster, "category": learners.category},
             parts={
@@ -203,6 +218,7 @@ class View:
                 "text": learners.text.to_state(),
                 "dense": learners.dense.to_state(),
                 "near": learners.near.to_state(),
+                **trees,
             },
         )
 
@@ -225,7 +241,11 @@ class View:
         blend = Blend.from_state(part_of(state, "blend"), models=models)
         if not blend.learners or not set(blend.learners) <= set(LEARNERS):
             raise QualityError(f"quality model: expected learners of {LEARNERS}, found others")
-        return cls(frame, learners, blend)
+        trees = None
+        if "trees" in state.parts:
+            across = models + structure + topics
+            trees = Trees.from_state(state.parts["trees"], width=across, models=models)
+        return cls(frame, learners, blend, trees)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

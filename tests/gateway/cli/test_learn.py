@@ -278,3 +278,50 @@ async def test_spending_is_paced_to_the_budget_of_the_policy(place, tmp_path):
     spent = [row["cost_nano_usd"] / 1e9 for row in gateway.books.entries()]
     assert len(spent) == 150
     assert sum(spent[75:]) / 75 == pytest.approx(0.010, rel=0.5)
+
+
+def test_of_a_ledger_an_answer_that_nobody_scored_counts_as_worse(place, tmp_path):
+    def certified(url):
+        found = frugal(
+            "certify", "--bundle", place / "bundle", "--outcomes", url, "--no-write", "--json"
+        )
+        return json.loads(found.stdout)
+
+    every = certified(write_ledger(tmp_path / "told.db", 150, seed=2))
+    url = write_ledger(tmp_path / "untold.db", 150, seed=2)
+    unscore(url, share=3)
+    some = certified(url)
+
+    assert every["unscored"] == 0
+    assert every["walked"][0]["count"] == some["walked"][0]["count"] == 150
+    assert some["unscored"] == 50
+    last = len(some["walked"]) - 1
+    assert some["walked"][last]["losses"] > every["walked"][last]["losses"]
+
+
+def unscore(url, *, share):
+    """Take the scores of every `share`-th request's draft away."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE outcome SET score = NULL WHERE model = 'small' AND (at_us % :share) = 0"),
+            {"share": share},
+        )
+    engine.dispose()
+
+
+def test_a_judge_certifies_with_its_measured_error_alone(place):
+    arguments = (
+        "certify", "--bundle", place / "bundle", "--outcomes", place / "later.jsonl",
+        "--no-write", "--json", "--labeller", "judge",
+    )  # fmt: skip
+    untold, wrong = frugal(*arguments), frugal(*arguments, "--labeller-error", "1.5")
+    told = frugal(*arguments, "--labeller-error", "0.06")
+
+    assert untold.exit_code == wrong.exit_code == 2
+    assert "measured error" in untold.stderr
+    assert "share from 0 to 1" in wrong.stderr
+    certificate = json.loads(told.stdout)["certificate"]
+    assert certificate is None or certificate["labeller_error"] == 0.06

@@ -50,7 +50,7 @@ def looked_after(book, tmp_path, now_s, **changes):
     router = build_routers(checked)["auto"]
     one = Steward(duty, router, book, lambda: now_s[0], acts=True)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    one.craft = Craft(duty, one, Workshop(tmp_path / "learned"), url)
+    one.craft = Craft(duty, one, Workshop(tmp_path / "learned"), url, beat_s=0.05)
     return one, router
 
 
@@ -84,6 +84,7 @@ async def test_learner_is_trained_weighed_promoted_and_rolled_back(book, tmp_pat
     # No threshold on what drafts say of themselves can hold the floor: they say nothing.
     assert (learnt[0], learnt[-1]) == ("calibrated", "candidate")
     assert "certified" not in learnt
+    assert "at_work" in learnt  # so that nobody takes the training for dead
     assert not at_first.bundle
     assert weighed[-1] == "promoted"
     assert one.standing.stage == "learned"

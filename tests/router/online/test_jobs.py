@@ -45,6 +45,21 @@ def test_training_under_way_is_left_alone_until_it_must_have_died():
     assert next_job(traffic(300), standing, TERMS, 1_000 + LEASE_US).kind == "train"
 
 
+def test_training_that_died_is_begun_again_with_what_there_is():
+    standing = taken(STOOD, "training", {"audits": 300}, at_us=1_000)
+    at_work = taken(standing, "at_work", {}, at_us=5_000)
+
+    assert next_job(traffic(300), standing, TERMS, 1_000 + LEASE_US).kind == "train"
+    assert next_job(traffic(300), at_work, TERMS, 1_000 + LEASE_US) is None
+    assert next_job(traffic(300), at_work, TERMS, 5_000 + LEASE_US).kind == "train"
+
+
+def test_nobody_is_at_work_after_a_training_has_ended():
+    standing = taken(taken(STOOD, "training", {"audits": 300}), "untrained", {})
+
+    assert taken(standing, "at_work", {}).training_us == 0
+
+
 def test_after_a_training_twice_as_many_audits_are_waited_for():
     standing = taken(taken(STOOD, "training", {"audits": 300}), "untrained", {})
 
