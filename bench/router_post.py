@@ -7,9 +7,13 @@
     python -m bench.router_post prefix            # the same on drafts cut off early
     python -m bench.router_post speed             # CPU time of one judgement
     python -m bench.router_post zeroeval --without examples   # an ablation
+    python -m bench.router_post zeroeval --labels 0,50,200,1500,all --json
+    python -m bench.router_post zeroeval --leave              # each set held out as a whole
 
 Pair rows come from five-fold cross-fitting over train and dev, grouped by
-question; intervals are paired bootstraps over questions. The first stage here
+question; intervals are paired bootstraps over questions. With few labels only so many
+questions of a training fold are scored; with none, drafts are told apart by their own
+signs, as a cold start does. The first stage here
 is a plain one (a tf-idf logistic regression for each model on the prompt and
 its category), so that these figures need no other part of the router.
 """
@@ -17,22 +21,26 @@ its category), so that these figures need no other part of the router.
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.router.pairs import held_out
 from router.calibration import error_by_chance
 from router.correctness import FAMILIES, AnswerScorer, fit_scorer
 from router.drafts import Drafts, Shorten, cut_at, read_draft
 from router.learn_table import LearnTable
 from router.linear import sigmoid
-from router.metrics import apgr, auroc, brier, calibration_error, interval
+from router.metrics import Interval, apgr, auroc, brier, calibration_error, interval
 from router.reading import read_question
 from router.reply import Reply
+from router.signs import Checked
+from router.types import Draft
 from router.words import Words, bag_of
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -115,52 +123,96 @@ def taught(
     return scorer
 
 
-def judged_pair(pair: Pair, data: Path, without: Sequence[str], seed: int) -> None:
-    """Print the figures of one pair, drafts alone and beside another cheap model's."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one pair's drafts were judged; `chance` is the calibration error of a perfect judge."""
+
+    pair: str
+    judged: str
+    labels: int | None
+    leave: str
+    auroc: Interval
+    brier: Interval
+    ece: float
+    chance: float
+    by_confidence: Interval
+    by_gain: Interval
+    by_gain_of_50: Interval
+
+
+def judged_pair(
+    name: str, data: Path, labels: int | None, leave: str, without: Sequence[str], seed: int
+) -> Iterator[Row]:
+    """Yield the figures of one pair, drafts alone and beside another cheap model's."""
+    pair = PAIRS[name]
     table = LearnTable.from_outcomes(
-        [data / name for name in pair.sets], models=pair.models, replies=True
+        [data / each for each in pair.sets], models=pair.models, replies=True
     )
-    place = {name: at for at, name in enumerate(pair.models)}
+    place = {each: at for at, each in enumerate(pair.models)}
     small, large = place[pair.small], place[pair.large]
     table = table.subset(~np.isnan(table.score[:, [small, large]]).any(axis=1))
     drafts = Drafts.read(table)
     settings = {"alone": [small]}
-    if pair.beside is not None:
+    if pair.beside is not None and labels != 0:
         settings[f"beside {pair.beside}"] = [small, place[pair.beside]]
-    found = {name: np.full(len(table), np.nan) for name in settings}
-    before = np.full(table.score.shape, np.nan)
-    for inside, outside in table.folds(5, seed=seed):
+    found = {each: np.full(len(table), np.nan) for each in settings}
+    before = np.full(table.score.shape, 0.5)
+    for number, (inside, outside) in enumerate(held_out(table, leave, seed)):
+        if labels == 0:
+            found["alone"][outside] = [_by_signs(table, int(row), small) for row in outside]
+            continue
+        inside = np.random.default_rng((seed, number)).permutation(inside)[:labels]
         scorer = taught(table, drafts, inside, pair.judged, without)
         before[outside] = first_stage(table, inside, outside)
         names = [table.categories[int(row)] for row in outside]
-        for name, calls in settings.items():
+        for setting, calls in settings.items():
             ask = (some(drafts, outside), before[outside], calls, names)
-            found[name][outside] = scorer.quality(*ask)[:, 0]
+            found[setting][outside] = scorer.quality(*ask)[:, 0]
     one, other = table.score[:, small], table.score[:, large]
-    told(f"{pair.small} before", before[:, small], before[:, large], one, other)
-    for name, quality in found.items():
-        told(f"{pair.small} {name}", quality, before[:, large], one, other)
+    above = before[:, large]
+    if labels != 0:
+        yield _row(name, "before generating", labels, leave, before[:, small], above, one, other)
+    for setting, quality in found.items():
+        yield _row(name, setting, labels, leave, quality, above, one, other)
 
 
-def told(name: str, quality: Floats, above: Floats, one: Floats, other: Floats) -> None:
+def _by_signs(table: LearnTable, row: int, model: int) -> float:
+    cell = table.cell(row, model)
+    text = (cell.response if cell else None) or ""
+    return Checked(table.queries[row]).signs(Draft(table.models[model], text, "stop")).raw
+
+
+def _row(
+    pair: str, judged: str, labels: int | None, leave: str,
+    quality: Floats, above: Floats, one: Floats, other: Floats,
+) -> Row:  # fmt: skip
+    def figure(of: Callable[[Rows], float]) -> Interval:
+        return interval(of, len(one), resamples=300)
+
+    gain = above - quality
+    return Row(
+        pair, judged, labels, leave,
+        auroc=figure(lambda at: auroc(quality[at], one[at] > 0.5)),
+        brier=figure(lambda at: brier(quality[at], one[at])),
+        ece=calibration_error(quality, one),
+        chance=error_by_chance(quality),
+        by_confidence=figure(lambda at: apgr(one[at], other[at], -quality[at])),
+        by_gain=figure(lambda at: apgr(one[at], other[at], gain[at])),
+        by_gain_of_50=figure(lambda at: apgr(one[at], other[at], gain[at], points=50)),
+    )  # fmt: skip
+
+
+def told(row: Row) -> None:
     """Print one row of figures with intervals."""
-
-    def row(label: str, figure: Callable[[Rows], float]) -> None:
-        print(f"  {label:<22}{interval(figure, len(one), resamples=300):.3f}")
-
-    print(name)
-    row("AUROC", lambda at: auroc(quality[at], one[at] > 0.5))
-    row("Brier", lambda at: brier(quality[at], one[at]))
-    print(
-        f"  {'ECE':<22}{calibration_error(quality, one):.4f}"
-        f" (95 % of perfectly calibrated ones stay below {error_by_chance(quality):.4f})"
-    )
-    row("APGR by confidence", lambda at: apgr(one[at], other[at], -quality[at]))
-    row("APGR by gain", lambda at: apgr(one[at], other[at], above[at] - quality[at]))
-    row(
-        "APGR by gain, J=50",
-        lambda at: apgr(one[at], other[at], above[at] - quality[at], points=50),
-    )
+    labels = "all" if row.labels is None else row.labels
+    print(f"{row.pair}, {row.judged}, {labels} labels, held out by {row.leave}")
+    for name, found in (
+        ("AUROC", row.auroc), ("Brier", row.brier), ("APGR by confidence", row.by_confidence),
+        ("APGR by gain", row.by_gain), ("APGR by gain, J=50", row.by_gain_of_50),
+    ):  # fmt: skip
+        print(f"  {name:<22}{found:.3f}")
+    print(f"  {'ECE':<22}{row.ece:.4f} (95 % of perfectly calibrated ones stay below "
+          f"{row.chance:.4f})")  # fmt: skip
 
 
 def within(which: str, data: Path, without: Sequence[str], shorten: Shorten | None = None) -> None:
@@ -228,9 +280,24 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], choices=list(FAMILIES))
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the outcomes tables")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--labels", default="all", help="such as 0,50,200,1500,all")
+    parser.add_argument("--leave", action="store_const", const="dataset", default="fold")
+    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if asked.table in PAIRS:
-        judged_pair(PAIRS[asked.table], asked.data, asked.without, asked.seed)
+        budgets = [None if each == "all" else int(each) for each in asked.labels.split(",")]
+        rows = [
+            row
+            for labels in budgets
+            for row in judged_pair(
+                asked.table, asked.data, labels, asked.leave, asked.without, asked.seed
+            )
+        ]
+        if asked.json:
+            print(json.dumps([asdict(row) for row in rows], indent=1))
+        else:
+            for row in rows:
+                told(row)
     elif asked.table == "speed":
         speed(asked.data)
     else:

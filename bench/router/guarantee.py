@@ -11,6 +11,7 @@ floor, without a bound.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from router.guarantee import Floor, walk
 from router.targets import path_of
 from router.value_fit import simulate
 
+COLUMNS = ("floor", "draw of", "way", "broken", "reference calls", "cost", "certified")
+
 
 def main(argv: Sequence[str]) -> int:
     """Print the table. Returns the exit status."""
@@ -35,9 +38,7 @@ def main(argv: Sequence[str]) -> int:
     trained = learnt_on(taught, prices, ())
     asked = dev_records(trained, asked_table)
     value, beliefs = trained.learnt.values["floor"], trained.learnt.beliefs
-    table = Table()
-    for name in ("floor", "draw of", "way", "broken", "reference calls", "cost", "certified"):
-        table.add_column(name)
+    rows = []
     for most in arguments.floors:
         floor = Floor(most)
         path = path_of(floor, value, beliefs, trained.records)
@@ -50,7 +51,15 @@ def main(argv: Sequence[str]) -> int:
             for way in ("naive", "learn then test"):
                 chosen = _chosen(losses, count, floor, way, arguments.draws)
                 told = _told(chosen, losses, calls, usd, most)
-                table.add_row(f"{most:.0%}", str(count), way, *told)
+                rows.append((f"{most:.0%}", str(count), way, *told))
+    if arguments.json:
+        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=1))
+        return 0
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
     print(f"pool {arguments.pool}: {len(trained.records)} train, {len(asked)} dev queries, "
           f"{arguments.draws} draws")  # fmt: skip
     Console(width=140).print(table)
@@ -99,4 +108,5 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--floors", type=float, nargs="+", default=[0.05, 0.02])
     parser.add_argument("--counts", type=int, nargs="+", default=[200, 500, 1000])
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)

@@ -66,6 +66,21 @@ POOLS = {
         ),
         Pool("mmlu-pro", ("mmlu_pro",), None, (0.95, 0.98, 0.99, 1.0)),
         Pool(
+            "mmlu-pro-trio",
+            ("mmlu_pro",),
+            ("gemini-1.5-flash-002", "Meta-Llama-3_1-70B-Instruct", "gemini-1.5-pro-002"),
+            (0.95, 0.98, 0.99),
+        ),
+        Pool(
+            "mmlu-pro-five",
+            ("mmlu_pro",),
+            (
+                "Phi-3-mini-4k-instruct", "Meta-Llama-3_1-8B-Instruct", "gemini-1.5-flash-002",
+                "Meta-Llama-3_1-70B-Instruct", "gemini-1.5-pro-002",
+            ),
+            (0.95, 0.98, 0.99),
+        ),
+        Pool(
             "mmlu-pro-pair",
             ("mmlu_pro",),
             ("Meta-Llama-3_1-8B-Instruct", "gemini-1.5-pro-002"),
@@ -240,7 +255,8 @@ def main(argv: Sequence[str]) -> int:
         arguments.plot.write_text(_drawn(found, asked), encoding="utf-8")
     if arguments.json:
         kept = {"pool": pool.name, "told": told, "rows": [asdict(row) for row in rows]}
-        print(json.dumps(kept | {"areas": [asdict(row) for row in ranked]}, indent=1))
+        kept |= {"areas": [asdict(row) for row in ranked], "plot": _drawn(found, asked)}
+        print(json.dumps(kept, indent=1))
         return 0
     print(told)
     _print(rows, ranked)
