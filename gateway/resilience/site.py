@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.pipeline import Pipeline
 from gateway.resilience.fleet import Fleet
 from gateway.wire import Provider
-from policies.loader import load_policy
+from policies.loader import PolicyError, load_policy
 from policies.schema import Model, Policy, Server
 
 LOOK_EVERY_S = 1.0
@@ -156,6 +156,8 @@ class Site:
     async def _watch(self, path: Path) -> None:
         """Read the policy again once its file has changed and then stayed as it is for a look."""
         followed = last = _stamp(path)
+        if await asyncio.to_thread(_is_another, path, self._first):
+            await self.reload()  # it was changed while we started
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now = _stamp(path)
@@ -163,6 +165,14 @@ class Site:
                 followed = now
                 await self.reload()
             last = now
+
+
+def _is_another(path: Path, policy: Policy) -> bool:
+    """Return whether a file has another policy than this, in what can be changed."""
+    try:
+        return in_place_of(policy, load_policy(path, os.environ)) != policy
+    except (PolicyError, OSError, UnicodeDecodeError):
+        return False  # if it is changed to something better, that will be seen
 
 
 def in_place_of(old: Policy, new: Policy) -> Policy:

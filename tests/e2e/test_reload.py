@@ -219,6 +219,17 @@ def _children(pid):
     return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+async def test_a_file_that_was_changed_while_the_gateway_started_is_followed(tmp_path):
+    path = tmp_path / "policy.yaml"
+    async with ScriptedUpstream(OLD) as old, ScriptedUpstream(NEW) as new:
+        read, written = json.loads(one_model(old.url, cache=None)), one_model(new.url, cache=None)
+        read["server"] = {"reload": "watch"}
+        path.write_text(json.dumps({**json.loads(written), "server": read["server"]}))
+        async with serving(json.dumps(read), tmp_path, path=path) as gateway, asyncio.timeout(120):
+            while (await gateway.chat()).json() != NEW.body():
+                pass
+
+
 def test_a_watched_file_is_followed(tmp_path):
     watched = policy({}, server={"reload": "watch"})
     with upstream_in_thread(OLD) as old, upstream_in_thread(NEW) as new:
@@ -230,6 +241,7 @@ def test_a_watched_file_is_followed(tmp_path):
             _until(lambda: "is followed from now on" in served.said())
 
             assert _chat(client)["content"] == NEW.text
+            assert served.said().count("is followed from now on") == 1
 
 
 def _until(holds):
