@@ -14,16 +14,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import getrandbits, random
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from gateway.entry import Entry
 from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.telemetry.context import TraceContext, new_span_id, read_parent
+from gateway.telemetry.otlp import export_request
 from gateway.telemetry.spans import Account, Span, spans_of
 from policies.telemetry import Traces
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
 
 MOST_WAITING = 2048
 """Requests whose spans are not sent yet."""
@@ -131,49 +129,30 @@ class Tracing:
 
 
 class OtlpExporter:
-    """Sends spans over OTLP/HTTP, with OpenTelemetry's own exporter."""
+    """Sends spans over OTLP/HTTP: our own bytes, by OpenTelemetry's own client.
+
+    That is the part of its exporter which knows of deadlines, compression and what
+    may be tried again; it has no public name.
+    """
 
     def __init__(self, rules: Traces) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
 
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we say it once, ourselves
         secret = {name: value.get_secret_value() for name, value in rules.headers.items()}
         self._otlp = OTLPSpanExporter(
             endpoint=f"{rules.endpoint}/v1/traces", headers=secret, timeout=_TIMEOUT_S
         )
-        self._resource = Resource({"service.name": rules.service})
+        self._client = self._otlp._client
+        self._service = rules.service
 
     def send(self, spans: Sequence[Span]) -> bool:
         """Return whether the collector has taken them."""
-        from opentelemetry.sdk.trace.export import SpanExportResult
-
-        result = self._otlp.export([self._readable(span) for span in spans])
-        return result is SpanExportResult.SUCCESS
+        return self._client.export(export_request(spans, self._service)).success
 
     def close(self) -> None:
         """Give up what is being sent, and every connection."""
         self._otlp.shutdown()  # type: ignore[no-untyped-call]
-
-    def _readable(self, span: Span) -> ReadableSpan:
-        from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
-
-        sampled = TraceFlags(TraceFlags.SAMPLED)
-        parent = None
-        if span.parent_id:
-            parent = SpanContext(span.trace_id, span.parent_id, span.is_server, sampled)
-        return ReadableSpan(
-            span.name,
-            context=SpanContext(span.trace_id, span.span_id, False, sampled),
-            parent=parent,
-            resource=self._resource,
-            attributes=dict(span.attributes),
-            kind=SpanKind.SERVER if span.is_server else SpanKind.CLIENT,
-            status=Status(StatusCode.ERROR, span.error) if span.error else Status(),
-            start_time=span.start_ns,
-            end_time=span.end_ns,
-        )
 
 
 @asynccontextmanager
