@@ -11,7 +11,6 @@ else or copied from another key, another tenant's included, is told apart.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
@@ -53,8 +52,7 @@ class _Body(msgspec.Struct, array_like=True, frozen=True):
     worth: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """An entry as it was found, and what the store needs to know of it."""
 
     reply: CachedReply

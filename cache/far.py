@@ -70,8 +70,7 @@ class Timing:
         return self.lease_s / 3
 
 
-@dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
+class Found(msgspec.Struct, Generic[T], frozen=True):
     """What the other processes have: a hit for `ttl` more seconds, an answer under way, or none.
 
     With neither, it is ours to make, under a lease where one could be had.
@@ -110,6 +109,7 @@ class Far(Generic[T]):
         self._process = secrets.token_hex(6).encode()
         self._count = 0
         self._leases: dict[bytes, Lease[T]] = {}
+        self._given_back: set[bytes] = set()
         self._ended: dict[bytes, Lease[T]] = {}
         self._follows: dict[bytes, set[Follow[T]]] = {}
         self._pending: dict[Scope, None] = {}
@@ -194,8 +194,9 @@ class Far(Generic[T]):
         return follow
 
     def keep(self, key: bytes, reply: CachedReply, ttl: float, stamp: int, token: bytes) -> None:
-        """Let the others have an answer; nobody waits for it."""
-        self.store.post(key, reply, ttl, stamp, token)
+        """Let the others have an answer; nobody waits for it. Its lease is given back with that."""
+        if self.store.post(key, reply, ttl, stamp, token) and token:
+            self._given_back.add(token)
 
     def end(self, lease: Lease[T], *, is_whole: bool) -> None:
         """Give a lease back, and tell who follows how the answer has ended."""
@@ -216,8 +217,12 @@ class Far(Generic[T]):
             del self._ended[next(iter(self._ended))]
 
     def _give_back(self, lease: Lease[T]) -> None:
-        if self._leases.pop(lease.token, None) is not None and self._link.is_up:
-            self.store.release(lease.key, lease.token)
+        token = lease.token
+        is_ours = self._leases.pop(token, None) is not None
+        if token in self._given_back:
+            self._given_back.remove(token)
+        elif is_ours and self._link.is_up:
+            self.store.release(lease.key, token)
 
     async def invalidate(self, scope: Scope) -> Tally:
         """Open an epoch for all processes, and remove what it voids. Raises StoreFailed.

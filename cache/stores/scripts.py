@@ -24,12 +24,14 @@ return {3, redis.call('GET', KEYS[2]) or '', epoch}
 
 # KEYS: entry, lease. ARGV: token, milliseconds, bytes.
 # A leader whose lease has lapsed and was taken by another no longer writes (the fence).
+# One that writes gives its lease back, even where there is no room for the entry.
 _KEEP = """
 local held = redis.call('GET', KEYS[2])
 if held and held ~= ARGV[1] then return 0 end
 if held then
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+  local set = redis.pcall('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
   redis.call('DEL', KEYS[2])
+  if set.err then return set end
   return 1
 end
 return redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2], 'NX') and 1 or 0

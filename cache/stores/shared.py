@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -38,8 +38,7 @@ class State(IntEnum):
     FULL = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What a claim found: an entry, or the token of the lease that holds, and the epoch."""
 
     state: State
@@ -88,10 +87,12 @@ class SharedStore:
         kept = await self.link.run("keep", *self._kept(key, reply, ttl, stamp, token))
         return kept == 1
 
-    def post(self, key: bytes, reply: CachedReply, ttl: float, stamp: int, token: bytes) -> None:
-        """Keep an entry without waiting for it."""
-        if self.link.is_up:
-            self.link.post_run("keep", *self._kept(key, reply, ttl, stamp, token))
+    def post(self, key: bytes, reply: CachedReply, ttl: float, stamp: int, token: bytes) -> bool:
+        """Keep an entry and give its lease back, without waiting; return whether that was sent."""
+        if not self.link.is_up:
+            return False
+        self.link.post_run("keep", *self._kept(key, reply, ttl, stamp, token))
+        return True
 
     async def drop(self, key: bytes) -> bool:
         """Remove an entry; return whether there was one."""
@@ -199,6 +200,7 @@ class SharedStore:
         return found
 
 
+@lru_cache(maxsize=1024)
 def _named(kind: bytes, key: bytes) -> bytes:
     text = key.hex()
     return b"%b%b:%b" % (

@@ -289,3 +289,16 @@ async def test_epochs_grow_even_when_everything_was_lost(server: RedisServer) ->
         assert first < second
         assert first < third
         assert await store.epochs() == (third, {Scope(route="other").dump(): third})
+
+
+async def test_who_finds_no_room_for_an_answer_gives_the_lease_back_all_the_same(
+    server: RedisServer,
+) -> None:
+    async with linked(server) as link:
+        store = SharedStore(link)
+        claim = await store.claim(ONE, b"p.1", 30, skip=False)
+        server.say("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(StoreFailed, match="refused"):
+            await store.put(ONE, REPLY, 60, token=claim.token)
+
+        assert await store.holder(ONE) is None
