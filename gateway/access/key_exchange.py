@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
+from gateway.access.key_changes import Changes, Mark
 from gateway.access.key_copies import KeyCopy
 from gateway.access.key_store import (
     SECRET_HINT,
@@ -85,7 +87,8 @@ class KeyExchange:
         self._path = path
         self._env = env
         self._store = KeyStore(path, env)
-        self._seen: tuple[KeyCopy, object] | None = None
+        self._changes = Changes(path)
+        self._seen: tuple[Mark | None, object] | None = None
         self._at_work = Lock()
         self._is_closed = False
 
@@ -99,14 +102,21 @@ class KeyExchange:
                 self._exchange()
 
     def _exchange(self) -> None:
-        mine = self._store.copy() if self._store.exists else KeyCopy()
-        if self._seen is not None and self._seen == (mine, self._carrier.mark()):
+        seen = self._mark()
+        if self._seen is not None and self._seen == (seen, self._carrier.mark()):
             return
+        mine = self._store.copy() if self._store.exists else KeyCopy()
         both, mark = self._carrier.join(mine, self._secret)
         if both != mine:
             self._store.init()
             self._store.become(both)
-        self._seen = both, mark
+        self._seen = seen, mark
+
+    def _mark(self) -> Mark | None:
+        try:
+            return self._changes.mark()
+        except (sqlite3.Error, OSError) as exc:
+            raise KeyStoreError(f"{self._path}: {exc}; check the file and its rights") from exc
 
     def _secret(self) -> bytes:
         try:
@@ -121,6 +131,7 @@ class KeyExchange:
         has_ended = self._at_work.acquire(timeout=_END_WITHIN_S)
         self._carrier.close()
         if has_ended:
+            self._changes.close()
             self._at_work.release()
 
 

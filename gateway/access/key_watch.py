@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from gateway.access.key_changes import Changes, Mark
 from gateway.access.key_store import (
     PREFIX,
     KeptKey,
@@ -89,20 +90,19 @@ class _Watch:
         self._known = known
         self._path = path
         self._env = env
-        self._connection: sqlite3.Connection | None = None
-        self._inode = 0
-        self._seen: tuple[int, int] | None = None
+        self._changes = Changes(path)
+        self._seen: Mark | None = None
         self._trouble = ""
 
     @property
     def has_something_to_look_at(self) -> bool:
         """Return whether there is a file, or was one a moment ago."""
-        return self._connection is not None or self._path.exists()
+        return self._changes.has_something_to_look_at
 
     def look(self) -> None:
         """Follow the file; where it cannot be read, what was known stays known."""
         try:
-            seen = self._look()
+            seen = self._changes.mark()
             if seen != self._seen:
                 self._read(seen)
             self._trouble = ""
@@ -113,26 +113,9 @@ class _Watch:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._changes.close()
 
-    def _look(self) -> tuple[int, int] | None:
-        """Return what changes with every change; None without a file."""
-        try:
-            inode = self._path.stat().st_ino
-        except FileNotFoundError:
-            self.close()
-            return None
-        if self._connection is None or self._inode != inode:
-            self.close()
-            self._connection = sqlite3.connect(self._path, check_same_thread=False)
-            self._inode = inode
-            self._seen = None
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return inode, version
-
-    def _read(self, seen: tuple[int, int] | None) -> None:
+    def _read(self, seen: Mark | None) -> None:
         if seen is None:
             self._known.use((), b"")
         else:
