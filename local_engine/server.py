@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _WORTH_KEEPING = 64 << 20
 _DRAFTED = 4
+# What a step takes of prompts: on a GPU so much costs little more than its launches.
+_CHUNKS = {False: EngineLimits().prefill_chunk, True: 1024}
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -291,6 +293,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--max-context", type=_positive, help="tokens of prompt and answer together"
     )
     parser.add_argument(
+        "--prefill-chunk",
+        type=_positive,
+        help="prompt tokens of a step at most; default: 128, on a GPU 1024",
+    )
+    parser.add_argument(
         "--guesses",
         type=int,
         choices=range(17),
@@ -328,6 +335,7 @@ def settings_of(options: argparse.Namespace) -> ServerSettings:
             max_queue=options.max_queue,
             max_context=options.max_context,
             guesses=_guesses(options),
+            prefill_chunk=options.prefill_chunk or _CHUNKS[torch.cuda.is_available()],
         ),
         drain_s=options.drain,
         adapters=options.adapters,

@@ -115,6 +115,9 @@ def engine_serve(
     max_context: Annotated[
         int | None, typer.Option(min=1, help="Tokens of prompt and answer together.")
     ] = None,
+    prefill_chunk: Annotated[
+        int | None, typer.Option(min=1, help="Prompt tokens of a step; 128, on a GPU 1024.")
+    ] = None,
     long: Annotated[
         bool, typer.Option("--long", help="The stretched context of models that have two.")
     ] = False,
@@ -132,6 +135,7 @@ def engine_serve(
         "--model-name": model_name,
         "--kv-bytes": None if kv_bytes is None else _bytes(kv_bytes),
         "--max-context": max_context,
+        "--prefill-chunk": prefill_chunk,
     }
     arguments += [str(w) for k, v in optional.items() if v is not None for w in (k, v)]
     raise typer.Exit(serve_engine(arguments))

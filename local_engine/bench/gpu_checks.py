@@ -53,10 +53,9 @@ def kernel_checks(device: torch.device) -> Iterator[Row]:
     ):
         distance = paths.distance(device)
         yield Row(f"{name}: distance from torch", distance, "", paths.TOLERANCE, at_most=True)
-    if device.type == "cuda":  # the interpreter's numbers know no fp8
-        fp8 = product_paths.fp8_distance(device)
-        name = "fp8 products: distance from torch"
-        yield Row(name, fp8, "", product_paths.TOLERANCE, at_most=True)
+    fp8 = product_paths.fp8_distance(device)
+    name = "fp8 products: distance from torch"
+    yield Row(name, fp8, "", product_paths.TOLERANCE, at_most=True)
 
 
 def answer_checks(device: torch.device) -> Iterator[Row]:

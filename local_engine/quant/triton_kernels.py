@@ -32,7 +32,7 @@ def int8_kernel(
         column = at + tl.arange(0, DEPTH)
         is_column = column < stop
         there = is_output[:, None] & is_column[None, :]
-        weight = tl.load(weight_rows + column[None, :], mask=there, other=0)
+        weight = tl.load(weight_rows + column[None, :], mask=there, other=0.0)
         if ROWS == 1:
             x = tl.load(x_at + column, mask=is_column, other=0.0).to(tl.float32)
             total += tl.sum(weight.to(tl.float32) * x[None, :], 1)[None, :]

@@ -28,7 +28,8 @@ def test_memory_for_keys_and_values_must_be_a_size():
 
 def test_what_serve_takes_reaches_the_engine(tmp_path):
     taken = ["--dtype", "float32", "--max-queue", "3", "--max-context", "100", "--long", "--draft",
-             "demo/tiny", "--guesses", "2", "--adapters", str(tmp_path)]  # fmt: skip
+             "demo/tiny", "--guesses", "2", "--adapters", str(tmp_path),
+             "--prefill-chunk", "64"]  # fmt: skip
     missing = CliRunner().invoke(app, ["engine", "serve", str(tmp_path / "none"), *taken])
     wrong = CliRunner().invoke(app, ["engine", "serve", "demo/tiny", "--dtype", "float8"])
 

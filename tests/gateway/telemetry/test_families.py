@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from gateway.telemetry.families import FAMILIES
+from local_engine.accelerator import AcceleratorState
 from local_engine.metrics import render_metrics
 from local_engine.types import EngineStats
 
@@ -27,7 +28,7 @@ def test_the_page_has_a_row_for_every_family_and_no_other():
 
 
 def test_the_page_has_a_row_for_all_that_engines_tell():
-    text = render_metrics(EngineStats())
+    text = render_metrics(EngineStats(), None, AcceleratorState(4, 3, 2, 0.5))
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     rows = {
         f"| `{name}` | {kinds[name]} | {told} |"

@@ -12,7 +12,7 @@ from tests.local_engine.interpreter import require_interpreter
 
 require_interpreter()
 
-from local_engine.quant import Int4Linear, Int8Head, Int8Linear, int4, int8, paths
+from local_engine.quant import Int4Linear, Int8Head, Int8Linear, codebook, int4, int8, paths
 from local_engine.quant import triton_products as products
 from local_engine.quant.grid import Grid, int4_grid
 from local_engine.quant.int8 import int8_pack
@@ -54,6 +54,17 @@ def test_int4_products_are_those_of_the_expanded_weight(
     found = products.int4_product(x, linear.packed, linear.pair, outputs, bias)
 
     assert torch.allclose(found, wanted, atol=2e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 80])
+def test_fp8_weights_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(codebook, "takes_triton", lambda device: True)
+    values, scale = codebook.fp8_pack(random(70, 300))
+    x, bias = random(rows, 300), random(70)
+    linear = codebook.Fp8Linear(values, scale, bias)
+
+    assert linear._is_triton
+    assert torch.allclose(linear(x), x @ linear.dequantize(torch.float32).T + bias, atol=1e-3)
 
 
 def plain_int4(
