@@ -57,14 +57,14 @@ def _prices(policy: Policy, document: Document) -> dict[str, Price]:
 
 def _check_classes(policy: Policy, document: Document) -> None:
     """Import what stands as `package.module:Class`, since serving would."""
-    from policies.kinds import CONFIDENCES, PROVIDERS, KindError, resolve
+    from policies.kinds import CONFIDENCES, LEARNED, PROVIDERS, KindError, resolve
 
     for kinds, kind, path in [
         *((PROVIDERS, model.provider, ("models", name)) for name, model in policy.models.items()),
         *(
             (CONFIDENCES, route.cascade.confidence.kind, ("routes", name, "cascade", "confidence"))
             for name, route in policy.routes.items()
-            if route.cascade
+            if route.cascade and route.cascade.confidence.kind != LEARNED
         ),
     ]:
         try:

@@ -29,7 +29,7 @@ function route(each) {
     note: each.reference ? ["measured against ", h("strong", {}, h("bdi", {}, each.reference))] : "one model answers",
     tools: each.models.length > 0 && csvButton(`quality-${each.route}`, CSV, each.models.flatMap((model) => model.bins.map((bin) => ({ model: model.model, ...bin })))),
   }, alarms(each.alarms), h("div", { class: "cards wide" }, each.reference && lossCard(each), each.reference && certificateCard(each.certificate), each.false_hits.map(falseHitCard)),
-    calibration(each), history(each.steps));
+    calibration(each), history(each));
 }
 
 const CSV = [
@@ -97,13 +97,13 @@ function falseHitCard(hits) {
 
 // Calibration
 
-function calibration({ models }) {
+function calibration({ route: name, models }) {
   const drawn = models.filter((model) => model.bins.some((bin) => bin.drafts > 0));
   if (drawn.length === 0) return null;
-  return h("div", { class: "cards" }, drawn.map(calibrationCard));
+  return h("div", { class: "cards" }, drawn.map((model) => calibrationCard(name, model)));
 }
 
-function calibrationCard({ model, drafts, scored, mean_confidence: promised, mean_score: kept, bins }) {
+function calibrationCard(name, { model, drafts, scored, mean_confidence: promised, mean_score: kept, bins }) {
   const label = `Calibration of ${model}: ${bins.filter((b) => b.drafts).map((b) => `confident ${percent(b.mean_confidence)}, good ${percent(b.share_good)}`).join("; ")}`;
   const columns = [
     { name: "Confidence", text: (b) => `${percent(b.low)} to ${percent(b.high)}` },
@@ -116,8 +116,8 @@ function calibrationCard({ model, drafts, scored, mean_confidence: promised, mea
     h("h3", {}, "Calibration of ", h("bdi", {}, model)),
     h("div", { class: "calibration-body" }, reliability(bins, label),
       facts([["Drafts compared", `${count(scored)} of ${count(drafts)}`], ["Promised on average", percent(promised)], ["Kept on average", percent(kept)]])),
-    h("details", { class: "as-table", "data-key": `bins-${model}` }, h("summary", {}, "Show as a table"),
-      dataTable({ id: `bins-${model}`, caption: `Calibration of ${model}`, columns, rows: bins.filter((b) => b.drafts) })));
+    h("details", { class: "as-table", "data-key": `bins-${name}-${model}` }, h("summary", {}, "Show as a table"),
+      dataTable({ id: `bins-${name}-${model}`, caption: `Calibration of ${model}`, columns, rows: bins.filter((b) => b.drafts) })));
 }
 
 // What happened to the learning
@@ -127,15 +127,15 @@ function alarms(found) {
     h("strong", {}, spelled(alarm.kind)), ` ${dayAndClock(Date.parse(alarm.at))} · ${detail(alarm.detail)}`));
 }
 
-function history(steps) {
+function history({ route: name, steps }) {
   if (steps.length === 0) return null;
   const columns = [
     { name: "When (UTC)", text: (step) => dayAndClock(Date.parse(step.at)) },
     { name: "What", text: (step) => spelled(step.kind) },
     { name: "How", text: (step) => detail(step.detail) },
   ];
-  return h("details", { class: "panel folded", "data-key": "steps" }, h("summary", {}, `What the route has learnt (${count(steps.length)})`),
-    dataTable({ id: "steps", caption: "What the route has learnt", columns, rows: steps }));
+  return h("details", { class: "panel folded", "data-key": `steps-${name}` }, h("summary", {}, `What the route has learnt (${count(steps.length)})`),
+    dataTable({ id: `steps-${name}`, caption: "What the route has learnt", columns, rows: steps }));
 }
 
 const spelled = (kind) => kind.replaceAll("_", " ");

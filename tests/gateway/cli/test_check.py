@@ -44,6 +44,22 @@ def test_sound_policy_exits_0_and_names_where_prices_come_from(check):
     assert output.endswith("p.yaml: nothing to mend\n")
 
 
+@pytest.mark.parametrize(
+    "confidence",
+    [
+        "learned",
+        "logprob",
+        "{kind: logprob, threshold: 0.7}",
+        "{kind: agreement, with: free}",
+        "router.confidence:LogprobScorer",
+    ],
+)
+def test_every_kind_of_confidence_that_serves_is_sound(check, confidence):
+    code, output = check(FINE.replace("[tiny, large]", f"[tiny, large], confidence: {confidence}"))
+
+    assert (code, output.endswith("nothing to mend\n")) == (0, True), output
+
+
 def test_faults_exit_1_one_a_line(check):
     code, output = check(FINE.replace("[tiny, large]", "[tiny, lage]").replace("24h", "24"))
 
