@@ -6,7 +6,7 @@ Streams are drawn from the train splits, whole and in parts, and from composed d
 in several sizes and densities, and from generated near misses; every domain counts the
 same. With `--without SHARE` that share of the intents, chosen by a hash of their names,
 is left out, so that they can be reported on. What is to hold on domains that nobody has
-seen is judged by leaving each out in turn: `python -m bench.cache_domains --data DIR`.
+seen is judged by leaving each out in turn: `python -m bench.cache_unseen --data DIR`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.cache_rules import Rule
-from bench.cache_streams import NEAREST, Stream
+from bench.cache_streams import Stream, nearest
 from cache.semantic.decision_features import answer_key
 from cache.semantic.types import Candidate
 
@@ -78,12 +78,5 @@ class Replay:
     ) -> Sequence[Candidate]:
         if not len(kept):
             return ()
-        cosines = self._cosines[number, kept]
-        at = np.argpartition(-cosines, min(NEAREST, len(kept)) - 1)[:NEAREST]
-        at = at[np.argsort(-cosines[at])]
-        return [
-            Candidate(
-                self._stream.texts[n], 0, float(cosines[i]), str(n), answer_key=self._keys[held[n]]
-            )
-            for i, n in zip(at, kept[at].tolist(), strict=True)
-        ]
+        cosines, numbers = self._cosines[number, kept], kept.tolist()
+        return nearest(cosines, numbers, self._stream, lambda n: self._keys[held[n]])

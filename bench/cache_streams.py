@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,11 +14,12 @@ import numpy.typing as npt
 from bench.cache_pairs import question_pairs
 from bench.cache_vectors import Vectors
 from cache.semantic.decision_features import Evidence, answer_key, weigh
+from cache.semantic.desk import NEIGHBOURS, WITNESSES
 from cache.semantic.guards import AxisGuards
+from cache.semantic.surroundings import HEARD, surroundings
 from cache.semantic.types import Candidate, Guards
 
 Rows = npt.NDArray[np.float32]
-NEAREST = 8
 _NEVER = "oos"  # questions out of scope share no answer, not even with each other
 
 
@@ -83,6 +84,29 @@ def read_stream(folder: Path, split: str) -> tuple[list[str], list[str]]:
     return [str(row["text"]) for row in rows], answers
 
 
+def nearest(
+    cosines: npt.NDArray[np.float32],
+    kept: Sequence[int],
+    stream: Stream,
+    key_of: Callable[[int], str],
+    count: int = NEIGHBOURS,
+) -> list[Candidate]:
+    """Return the entries nearest to a question as the gateway meets them.
+
+    `cosines` are those with the questions of the stream that are `kept`, by number.
+    """
+    at = np.argpartition(-cosines, min(WITNESSES, len(cosines)) - 1)[:WITNESSES]
+    at = at[np.argsort(-cosines[at])]
+    at = at[cosines[at] >= HEARD]
+    numbers = [int(kept[place]) for place in at]
+    near, keys = [float(cosines[place]) for place in at], [key_of(n) for n in numbers]
+    around = surroundings(near, stream.vectors[numbers], keys) if numbers else []
+    return [
+        Candidate(stream.texts[n], 0, similarity, str(n), answer_key=key, around=lies)
+        for n, similarity, key, lies in list(zip(numbers, near, keys, around, strict=True))[:count]
+    ]
+
+
 class Shelf:
     """The entries of a cache under replay, with an exact search."""
 
@@ -95,22 +119,12 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def nearest(self, number: int, count: int = NEAREST) -> list[Candidate]:
+    def nearest(self, number: int, count: int = NEIGHBOURS) -> list[Candidate]:
         """Return the entries nearest to a question, in falling similarity."""
         if not self._kept:
             return []
         cosines = self._vectors[: len(self._kept)] @ self._stream.vectors[number]
-        at = np.argpartition(-cosines, min(count, len(cosines)) - 1)[:count]
-        return [
-            Candidate(
-                self._stream.texts[self._kept[i]],
-                0,
-                float(cosines[i]),
-                str(self._kept[i]),
-                answer_key=self._keys[self._kept[i]],
-            )
-            for i in sorted(at, key=lambda i: -cosines[i])
-        ]
+        return nearest(cosines, self._kept, self._stream, self._keys.__getitem__, count)
 
     def keep(self, number: int) -> None:
         """Store a question with the answer that it was given."""

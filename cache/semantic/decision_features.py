@@ -11,11 +11,12 @@ from math import exp, log
 
 from cache.semantic.guards.compose import differs_softly
 from cache.semantic.guards.words import read
+from cache.semantic.surroundings import NO_RIVAL, Around
 from cache.semantic.types import Candidate
 
 NAMES = (
     "similarity", "margin", "share", "odds", "support", "overlap", "coverage", "lengths",
-    "unmatched", "soft", "closeness",
+    "unmatched", "soft", "closeness", "centre", "rival", "together", "kin",
 )  # fmt: skip
 """The features, in the order of a calibration's weights."""
 
@@ -77,9 +78,16 @@ def weigh(asked: str, candidates: Sequence[Candidate]) -> Evidence:
             log(len(chosen)),
             *_words(asked, best.question),
             -log(max(_TOUCHING - similarity, _LEAST_GAP)),
+            *_crowd(best, max(rivals, default=0.0)),
         ),
         is_shared=len(groups) < len(candidates),
     )
+
+
+def _crowd(best: Candidate, rival: float) -> tuple[float, ...]:
+    """Return how the chosen answer and its rivals lie; each alone, where that is not known."""
+    around = best.around or Around(best.similarity, max(rival, NO_RIVAL))
+    return around.centre, around.rival, around.together, log(around.kin)
 
 
 def _words(asked: str, stored: str) -> tuple[float, ...]:

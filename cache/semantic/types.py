@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cache.semantic.surroundings import Around
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -18,7 +20,8 @@ class Candidate:
 
     `similarity` is the cosine of the embeddings; `hits` counts the times that the
     entry was served; `age_s` is the time since its answer was made, in seconds.
-    Entries with one `answer_key` hold one answer; an empty key says nothing.
+    Entries with one `answer_key` hold one answer; an empty key says nothing. `around` is
+    how it lies among the neighbours, None where that is not known.
     """
 
     question: str
@@ -28,6 +31,7 @@ class Candidate:
     hits: int = 0
     age_s: float = 0.0
     answer_key: str = ""
+    around: Around | None = None
 
 
 @dataclass(frozen=True, slots=True)

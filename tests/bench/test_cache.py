@@ -42,7 +42,7 @@ def of_text(*vectors: list[float], answers: list[str]) -> Stream:
 @pytest.fixture(scope="module")
 def fitted() -> Calibration:
     met = [
-        lookups(stream(seed=seed), knows_answers=knows, guards=None, kept=1.0)
+        lookups(stream(seed=seed, noise=1.2), knows_answers=knows, guards=None, kept=1.0)
         for seed in (1, 2, 3)
         for knows in (True, False)
     ]

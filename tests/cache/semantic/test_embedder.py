@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from cache.semantic.embedder import (
     EmbedderError,
     SentenceTransformerEmbedder,
+    device_of,
     load_embedder,
     model_folder,
 )
-from cache.semantic.onnx_embedder import OnnxEmbedder, is_plain_bert
+from cache.semantic.onnx_embedder import OnnxEmbedder, is_plain_bert, onnx_embedder, wants_gpu
 from cache.semantic.onnx_graph import Shape
 
 TEXTS = [
@@ -108,3 +110,56 @@ def test_an_unknown_model_is_an_error_that_names_it(monkeypatch):
 
     with pytest.raises(EmbedderError, match="no-such-model"):
         load_embedder("./no-such-model")
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("device", "providers", "gpu"),
+    [
+        (None, [CPU], False),
+        (None, [CUDA, CPU], True),
+        ("cpu", [CUDA, CPU], False),
+        ("cuda", [CUDA, CPU], True),
+        (None, ["AzureExecutionProvider", CPU], False),
+    ],
+)
+def test_a_gpu_is_used_where_there_is_one_unless_the_name_says_otherwise(device, providers, gpu):
+    assert wants_gpu(device, providers) is gpu
+
+
+def test_a_gpu_that_is_asked_for_and_is_not_there_is_an_error():
+    with pytest.raises(EmbedderError, match="onnxruntime-gpu"):
+        wants_gpu("cuda", [CPU])
+
+
+def test_names_say_where_to_run(folder):
+    assert device_of("cuda:all-MiniLM-L6-v2") == ("cuda", "all-MiniLM-L6-v2")
+    assert device_of("all-MiniLM-L6-v2") == (None, "all-MiniLM-L6-v2")
+    assert device_of("C:/models/mine") == (None, "C:/models/mine")
+    assert load_embedder("cpu:all-MiniLM-L6-v2").version == OnnxEmbedder(folder).version
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="there may be a GPU")
+def test_without_a_gpu_both_runtimes_say_so_where_one_was_asked_for(folder):
+    with pytest.raises(EmbedderError, match=CUDA):
+        load_embedder("cuda:all-MiniLM-L6-v2")
+    with pytest.raises(EmbedderError, match="expected a GPU that torch can use"):
+        SentenceTransformerEmbedder(str(folder), device="cuda")
+
+
+@pytest.mark.skipif(
+    CUDA not in onnxruntime.get_available_providers(), reason="ONNX Runtime has no GPU here"
+)
+def test_a_gpu_says_what_the_processor_says(folder, whole):
+    found = onnx_embedder(folder, device="cuda").embed(TEXTS)
+
+    np.testing.assert_allclose(found, whole.embed(TEXTS), atol=1e-3)
+
+
+def test_texts_of_one_batch_do_not_change_each_other(folder, whole):
+    together = OnnxEmbedder(folder, quantized=False)
+    together._at_once = 32
+
+    np.testing.assert_allclose(together.embed(TEXTS), whole.embed(TEXTS), atol=1e-5)
