@@ -57,7 +57,7 @@ class Replay:
         outcomes = np.zeros(len(stream.texts), np.int8)
         held = list(stream.answers)
         for number, asked in enumerate(stream.texts):
-            near = self._nearest(number, kept[:count], held)
+            near = self._nearest(number, kept[:count], held, rule.hears_crowds)
             is_right = [held[int(c.entry_id)] == stream.answers[number] for c in near]
             place = rule.serve(asked, near)
             rule.met(near, is_right, place)
@@ -74,9 +74,13 @@ class Replay:
         return Pass(outcomes)
 
     def _nearest(
-        self, number: int, kept: npt.NDArray[np.int64], held: Sequence[str]
+        self,
+        number: int,
+        kept: npt.NDArray[np.int64],
+        held: Sequence[str],
+        hears: bool,
     ) -> Sequence[Candidate]:
         if not len(kept):
             return ()
         cosines, numbers = self._cosines[number, kept], kept.tolist()
-        return nearest(cosines, numbers, self._stream, lambda n: self._keys[held[n]])
+        return nearest(cosines, numbers, self._stream, lambda n: self._keys[held[n]], crowds=hears)

@@ -27,6 +27,11 @@ class Rule(Protocol):
         """Whether the question last served becomes an entry, too, with the answer it got."""
         ...
 
+    @property
+    def hears_crowds(self) -> bool:
+        """Whether candidates must tell what is `around` them, which takes time."""
+        ...
+
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Return the place of the candidate that serves, or None."""
         ...
@@ -42,6 +47,7 @@ class Cosine:
 
     threshold: float
     keeps_hit: bool = False
+    hears_crowds: bool = False
 
     def serve(self, asked: str, near: Sequence[Candidate]) -> int | None:
         """Serve the nearest, if it is near enough."""
@@ -60,6 +66,7 @@ class DistanceEvaluator:
     """
 
     keeps_hit = False
+    hears_crowds = False
     _LARGEST = 4.0
 
     def __init__(self, threshold: float = 0.8) -> None:
@@ -93,6 +100,7 @@ class Shipped:
     """Guards and decider as the gateway runs them; what is bought teaches, as audits do."""
 
     keeps_hit = False
+    hears_crowds = True
 
     def __init__(
         self, calibration: Calibration, refuses: Refuses, max_error: float, *, learns: bool = True
@@ -126,6 +134,7 @@ class Verified:
     """
 
     keeps_hit = False
+    hears_crowds = False
     _LABELS = 4
     _RIDGE = 0.05
 

@@ -16,7 +16,7 @@ from bench.cache_vectors import Vectors
 from cache.semantic.decision_features import Evidence, answer_key, weigh
 from cache.semantic.desk import NEIGHBOURS, WITNESSES
 from cache.semantic.guards import AxisGuards
-from cache.semantic.surroundings import HEARD, surroundings
+from cache.semantic.surroundings import HEARD, Around, surroundings
 from cache.semantic.types import Candidate, Guards
 
 Rows = npt.NDArray[np.float32]
@@ -90,17 +90,23 @@ def nearest(
     stream: Stream,
     key_of: Callable[[int], str],
     count: int = NEIGHBOURS,
+    *,
+    crowds: bool = True,
 ) -> list[Candidate]:
     """Return the entries nearest to a question as the gateway meets them.
 
-    `cosines` are those with the questions of the stream that are `kept`, by number.
+    `cosines` are those with the questions of the stream that are `kept`, by number. Without
+    `crowds` nothing is told of what is around them.
     """
-    at = np.argpartition(-cosines, min(WITNESSES, len(cosines)) - 1)[:WITNESSES]
+    most = WITNESSES if crowds else count
+    at = np.argpartition(-cosines, min(most, len(cosines)) - 1)[:most]
     at = at[np.argsort(-cosines[at])]
     at = at[cosines[at] >= HEARD]
     numbers = [int(kept[place]) for place in at]
     near, keys = [float(cosines[place]) for place in at], [key_of(n) for n in numbers]
-    around = surroundings(near, stream.vectors[numbers], keys) if numbers else []
+    around: Sequence[Around | None] = (
+        surroundings(near, stream.vectors[numbers], keys) if crowds else [None] * len(near)
+    )
     return [
         Candidate(stream.texts[n], 0, similarity, str(n), answer_key=key, around=lies)
         for n, similarity, key, lies in list(zip(numbers, near, keys, around, strict=True))[:count]
