@@ -79,6 +79,7 @@ class Intending:
     def _intent(self, attempt: Attempt, entry: Entry) -> Intent:
         request, caller, model = entry.request, entry.caller, attempt.model
         terms = self._terms[model]
+        tags = caller.tags | request.tags
         asked, known = request.max_tokens, self._capabilities.get(model)
         most_in, most_out = bounded(request.asked.most_tokens, asked, known)
         return Intent(
@@ -104,7 +105,7 @@ class Intending:
             price_dated=terms.dated,
             is_rich=request.is_rich,
             is_spoken="modalities" in request.body,
-            tags=tuple(sorted(caller.tags | request.tags)),
+            tags=tuple(sorted(tags)) if tags else (),
             own_account=entry.own_account,
             ended=entry.ended_lines(self._tariff) if attempt.seq else (),
         )

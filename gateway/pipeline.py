@@ -299,11 +299,14 @@ class Pipeline:
         try:
             if self._admission is not None:
                 await self._let_in_to_work(entry, seat, self._admission)
-            async with aclosing(self._source(entry, seat)) as parts:
+            parts = self._source(entry, seat)
+            try:  # as `aclosing` does, which costs more than what it does: here and below
                 async for part in parts:
                     entry.mark_first()
                     if not part.is_usage_only or entry.request.include_usage:
                         yield part
+            finally:
+                await parts.aclose()
         except GatewayError as exc:
             entry.fail(exc)
             raise
@@ -457,9 +460,12 @@ class Pipeline:
                             yield part
                     if not seat.was_promoted:
                         return
-            async with aclosing(seat.paced(lead(entry, seat), size_of)) as parts:
-                async for part in parts:
+            paced = seat.paced(lead(entry, seat), size_of)
+            try:
+                async for part in paced:
                     yield part
+            finally:
+                await paced.aclose()
         if entry.refusal is not None:
             raise entry.refusal
 
@@ -469,11 +475,14 @@ class Pipeline:
             return
         released: list[Part] = []
         try:
-            async with aclosing(self._made(entry)) as parts:
+            parts = self._made(entry)
+            try:
                 async for part in parts:
                     seat.publish(Released(part, entry))
                     released.append(part)
                     yield part
+            finally:
+                await parts.aclose()
         except GatewayError:
             if entry.refusal is None:
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 
 from gateway.errors import (
     CircuitOpen,
@@ -73,10 +72,12 @@ class Breakers:
             raise _open(model, breaker.wait_s(self.tick()))
         call = Counting(breaker, ticket, self.tick)
         try:
-            async with aclosing(parts):
+            try:
                 async for part in parts:
                     call.goes_on()
                     yield part
+            finally:
+                await parts.aclose()
             call.ended()
         except ProviderError as exc:
             call.failed(exc)
