@@ -120,7 +120,8 @@ class Cascade(Section):
     """Tiers from the cheapest to the best, and when to be content.
 
     `control` is the share of requests sent straight to the reference, to measure what
-    the cascade saves.
+    the cascade saves. A second of a client's waiting is worth `usd_per_second`: a learned
+    cascade adds it to the price of each call.
     """
 
     tiers: tuple[Name, ...] = Field(min_length=1, max_length=8)
@@ -133,6 +134,7 @@ class Cascade(Section):
     audit: Audit | None = None
     learning: Learning | None = None
     control: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
+    usd_per_second: Usd | None = Field(None, gt=0)
     max_hold: Duration | None = None
     keepalive: Duration | None = None
 

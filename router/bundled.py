@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class Certificate:
     """What was certified of one operating point, and on what.
 
     `labeller` says who told right from wrong: `exact`, `test` or `judge`; for a judge,
-    `labeller_error` is its measured share of wrong verdicts.
+    `labeller_error` is its measured share of wrong verdicts. It holds for requests like those of
+    `data` and tiers that answer as they did there, up to and with the day `valid_until`.
     """
 
     max_loss: float
@@ -35,6 +36,11 @@ class Certificate:
     labeller: str = "exact"
     labeller_error: float | None = None
     look: int = 1
+    valid_until: str | None = None
+
+    def has_lapsed(self, today: str) -> bool:
+        """Return whether it is no longer to be relied on, on a day such as 2026-11-21."""
+        return self.valid_until is not None and today > self.valid_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,8 @@ def load_learnt(path: Path, *, pinned: str | None = None) -> Bundled:
         operating = _operating(bundle.about.get("operating"))
         kept = bundle.about.get("certificate")
         certificate = None if kept is None else Certificate(**kept)
+        if certificate is not None and certificate.valid_until is not None:
+            date.fromisoformat(certificate.valid_until)
     except (RouterError, TypeError, ValueError, KeyError) as exc:
         raise BundleError(f"{path}: {exc}") from exc
     if operating.objective not in learnt.values:

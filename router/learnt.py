@@ -145,11 +145,16 @@ class LearntCourses:
         prices: Mapping[str, Price] | None = None,
         embedder: str = "",
         spent: Callable[[float], None] | None = None,
+        usd_per_second: float = 0.0,
+        has_lapsed: Callable[[], bool] | None = None,
     ) -> None:
+        self._has_lapsed = has_lapsed
         self._learnt = learnt
         self._value = learnt.values[operating.objective]
         self._operating = operating
         self._route = route
+        # A floor was certified without it: there no wait makes a draft do that would not.
+        self._usd_per_second = 0.0 if operating.objective == "floor" else usd_per_second
         self._chance = chance
         self._rate = rate
         self.embedder = embedder
@@ -179,7 +184,10 @@ class LearntCourses:
 
     def _course(self, query: Query, stakes: Stakes) -> LearntCourse:
         first = self._learnt.quality.estimate((query,)).quality
-        usd = self._learnt.costs.estimate((query,), self._prices).usd
+        costs = self._learnt.costs.estimate((query,), self._prices)
+        usd = costs.usd
+        if self._usd_per_second:
+            usd = usd + self._usd_per_second * costs.latency_s
         return LearntCourse(
             self._learnt,
             self._value,
@@ -207,7 +215,7 @@ class LearntCourses:
         return np.array([[stake.forfeit_usd if stake else 0.0 for stake in known]])
 
     def _now(self) -> float | None:
-        if self._operating.mix is None:
+        if self._operating.mix is None or (self._has_lapsed is not None and self._has_lapsed()):
             return None
         return self._rate() if self._rate else self._operating.mix.of(self._chance())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+
 from policies.cascade import Cascade, Target
 from router.bundled import Bundled, load_learnt
 from router.guarantee import Floor
@@ -27,10 +30,14 @@ def learnt_courses(cascade: Cascade) -> LearntCourses:
             f"{reference}, the route has {', '.join(tiers)} with {cascade.reference_model}; "
             "train it for this route"
         )
-    return courses_of(bundled, *operating_of(cascade.target, bundled))
+    per_second = float(cascade.usd_per_second or 0)
+    operating, pacer = operating_of(cascade.target, bundled)
+    return courses_of(bundled, operating, pacer, usd_per_second=per_second)
 
 
-def courses_of(bundled: Bundled, operating: Operating, pacer: Pacer | None) -> LearntCourses:
+def courses_of(
+    bundled: Bundled, operating: Operating, pacer: Pacer | None, *, usd_per_second: float = 0.0
+) -> LearntCourses:
     """Return the courses of a bundle that runs so."""
     return LearntCourses(
         bundled.learnt,
@@ -38,7 +45,17 @@ def courses_of(bundled: Bundled, operating: Operating, pacer: Pacer | None) -> L
         rate=None if pacer is None else lambda: pacer.rate,
         spent=None if pacer is None else pacer.spent,
         embedder=str(bundled.about.get("embedder_version") or ""),
+        usd_per_second=usd_per_second,
+        has_lapsed=_lapse_of(bundled, operating),
     )
+
+
+def _lapse_of(bundled: Bundled, operating: Operating) -> Callable[[], bool] | None:
+    """Return what tells whether the certificate that lets drafts serve has run out."""
+    certificate = bundled.certificate
+    if operating.objective != "floor" or certificate is None or certificate.valid_until is None:
+        return None
+    return lambda: certificate.has_lapsed(datetime.now(UTC).date().isoformat())
 
 
 def operating_of(target: Target | None, bundled: Bundled) -> tuple[Operating, Pacer | None]:

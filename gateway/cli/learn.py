@@ -143,6 +143,10 @@ def certify(
     labeller_error: Annotated[
         float | None, typer.Option(help="A judge's measured share of wrong verdicts.")
     ] = None,
+    valid_days: Annotated[
+        int | None,
+        typer.Option(min=1, max=3650, help="Then it lapses, and the reference answers."),
+    ] = None,
     write: Annotated[bool, typer.Option(help="Put the certificate into the bundle.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -158,7 +162,7 @@ def certify(
     with _told():
         found = certify_bundle(
             bundle, outcomes, split, look=look, labeller=labeller, write=write,
-            labeller_error=labeller_error,
+            labeller_error=labeller_error, valid_days=valid_days,
         )  # fmt: skip
     if as_json:
         print(json.dumps(found, indent=1))
@@ -226,6 +230,7 @@ def _show_certificate(found: dict[str, Any]) -> None:
         f"certified: with probability {kept['certainty']:.0%} at most {kept['max_loss']:.2%} of "
         f"all answers are worse than the reference's (seen {kept['losses']} of {kept['count']}, "
         f"bound {kept['bound']:.2%}), on {kept['data']}, {kept['date']}"
+        + (f", valid until {kept['valid_until']}" if kept.get("valid_until") else "")
     )
 
 

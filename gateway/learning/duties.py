@@ -131,7 +131,9 @@ def _learnt(standing: Standing, duty: Duty) -> Courses:
     assert standing.bundle is not None, "only a route with a bundle comes here"
     bundled = load_learnt(Path(standing.bundle["path"]), pinned=standing.bundle["id"])
     if duty.terms.floor is None:
-        return courses_of(bundled, *operating_of(duty.cascade.target, bundled))
+        operating, pacer = operating_of(duty.cascade.target, bundled)
+        per_second = float(duty.cascade.usd_per_second or 0)
+        return courses_of(bundled, operating, pacer, usd_per_second=per_second)
     rate, early = float(standing.bundle["rate"]), standing.bundle.get("early")
     operating = Operating("floor", Mix(rate, rate), duty.terms.floor, early)
     return courses_of(bundled, operating, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def certify_bundle(
     labeller: str,
     write: bool,
     labeller_error: float | None = None,
+    valid_days: int | None = None,
 ) -> dict[str, Any]:
     """Walk the bundle's path on new outcomes; write what held, or that nothing did.
 
@@ -76,8 +78,9 @@ def certify_bundle(
     certificate = certificate_of(floor, certified, rate or 0.0, data=data, route=route)
     if certificate is not None:
         certificate = replace(
-            certificate, labeller=labeller, labeller_error=labeller_error, look=look
-        )
+            certificate, labeller=labeller, labeller_error=labeller_error, look=look,
+            valid_until=_last_day(certificate.date, valid_days),
+        )  # fmt: skip
     if write:
         operating = replace(bundled.operating, mix=None if rate is None else Mix(rate, rate))
         about = dict(load_bundle(path).about)
@@ -87,6 +90,12 @@ def certify_bundle(
         "walked": [asdict(each) | {"rate": walked[each.point]} for each in certified.walked],
         "unscored": unscored,
     }
+
+
+def _last_day(first: str, valid_days: int | None) -> str | None:
+    if valid_days is None:
+        return None
+    return (date.fromisoformat(first) + timedelta(days=valid_days)).isoformat()
 
 
 def _check_labeller(labeller: str, error: float | None) -> None:

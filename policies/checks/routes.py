@@ -172,7 +172,7 @@ def _check_learned(
     """Refuse what only a learned cascade can do, or what it cannot."""
     path: KeyPath = (*route, "cascade")
     if cascade.confidence.kind != LEARNED:
-        for key in ("target", "bundle", "learning"):
+        for key in ("target", "bundle", "learning", "usd_per_second"):
             if getattr(cascade, key) is not None:
                 message = f"{key!r} means nothing to confidence {cascade.confidence.kind}"
                 hint = "write confidence: learned, or remove it"

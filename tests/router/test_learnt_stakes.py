@@ -29,9 +29,9 @@ def beliefs():
 def begin(beliefs):
     """Return who begins a course among models as good as `quality` at the price of `usd`."""
 
-    def begun(quality, usd, stakes, objective="quality"):
+    def begun(quality, usd, stakes, objective="quality", waits=(0, 0, 0), **known):
         first = SimpleNamespace(quality=np.array([quality]))
-        costs = SimpleNamespace(usd=np.array([usd]))
+        costs = SimpleNamespace(usd=np.array([usd]), latency_s=np.array([waits]))
         value = ValueModel(Lineup(MODELS, 2, frozenset()), objective, 1.0, 1)
         learnt = Learnt(
             SimpleNamespace(estimate=lambda queries: first, full=None),
@@ -41,7 +41,8 @@ def begin(beliefs):
             {objective: value},
             {},
         )
-        courses = LearntCourses(learnt, Operating(objective, Mix(1.0, 1.0, 1.0)))
+        operating = Operating(objective, Mix(1.0, 1.0, 1.0))
+        courses = LearntCourses(learnt, operating, **known)
         return courses.begin(Query("x"), MODELS, stakes=stakes).step((), NOBODY)
 
     return begun
@@ -76,3 +77,26 @@ def test_under_a_floor_only_the_references_cache_counts(begin):
     assert (draft.model, draft.stays) == (begin(*priced, {}, "floor").model, "")
     assert reference.model == "m2"
     assert reference.stays
+
+
+def test_a_second_of_waiting_has_its_price(begin):
+    priced = (0.70, 0.72, 0.75), (0.10, 0.16, 0.20), {}
+    waits = (9.0, 0.5, 1.0)
+
+    assert begin(*priced, waits=waits).model == "m0"
+    assert begin(*priced, waits=waits, usd_per_second=0.01).model == "m1"
+    assert begin(*priced, waits=waits, usd_per_second=1.0).model == "m1"
+
+
+def test_under_a_floor_waiting_lets_no_draft_serve_that_would_not(begin):
+    priced = (0.70, 0.72, 0.75), (0.10, 0.16, 0.20), {}, "floor"
+    one, other = (begin(*priced, waits=(0, 0, 60), usd_per_second=each) for each in (0.0, 1.0))
+
+    assert one.model == other.model
+
+
+@pytest.mark.parametrize(("has_lapsed", "model"), [(False, "m0"), (True, "m2")])
+def test_once_a_certificate_has_lapsed_the_reference_answers(begin, has_lapsed, model):
+    priced = (0.75, 0.72, 0.75), (0.01, 0.16, 0.20), {}, "floor"
+
+    assert begin(*priced, has_lapsed=lambda: has_lapsed).model == model

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import date, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
+from router.bundled import load_learnt
 from tests.support.gateway_app import serving
 from tests.support.policies import two_tiers
 from tests.support.replies import Says
@@ -325,3 +327,18 @@ def test_a_judge_certifies_with_its_measured_error_alone(place):
     assert "share from 0 to 1" in wrong.stderr
     certificate = json.loads(told.stdout)["certificate"]
     assert certificate is None or certificate["labeller_error"] == 0.06
+
+
+def test_a_certificate_lapses_when_it_was_said_to(place, tmp_path):
+    shutil.copytree(place / "bundle", tmp_path / "bundle")
+    found = frugal(
+        "certify", "--bundle", tmp_path / "bundle", "--outcomes", place / "later.jsonl",
+        "--valid-days", "30",
+    )  # fmt: skip
+    bundled = load_learnt(tmp_path / "bundle")
+    last = date.fromisoformat(bundled.certificate.valid_until)
+
+    assert found.exit_code == 0, found.output
+    assert f"valid until {last}" in found.stdout
+    assert not bundled.certificate.has_lapsed(last.isoformat())
+    assert bundled.certificate.has_lapsed((last + timedelta(days=1)).isoformat())

@@ -41,6 +41,10 @@ def test_route_that_can_work_is_accepted(route):
             "routes.r.cascade.target: 'target' means nothing to confidence logprob",
         ),
         (
+            "  r: {cascade: {tiers: [tiny, mini], usd_per_second: 0.01}}",
+            "'usd_per_second' means nothing to confidence logprob",
+        ),
+        (
             "  r: {cascade: {tiers: [tiny, mini], confidence: learned, reference: large}}",
             "routes.r.cascade.reference: the reference 'large' of a learned cascade",
         ),
