@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -533,3 +534,42 @@ async def test_command_tells_a_bad_checkpoint_from_misuse(tmp_path: Path) -> Non
     assert (broken.returncode, misused.returncode) == (1, 2)
     assert why.decode().startswith(f"{tmp_path / 'config.json'}: cannot be read")
     assert b"int3" in usage
+
+
+async def test_a_draft_that_is_served_beside_changes_no_answer(
+    settings: ServerSettings, checkpoint: Checkpoint
+) -> None:
+    limits = replace(settings.limits, guesses=3)
+    draft = str(checkpoint("qwen2"))
+    told = []
+    for one in (settings, replace(settings, limits=limits, draft=draft)):
+        async with (
+            serving(one) as server,
+            httpx.AsyncClient(base_url=server.address, timeout=30) as http,
+        ):
+            answer = (await http.post("/v1/chat/completions", json=GREEDY)).json()
+            metrics = (await http.get("/metrics")).text
+        told.append(answer["choices"][0]["message"]["content"])
+        guessed = re.search(r"^frugal_engine_guessed_tokens_total (\d+)$", metrics, re.MULTILINE)
+        assert guessed is not None
+
+    assert told[0] == told[1]
+    assert int(guessed[1]) > 0
+
+
+async def test_a_draft_of_other_tokens_is_refused_at_the_start(settings: ServerSettings) -> None:
+    wrong = replace(settings, draft="demo/tiny")
+
+    with pytest.raises(CheckpointError, match="has other tokens"):
+        async with serving(wrong):
+            pass
+
+
+def test_a_draft_guesses_some_tokens_unless_told_how_many() -> None:
+    def guesses(*arguments: str) -> int:
+        return settings_of(parse_arguments(["demo/small", *arguments])).limits.guesses
+
+    assert guesses() == 0
+    assert guesses("--draft", "demo/tiny") > 0
+    assert guesses("--draft", "demo/tiny", "--guesses", "7") == 7
+    assert guesses("--guesses", "2") == 2
