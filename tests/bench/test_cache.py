@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cache import main
+from bench.cache import Row, compared, main
 from bench.cache_fit import fit_calibration, seen
 from bench.cache_pairs import question_pairs
 from bench.cache_replay import HIT, WRONG, Replay
@@ -52,6 +52,21 @@ def fitted() -> Calibration:
 def test_bench_without_data_says_why_it_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "skipped: --data" in capsys.readouterr().out
+
+
+def test_ours_is_compared_with_cosine_on_the_same_stream() -> None:
+    def row(stream: str, way: str, hits: float) -> Row:
+        return Row(stream, way, [0.0, hits, 0.0, 0.0], [], 0.0, [], 0.0)
+
+    told = compared([
+        row("a", "cosine", 0.1), row("a", "ours, other set", 0.25), row("a", "per entry", 0.9),
+        row("a unseen", "cosine", 0.2), row("a unseen", "ours, unseen", 0.3),
+    ])  # fmt: skip
+
+    assert told == [
+        "a: ours, other set 25.0%, cosine 10.0%, 2.5 times",
+        "a unseen: ours, unseen 30.0%, cosine 20.0%, 1.5 times",
+    ]
 
 
 def test_replay_tells_right_hits_from_wrong_ones() -> None:
