@@ -47,7 +47,8 @@ def page_of(results: Path, jobs: Iterable[str]) -> dict[str, str]:
         *_guarantees(found),
     ]
     if missing:
-        parts.append(f"Not run: {', '.join(missing)}.\n")
+        names = ", ".join(f"`{name}`" for name in missing)
+        parts.append(f"## Not run yet\n\n{names}.\n")
     return {PAGE: "\n".join(parts), **plots}
 
 

@@ -39,7 +39,7 @@ def test_page_shows_what_was_found_and_names_what_was_not(results):
 
     assert "| ours | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |" in pages[PAGE]
     assert "six models" in pages[PAGE]
-    assert "Not run: pairs-mmlu-all" in pages[PAGE]
+    assert "## Not run yet\n\n`pairs-mmlu-all`" in pages[PAGE]
     assert {"images/labels-mmlu.svg", "images/pool-zeroeval.svg"} < set(pages)
 
 
