@@ -268,11 +268,17 @@ class NearAnswers:
         Where a judge says so, the question becomes an alias: from now on both hold one answer.
         """
         try:
-            was_right = await self._agrees(entry, asking, hit, fresh, own)
+            stored = _words(hit.reply)
+            if stored is None:
+                return
+            approved = await self._approves(entry, asking, hit, fresh, own)
+            was_right = approved
+            if was_right is None:
+                was_right = await self.cache.alike(stored, fresh)
             if was_right is None:
                 return
             await self.cache.teach(asking.asked, hit.entry_id, was_right=was_right)
-            if was_right and asking.rules.judge is not None:
+            if approved and asking.rules.judge is not None:
                 await self.cache.alias(asking.asked, hit.entry_id)
         except Exception:
             _log.exception("nothing could be learnt from a fresh answer")
@@ -280,25 +286,31 @@ class NearAnswers:
     async def _agrees(
         self, entry: Entry, asking: Asking, hit: SemanticHit, fresh: str, own: OwnCalls
     ) -> bool | None:
-        """Return whether a stored answer says what a fresh one does, None where it is not known.
-
-        The judge is asked where the route names one and may still spend.
-        """
+        """Return whether a stored answer says what a fresh one does, None where it is not known."""
         stored = _words(hit.reply)
         if stored is None:
             return None
+        approved = await self._approves(entry, asking, hit, fresh, own)
+        return approved if approved is not None else await self.cache.alike(stored, fresh)
+
+    async def _approves(
+        self, entry: Entry, asking: Asking, hit: SemanticHit, fresh: str, own: OwnCalls
+    ) -> bool | None:
+        """Return whether both answers come to the same, by themselves or by the judge's word.
+
+        None where the route names no judge, or it may not spend any more, or makes no sense.
+        """
+        stored, judge = _words(hit.reply) or "", asking.rules.judge
         if same_answer(stored, fresh):
             return True
-        judge = asking.rules.judge
-        if judge is not None and await self._may_spend(entry.route_name, asking.rules):
-            question = asking.asked.question
-            body = judging(judge, stored=hit.question, asked=question, answer=stored)
-            told = await own.ask_judge(entry, body)
-            await self._spent.add(entry.route_name, told.nano_usd)
-            if (found := verdict(told.text)) is not None:
-                self.judged += 1
-                return found
-        return await self.cache.alike(stored, fresh)
+        if judge is None or not await self._may_spend(entry.route_name, asking.rules):
+            return None
+        body = judging(judge, stored=hit.question, asked=asking.asked.question, answer=stored)
+        told = await own.ask_judge(entry, body)
+        await self._spent.add(entry.route_name, told.nano_usd)
+        found = verdict(told.text)
+        self.judged += found is not None
+        return found
 
     async def _may_spend(self, route: str, rules: Rules) -> bool:
         """Return whether today's share for audits and judges is not yet used up."""

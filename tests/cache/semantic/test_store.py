@@ -144,6 +144,16 @@ def test_the_least_asked_for_go_first(store):
     assert len(store) == 2
 
 
+def test_an_alias_holds_the_answer_of_another_while_that_is_there(store):
+    first, second = put(store, "How?", text="so"), put(store, "How then?", text="thus")
+    third = put(store, "And how?", text="other")
+    store.alias(scope(), "How then?", first)
+    store.alias(scope(), "And how?", third + 1)
+
+    found = store.questions([first, second, third], 0.0)
+    assert found[first].answer_key == found[second].answer_key != found[third].answer_key
+
+
 def test_a_corpus_is_dropped_with_what_tenants_share_in_it(store):
     faq = fingerprint("", "auto", "1", {}, corpus="faq")
     put(store, "a")
