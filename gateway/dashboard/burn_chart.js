@@ -44,8 +44,8 @@ function draw(holder, budget, now) {
     ]),
     timeMarks(from, to, Math.max(2, Math.floor((width - EDGE.left) / 84))).map(({ at, text }) =>
       s("text", { class: "tick", x: x(at), y: HEIGHT - 5, "text-anchor": x(at) > width - 36 ? "end" : "middle" }, text)),
-    reserved(budget, x, y, Math.min(now, to), end),
     s("path", { class: "area", d: `${line}L${until.toFixed(1)} ${y(0)}L${x(from)} ${y(0)}z` }),
+    reserved(budget, x, y, Math.min(now, to), end),
     s("path", { class: "line accent", d: line }),
     // What would be spent beyond the limit lies below the edge of this inner drawing.
     s("svg", { x: 0, y: 0, width, height: HEIGHT - EDGE.bottom, class: "within" }, heading(budget, x, y, until, end, to)),
