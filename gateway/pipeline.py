@@ -135,6 +135,7 @@ class Pipeline:
         self._rates: dict[str, tuple[float, float]] = {}
         self._fresh: dict[int, Freshness] = {}
         self._renewals: set[asyncio.Task[None]] = set()
+        self._holds_abandoned = parts.policy.limits.abandoned == "most"
         self._paced = {
             name: router
             for name, router in parts.routers.items()
@@ -382,7 +383,8 @@ class Pipeline:
             raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
         finally:
             if entry.permit is not None:
-                entry.permit.close(tokens=record.usage.total, nano_usd=record.most_nano_usd)
+                held = record.held_nano_usd(abandoned_at_most=self._holds_abandoned)
+                entry.permit.close(tokens=record.usage.total, nano_usd=held)
             if self._paced:
                 self._pace(entry.route_name, record.cost_nano_usd)
 
@@ -605,7 +607,8 @@ class Pipeline:
             record, lines = own.settle(self._tariff)
             await self._ledger.write(*on_own_account(record, lines, purpose))
         served = own.served if own.is_keepable else None
-        return OwnAnswer(served.text if served else None, record.most_nano_usd, served)
+        spent = record.held_nano_usd(abandoned_at_most=True)
+        return OwnAnswer(served.text if served else None, spent, served)
 
 
 def _spare(entry: Entry) -> None:

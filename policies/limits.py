@@ -112,6 +112,8 @@ class DefaultLimits(Limits):
     reached: all may pass (`open`), none (`closed`), or each process grants
     `local_share` of the limit. Budgets never open. With a `queue`, requests
     past a rate or a concurrency wait their turn; with `shed`, overload is met by priority.
+    A request whose client left counts in budgets with what was seen of its answer
+    (`counted`), or with the most that may be billed for it (`most`).
     """
 
     tenants: dict[Name, Limits] = Field(default_factory=dict)
@@ -120,3 +122,4 @@ class DefaultLimits(Limits):
     shed: ShedRules | None = None
     without_redis: Literal["open", "closed", "local"] = "local"
     local_share: Probability = Field(0.25, gt=0)
+    abandoned: Literal["counted", "most"] = "counted"

@@ -60,7 +60,11 @@ def admission_of(
         capabilities,
         clock,
         LedgerSpending(
-            ledger_url, since=since, team=ALONE if is_shared else team, spool_url=spool_url
+            ledger_url,
+            since=since,
+            team=ALONE if is_shared else team,
+            spool_url=spool_url,
+            abandoned_at_most=policy.limits.abandoned == "most",
         ),
         policy.limits.queue,
         alerts,

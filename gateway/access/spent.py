@@ -28,10 +28,10 @@ _OF_THERE = {**_OF, "tag": "CAST(tags AS jsonb) @> to_jsonb(CAST(:name AS text))
 _FROM_EVER = 2**62
 _HOUR_US = 3_600_000_000
 _KEPT = "(SELECT coalesce(max(kept_since_us), 0) FROM spool)"
-# As `EntryRecord.most_nano_usd` has it: what nobody reported may have cost its upper bound.
-_MOST = "CASE WHEN estimated = 1 THEN upper_nano_usd ELSE cost_nano_usd END"
+# As `EntryRecord.held_nano_usd` has it: what nobody reported may have cost its upper bound.
 _ALL_LINES = (
-    f"SELECT coalesce(sum({_MOST}), 0) FROM entry "
+    "SELECT coalesce(sum(CASE WHEN estimated = 1 AND (:strict = 1 OR state <> 'abandoned') "
+    "THEN upper_nano_usd ELSE cost_nano_usd END), 0) FROM entry "
     "WHERE started_at_us >= :start AND started_at_us < :end AND "
 )
 _LINES = f"{_ALL_LINES} started_at_us >= {_KEPT} AND "
@@ -56,16 +56,24 @@ class LedgerSpending:
     Of several workers that each have their part of a budget, one answers for its
     part of what was spent before they began, and for all that it spent itself,
     or the worker that it replaces. A ledger in PostgreSQL is asked together
-    with what waits in the spool before it.
+    with what waits in the spool before it. `abandoned_at_most` is said of lines; of
+    hours whose lines were let go, requests whose clients left count with what was seen.
     """
 
     def __init__(
-        self, url: str, *, since: float, team: Team = ALONE, spool_url: str | None = None
+        self,
+        url: str,
+        *,
+        since: float,
+        team: Team = ALONE,
+        spool_url: str | None = None,
+        abandoned_at_most: bool = False,
     ) -> None:
         self._there = url if is_postgres(url) else None
         self._path = locate(spool_url or url).path
         self._since = since
         self._team = team
+        self._strict = abandoned_at_most
 
     async def __call__(self, purse: Purse) -> int:
         """Return the nano-dollars spent in a purse's window. Raises LedgerError."""
@@ -76,22 +84,25 @@ class LedgerSpending:
     def _spent(self, purse: Purse) -> int:
         team = self._team
         if self._there is not None:
-            return -(-spent_there(self._there, self._path, purse) // team.workers)
+            return -(
+                -spent_there(self._there, self._path, purse, strict=self._strict) // team.workers
+            )
         if team.workers == 1:
-            return spent_of(self._path, purse)
+            return spent_of(self._path, purse, strict=self._strict)
         earlier = replace(purse, end=min(purse.end, max(team.began, purse.start)))
         own = replace(purse, start=max(team.began, purse.start))
-        before = spent_of(self._path, earlier)
-        return -(-before // team.workers) + spent_of(self._path, own, token=team.token)
+        before = spent_of(self._path, earlier, strict=self._strict)
+        since = spent_of(self._path, own, token=team.token, strict=self._strict)
+        return -(-before // team.workers) + since
 
 
-def spent_of(path: Path, purse: Purse, *, token: str = "") -> int:
+def spent_of(path: Path, purse: Purse, *, token: str = "", strict: bool = False) -> int:
     """Return the nano-dollars that a ledger has for a purse. Raises LedgerError.
 
     With a `token`, only requests count whose ids end with it.
     """
     kind = purse.scope[0]
-    told = {**_window(purse), "token": f"%{token}"}
+    told = {**_window(purse, strict=strict), "token": f"%{token}"}
     queries = [f"{_LINES}{_OF[kind]} AND request_id LIKE :token"]
     if not token:
         queries.append(_SUMS + _OF[kind])
@@ -99,7 +110,7 @@ def spent_of(path: Path, purse: Purse, *, token: str = "") -> int:
         return sum(int(connection.execute(query, told).fetchone()[0]) for query in queries)
 
 
-def spent_there(url: str, spool: Path, purse: Purse) -> int:
+def spent_there(url: str, spool: Path, purse: Purse, *, strict: bool = False) -> int:
     """Return what a ledger in PostgreSQL has for a purse, and what waits in a spool for it.
 
     Raises LedgerError.
@@ -108,7 +119,7 @@ def spent_there(url: str, spool: Path, purse: Purse) -> int:
 
     from gateway.money.databases import made, reading
 
-    kind, told = purse.scope[0], _window(purse)
+    kind, told = purse.scope[0], _window(purse, strict=strict)
     with _opened(spool) as here:
         named = here.execute("SELECT id FROM spool WHERE id LIKE 'spool-%'").fetchone()
     made(url)
@@ -121,11 +132,11 @@ def spent_there(url: str, spool: Path, purse: Purse) -> int:
         return found + int(waiting.fetchone()[0])
 
 
-def _window(purse: Purse) -> dict[str, str | int]:
+def _window(purse: Purse, *, strict: bool) -> dict[str, str | int]:
     start = int(purse.start * 1_000_000)
     end = _FROM_EVER if purse.end == float("inf") else int(purse.end * 1_000_000)
     hours = {"first": start // _HOUR_US, "last": -(-end // _HOUR_US)}
-    return {"name": purse.scope[1], "start": start, "end": end, **hours}
+    return {"name": purse.scope[1], "start": start, "end": end, "strict": int(strict), **hours}
 
 
 @contextlib.contextmanager

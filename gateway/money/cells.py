@@ -167,9 +167,9 @@ def hour() -> ColumnElement[int]:
 
 
 def unsure() -> ColumnElement[int]:
-    """Return what an entry may have cost beyond our own count; budgets hold that, too."""
+    """Return what an entry may have cost beyond our own count, where budgets hold that, too."""
     beyond = entry.c.upper_nano_usd - entry.c.cost_nano_usd
-    return case((entry.c.estimated == 1, beyond), else_=0)
+    return case(((entry.c.estimated == 1) & (entry.c.state != "abandoned"), beyond), else_=0)
 
 
 def tokens(table: FromClause) -> ColumnElement[int]:

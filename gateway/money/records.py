@@ -58,10 +58,13 @@ class EntryRecord(Struct, frozen=True, gc=False):
     error: str | None = None
     tags: tuple[str, ...] = ()
 
-    @property
-    def most_nano_usd(self) -> int:
-        """Return the most that the request may cost: what budgets hold of it."""
-        return self.upper_nano_usd if self.estimated else self.cost_nano_usd
+    def held_nano_usd(self, *, abandoned_at_most: bool) -> int:
+        """Return what budgets hold of the request: where nobody reported it, the most it may cost.
+
+        One whose client left counts with what was seen, unless told otherwise.
+        """
+        is_counted = self.state == "abandoned" and not abandoned_at_most
+        return self.upper_nano_usd if self.estimated and not is_counted else self.cost_nano_usd
 
 
 class AttemptRecord(Struct, frozen=True, gc=False):

@@ -85,10 +85,28 @@ async def test_who_is_refused_is_told_why_and_not_to_try_again(served):
     assert smaller.status_code == 200
 
 
-async def test_a_client_that_leaves_has_spent_what_may_be_billed_and_no_more(tmp_path):
+async def test_a_reservation_is_given_back_when_the_client_leaves(tmp_path):
     hold = Hold()
     async with ScriptedUpstream([[hold], [answer(ANSWER.body())]]) as upstream:
-        limits = {"budget": {"usd": 0.015, "per": "total"}}
+        limits = {"budget": {"usd": 0.01, "per": "total"}}
+        text = policy({"m": remote(upstream.url, price=CENT)}, limits=limits)
+        async with serving(text, tmp_path) as gateway:
+            task = asyncio.create_task(gateway.chat(model="m", max_tokens=1000))
+            await upstream.until(lambda: len(upstream.requests) == 1)
+            held = await gateway.chat("meanwhile", model="m", max_tokens=1000)
+            task.cancel()
+            await gateway.books.until(1)
+            after = await gateway.chat("next", model="m", max_tokens=999)
+
+    assert held.status_code == 429
+    assert held.headers["retry-after"] == "1"
+    assert after.status_code == 200
+
+
+async def test_a_client_that_leaves_has_spent_what_may_be_billed_where_the_policy_says_so(tmp_path):
+    hold = Hold()
+    async with ScriptedUpstream([[hold], [answer(ANSWER.body())]]) as upstream:
+        limits = {"budget": {"usd": 0.015, "per": "total"}, "abandoned": "most"}
         text = policy({"m": remote(upstream.url, price=CENT)}, limits=limits)
         async with serving(text, tmp_path) as gateway:
             task = asyncio.create_task(gateway.chat(model="m", max_tokens=500))

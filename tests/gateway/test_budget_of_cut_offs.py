@@ -96,8 +96,12 @@ class Way:
         bill = to_nano(cost(billed, PRICE))
 
         assert line.lower_nano_usd <= bill <= line.upper_nano_usd
-        assert record.most_nano_usd == line.upper_nano_usd <= self.reserved
-        self.store.settle(self.claim, tokens=0, nano_usd=record.most_nano_usd)
+        held = record.held_nano_usd(abandoned_at_most=True)
+        assert held == line.upper_nano_usd <= self.reserved
+        is_left = self.call.end == LEFT
+        usual = record.held_nano_usd(abandoned_at_most=False)
+        assert usual == (record.cost_nano_usd if is_left else held)
+        self.store.settle(self.claim, tokens=0, nano_usd=held)
         return bill
 
     @property

@@ -106,20 +106,23 @@ async def test_what_nobody_reported_counts_as_much_as_it_may_have_cost(tmp_path)
     bounds = {"cost_nano_usd": 10, "upper_nano_usd": 400, "estimated": True, "model": ""}
     lines = [
         entry("killed", started_at_us=at, error="interrupted", **bounds),
-        entry("left", started_at_us=at, error=None, **bounds),  # the client did, and we counted
+        entry("broke off", started_at_us=at, error="upstream_error", **bounds),
+        entry("left", started_at_us=at, error=None, state="abandoned", **bounds),
         entry("last", started_at_us=at, cost_nano_usd=0),
     ]
     store.commit(lines, [])
     store.close()
     purse = replace(PURSE, scope=("key", "ci"), start=HOURS_AGO, end=float("inf"))
-    spending = LedgerSpending(f"sqlite:///{path}", since=float("inf"))
-    found = [await spending(purse)]
+    url = f"sqlite:///{path}"
+    spending = LedgerSpending(url, since=float("inf"))
+    strict = LedgerSpending(url, since=float("inf"), abandoned_at_most=True)
+    found = [await spending(purse), await strict(purse)]
     rollup = Rollup(path)
     rollup.step()
     rollup.prune(int((HOURS_AGO + 5 * 3600) * 1e6))
     found.append(await spending(purse))
 
-    assert found == [800, 800]
+    assert found == [810, 1200, 810]
 
 
 HOURS_AGO = 495_000 * 3600.0

@@ -53,7 +53,8 @@ def _correct(
 
 def _meant() -> str:
     added = _ADDED[op.get_bind().dialect.name]
-    return f"estimated = 1 AND coalesce(error, '') <> 'interrupted' AND {added}"
+    told = "estimated = 1 AND state <> 'abandoned' AND coalesce(error, '') <> 'interrupted'"
+    return f"{told} AND {added}"
 
 
 def upgrade() -> None:
