@@ -227,6 +227,8 @@ async def test_an_engine_at_work_shows_its_queue_batch_and_memory(look, running)
 
 
 async def test_what_is_set_aside_is_drawn_in_the_burn_down_while_it_is(look, running, upstream):
+    # Only who has spent something is listed.
+    await asyncio.to_thread(_post, running, asking("Before that, this.", model="large"))
     body = asking(HELD, model="large", max_tokens=100_000)
     under_way = asyncio.create_task(asyncio.to_thread(_post, running, body))
     found = await asyncio.to_thread(
