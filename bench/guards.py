@@ -78,7 +78,8 @@ def policy_of(folder: Path, case: Case) -> Path:
         key["limits"] = _RATES
         whole["limits"] = {**_RATES, "without_redis": "local"}
     if case.redis:
-        whole["storage"]["redis"] = case.redis
+        # A busy machine is late; what is measured is no deadline.
+        whole["storage"] |= {"redis": case.redis, "redis_within": "1s"}
     if case.collector:
         traces = {"endpoint": case.collector, "sample": SAMPLE, "follow": False}
         whole["telemetry"] = {"traces": traces}
