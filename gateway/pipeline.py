@@ -323,6 +323,8 @@ class Pipeline:
             raise
         finally:
             self.under_way -= 1
+            if seat is not None:
+                seat.let_go()  # where it was refused before its turn
             await self._settle(entry)
 
     async def _let_in_to_work(
@@ -337,8 +339,10 @@ class Pipeline:
         if seat is not None and not may_be_told:
             if seat.is_alone and admission.admit_now(entry):
                 return
-            if seat.may_ask_others and await admission.admit_ahead(entry):
-                return
+            if seat.may_ask_others:
+                seat.hold()  # so that equal requests wait behind this one, and ask for nothing
+                if await admission.admit_ahead(entry):
+                    return
         await admission.admit(entry, is_free=may_be_told or seat is not None)
 
     def _source(self, entry: Entry, seat: Seat[Released] | None) -> AsyncGenerator[Part, None]:

@@ -30,7 +30,7 @@ class Permit:
         self.tells_tokens = True
         self._tell = tell
         self._store = store
-        self._levels: list[tuple[Pace, Level]] = []
+        self._levels: list[tuple[Claim, Taken]] = []
         self._taken: list[tuple[Settler, Claim]] = []
         self._more: list[tuple[Settler, Claim]] = []
         self._purses: tuple[tuple[Purse, int], ...] = ()
@@ -48,10 +48,7 @@ class Permit:
         self._taken.append((taken.settler or self._store, whole))
         if work is not None and work.purses:
             self._purses, self.set_aside = work.purses, work.purses[0][1]
-        # A store that is away knows no levels.
-        self._levels += [
-            (pace, at) for (pace, _), at in zip(whole.paces, taken.levels, strict=False)
-        ]
+        self._levels.append((whole, taken))
 
     @property
     def may_lack(self) -> bool:
@@ -83,9 +80,12 @@ class Permit:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return `x-ratelimit-*` as OpenAI names them, of the tightest limits."""
-        levels = self._levels
-        if not self.tells_tokens:
-            levels = [(pace, at) for pace, at in levels if pace.unit != "tokens"]
+        levels: list[tuple[Pace, Level]] = []
+        for claim, taken in self._levels:
+            # A store that is away knows no levels.
+            for (pace, _), at in zip(claim.paces, taken.levels, strict=False):
+                if self.tells_tokens or pace.unit != "tokens":
+                    levels.append((pace, at))
         return rate_lines(levels)
 
 

@@ -191,3 +191,23 @@ async def test_a_hit_from_another_gateway_is_served_when_the_money_is_gone(kept,
     assert [reply.status_code for reply in replies] == [200, 200, 200, 200, 429]
     assert replies[3].headers["x-cache"] == "exact"
     assert spent == 3 * NANO // 100
+
+
+async def test_equal_requests_at_once_keep_nobody_else_out(kept, tmp_path):
+    async with serving(kept(budget={"usd": "0.1"}), tmp_path) as gateway:
+        await gateway.chat("b", max_tokens=1000)
+        asked = ["a"] * 20 + [f"c{number}" for number in range(5)]
+        replies = await asyncio.gather(*(gateway.chat(each, max_tokens=1000) for each in asked))
+        spent = sum(row["cost_nano_usd"] for row in gateway.books.entries())
+
+    assert {reply.status_code for reply in replies} == {200}
+    assert spent == 7 * NANO // 100
+
+
+async def test_a_refused_leader_makes_room_for_those_behind_it(kept, tmp_path):
+    async with serving(kept(requests_per_minute=4), tmp_path) as gateway:
+        first = await gateway.chat("b", max_tokens=1000)
+        replies = await asyncio.gather(*(gateway.chat("a", max_tokens=1000) for _ in range(6)))
+
+    assert first.status_code == 200
+    assert sorted(reply.status_code for reply in replies) == [200] * 3 + [429] * 3
