@@ -193,11 +193,17 @@ async def test_a_hit_from_another_gateway_is_served_when_the_money_is_gone(kept,
     assert spent == 3 * NANO // 100
 
 
-async def test_equal_requests_at_once_keep_nobody_else_out(kept, tmp_path):
+async def test_equal_requests_at_once_keep_nobody_else_out(kept, redis, tmp_path):
     async with serving(kept(budget={"usd": "0.1"}), tmp_path) as gateway:
         await gateway.chat("b", max_tokens=1000)
-        asked = ["a"] * 20 + [f"c{number}" for number in range(5)]
-        replies = await asyncio.gather(*(gateway.chat(each, max_tokens=1000) for each in asked))
+        redis.hang()
+        asked = [
+            asyncio.create_task(gateway.chat(each, max_tokens=1000))
+            for each in ["a"] * 20 + [f"c{number}" for number in range(5)]
+        ]
+        await gateway.until_under_way(26)
+        redis.resume()
+        replies = await asyncio.gather(*asked)
         spent = sum(row["cost_nano_usd"] for row in gateway.books.entries())
 
     assert {reply.status_code for reply in replies} == {200}
