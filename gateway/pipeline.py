@@ -339,7 +339,7 @@ class Pipeline:
         if seat is not None and not may_be_told:
             if seat.is_alone and admission.admit_now(entry):
                 return
-            if seat.may_ask_others:
+            if seat.may_ask_others and admission.has_plenty(entry):
                 seat.hold()  # so that equal requests wait behind this one, and ask for nothing
                 if await admission.admit_ahead(entry):
                     return

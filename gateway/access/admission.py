@@ -126,13 +126,10 @@ class Admission:
     async def admit_ahead(self, entry: Entry) -> bool:
         """Admit a request that is new here, though others may have its answer already.
 
-        Return whether that was done: only while so much is left that what is set
-        aside for a moment keeps nobody out. If not, nothing is taken. Raises
-        LimitsUnavailable.
+        Return whether that was done; if not, nothing is taken. To be asked only where
+        it `has_plenty`. Raises LimitsUnavailable.
         """
         meters = self._meters(entry)
-        if self.waiting is not None or not self._has_plenty(meters):
-            return False
         permit, work = Permit(self._store), self._work(entry, meters)
         whole = both(meters.entrance, work)
         result = await self._ask(whole)
@@ -143,9 +140,13 @@ class Admission:
         self._let_in(entry, permit, meters.entrance, work, result)
         return True
 
-    def _has_plenty(self, meters: Meters) -> bool:
-        known = self._roomy.get(id(meters))
-        return known is meters
+    def has_plenty(self, entry: Entry) -> bool:
+        """Return whether nobody queues, and a tenth of every limit was left when last seen.
+
+        What is set aside for a moment keeps nobody out then.
+        """
+        meters = self._meters(entry)
+        return self.waiting is None and self._roomy.get(id(meters)) is meters
 
     def _look_at_what_is_left(self, meters: Meters, work: Claim, result: Taken) -> None:
         """Remember whether a tenth of every limit was left."""
