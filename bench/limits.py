@@ -23,7 +23,8 @@ import uvloop
 
 from gateway.access.build import admission_of, limit_store
 from gateway.access.keys import ANONYMOUS
-from gateway.entry import Clock, Entry
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import LimitsUnavailable, RateLimited
 from gateway.money.ledger import ledger_at
 from gateway.money.prices import PriceBook, resolve_prices

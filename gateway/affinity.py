@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.entry import Attempt, Clock, Entry
+from gateway.attempt import Attempt
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.money.price import Price
 from gateway.money.prices import PriceBook
 from gateway.money.usage import Usage

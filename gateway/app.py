@@ -45,8 +45,8 @@ from gateway.bookkeeping import bookkeeping
 from gateway.caches import Caches, caches_of
 from gateway.changes.apply import Editor
 from gateway.changes.file import PolicyFile
+from gateway.clock import Clock
 from gateway.edge import App, Edge
-from gateway.entry import Clock
 from gateway.error_budgets import watched
 from gateway.learning.observing import observing
 from gateway.learning.steward import learning

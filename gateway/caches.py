@@ -15,7 +15,7 @@ from cache.stores.memory import MemoryStore
 from cache.stores.scripts import SCRIPTS
 from cache.stores.shared import SharedStore
 from cache.types import StoreFailed
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.released import Released
 from gateway.travel import ReleasedCodec
 from policies.schema import Policy

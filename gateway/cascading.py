@@ -14,8 +14,9 @@ from gateway.access.admission import Admission
 from gateway.access.ceiling import REASON as MAX_USD
 from gateway.access.ceiling import ModestPlan
 from gateway.affinity import Affinity
+from gateway.attempt import Attempt, Purpose
 from gateway.early import Early
-from gateway.entry import Attempt, Entry, Purpose
+from gateway.entry import Entry
 from gateway.errors import (
     CeilingTooLow,
     GatewayError,

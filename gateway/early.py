@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.entry import Attempt
+from gateway.attempt import Attempt
 
 _WEIGHT = 0.05
 

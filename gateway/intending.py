@@ -8,7 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.access.worst_case import bounded
-from gateway.entry import Attempt, Clock, Entry, Tariff
+from gateway.attempt import Attempt, Tariff
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import LedgerUnavailable
 from gateway.money.bounds import Rates, rates_of
 from gateway.money.ledger import Intent, Ledger, LedgerError

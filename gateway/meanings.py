@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cache.link import Link
 from gateway.background_spend import SpentHere, SpentTogether
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.features import Embedding
 from gateway.semantic import NearAnswers
 from policies.problems import PolicyError, Problem

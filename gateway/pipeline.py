@@ -27,8 +27,10 @@ from gateway.access.refused import Refusals
 from gateway.access.worst_case import WorstCase, longest_answer
 from gateway.affinity import Affinity
 from gateway.alerts import Alerting
+from gateway.attempt import Tariff
 from gateway.cascading import Cascading
-from gateway.entry import Clock, Entry, Tariff
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import (
     GatewayError,
     LedgerUnavailable,

@@ -12,7 +12,8 @@ import msgspec
 from cache.exact import Seat
 from cache.fingerprint import writer_mark
 from cache.types import CachedReply, LeaderFailed
-from gateway.entry import Clock, Entry
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import GatewayError, ProviderUnavailable
 from gateway.money.usage import Usage
 from gateway.replay import fold, unfold

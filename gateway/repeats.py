@@ -19,7 +19,8 @@ from cache.exact import ExactCache, Seat
 from cache.fingerprint import fingerprint, partition
 from cache.freshness import Freshness
 from cache.types import CachedReply, LeaderFailed
-from gateway.entry import Clock, Entry
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import KeyReused
 from gateway.released import Released
 from gateway.shelf import Kept, Shelf

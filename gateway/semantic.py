@@ -17,8 +17,10 @@ from cache.scope import Scope
 from cache.semantic.scope import Asked, asked_of
 from cache.types import CachedReply, StoreFailed
 from gateway.access.keys import Caller
+from gateway.attempt import Attempt
 from gateway.background_spend import Spent, SpentHere
-from gateway.entry import Attempt, Clock, Entry
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.features import Embedding, Features
 from gateway.judging import judging, verdict
 from gateway.released import replayed

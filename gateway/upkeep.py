@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.money.ledger import Ledger, LedgerError, UptimeRecord
 from gateway.money.price import to_nano
 from gateway.money.prices import PriceBook, PriceError, resolve_prices

@@ -41,7 +41,9 @@ from router.types import Capabilities
 
 if TYPE_CHECKING:
     from gateway.alerts import Told
-    from gateway.entry import Attempt, Clock, Entry
+    from gateway.attempt import Attempt
+    from gateway.clock import Clock
+    from gateway.entry import Entry
 
 _MOST_WARNED = 10_000
 _log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from policies.schema import Policy
 
 if TYPE_CHECKING:
     from gateway.alerts import Told
-    from gateway.entry import Clock
+    from gateway.clock import Clock
 
 
 def admission_of(

@@ -37,7 +37,8 @@ from router.types import TokenStats, Verdict
 from router.validators import NOTHING, Wanted, fault_of
 
 if TYPE_CHECKING:
-    from gateway.entry import Attempt, Entry
+    from gateway.attempt import Attempt
+    from gateway.entry import Entry
     from gateway.money.records import AttemptRecord
     from gateway.semantic import OwnAnswer
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, cast
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.money.prices import price_of
 from gateway.resilience.adaptive import AdaptiveLimit
 from gateway.resilience.balance import BalancedProvider, Member

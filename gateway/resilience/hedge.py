@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from gateway.entry import Attempt
+from gateway.attempt import Attempt
 from gateway.errors import ProviderError
 from gateway.wire import Part
 

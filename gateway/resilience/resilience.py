@@ -6,7 +6,9 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from gateway.entry import Attempt, Clock, Entry
+from gateway.attempt import Attempt
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import ProviderError
 from gateway.resilience.breaker import State
 from gateway.resilience.budget import RetryBudget

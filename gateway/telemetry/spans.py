@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.entry import Attempt, Entry
+from gateway.attempt import Attempt
+from gateway.entry import Entry
 from gateway.money.price import from_nano
 from gateway.money.records import AttemptRecord, EntryRecord
 from gateway.money.usage import Usage

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.gateway_app import serving
 from tests.support.policies import KEPT, policy, remote, two_tiers
 from tests.support.replies import Says, in_turn

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.gateway_app import serving
 from tests.support.policies import one_model
 from tests.support.replies import Says

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.turns import Turns
 from tests.support.gateway_app import events_of, serving, text_of
 from tests.support.policies import KEPT, one_model, policy, remote

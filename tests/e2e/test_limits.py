@@ -7,7 +7,7 @@ import asyncio
 import openai
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.gateway_app import serving
 from tests.support.policies import CHEAP, KEPT, policy, remote
 from tests.support.replies import Says

@@ -11,7 +11,7 @@ import pytest
 
 from cache.semantic.decision_budget import ErrorBudget
 from cache.semantic.store import AnswerStore
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import one_model, two_tiers
 from tests.support.replies import Says

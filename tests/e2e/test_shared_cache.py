@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.clients import RawClient
 from tests.support.gateway_app import Gateway, asking, events_of, frugal_serve, serving, text_of
 from tests.support.policies import one_model

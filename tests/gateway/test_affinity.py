@@ -8,7 +8,8 @@ import pytest
 
 from gateway.access.keys import Caller
 from gateway.affinity import Affinity
-from gateway.entry import Clock, Entry
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.money.price import Price
 from gateway.money.prices import PriceBook
 from gateway.money.usage import Usage

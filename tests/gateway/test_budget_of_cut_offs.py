@@ -13,7 +13,9 @@ from gateway.access.keys import ANONYMOUS
 from gateway.access.meters import Claim, Purse, Taken
 from gateway.access.stores.memory import MemoryLimits
 from gateway.access.worst_case import WorstCase, longest_answer
-from gateway.entry import Clock, Entry, Tariff
+from gateway.attempt import Tariff
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from gateway.money.price import Price, cost, to_nano
 from gateway.money.prices import PriceBook

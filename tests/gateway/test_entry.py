@@ -10,7 +10,9 @@ import pytest
 
 from cache.codec import Stored, dump, load
 from gateway.access.keys import ANONYMOUS
-from gateway.entry import Clock, Entry, Tariff
+from gateway.attempt import Tariff
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from gateway.money.prices import resolve_prices
 from gateway.money.usage import Usage

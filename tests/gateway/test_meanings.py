@@ -11,7 +11,8 @@ from cache.semantic.host import LocalHost
 from gateway import meanings as module
 from gateway.access.keys import ANONYMOUS
 from gateway.cascading import Cascading
-from gateway.entry import Clock, Entry
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.features import Embedding
 from gateway.meanings import Meanings, check_extra
 from gateway.request import parse_chat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.gateway_app import asking, events_of, serving, text_of
 from tests.support.policies import CHEAP, one_model, policy, remote
 from tests.support.replies import Says

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.money.ledger import ledger_at
 from gateway.money.prices import PriceBook, resolve_prices
 from gateway.upkeep import upkeep

@@ -23,9 +23,9 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.cli.serve import listen
+from gateway.clock import Clock
 from gateway.departure import WHEN_GONE
 from gateway.edge import App, Message, Receive, Scope, Send
-from gateway.entry import Clock
 from gateway.http import http_protocol
 from gateway.money.reports import request_rows
 from gateway.settings import Settings

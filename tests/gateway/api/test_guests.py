@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.access.sessions import LASTS_S, MOST, PER_S, TRIES, Sessions, Tries
-from gateway.entry import Clock
+from gateway.clock import Clock
 from tests.support.gateway_app import serving
 from tests.support.policies import policy, remote
 

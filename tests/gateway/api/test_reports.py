@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.entry import Clock
+from gateway.clock import Clock
 from gateway.money.reports import cost_report
 from gateway.money.rollup import Rollup
 from gateway.money.sqlite import SqliteStore

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from gateway.entry import Attempt, Clock
+from gateway.attempt import Attempt
+from gateway.clock import Clock
 from gateway.errors import ProviderTimeout, ProviderUnavailable
 from gateway.resilience.hedge import Runner, race
 from gateway.wire import Part

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.access.keys import ANONYMOUS
-from gateway.entry import Attempt, Clock, Entry
+from gateway.attempt import Attempt
+from gateway.clock import Clock
+from gateway.entry import Entry
 from gateway.errors import ProviderRateLimited, ProviderUnavailable
 from gateway.request import parse_chat
 from gateway.resilience.resilience import Resilience, terms_of
