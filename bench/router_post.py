@@ -37,6 +37,7 @@ from router.drafts import Drafts, Shorten, cut_at, read_draft
 from router.learn_table import LearnTable
 from router.linear import sigmoid
 from router.metrics import Interval, apgr, auroc, brier, calibration_error, interval
+from router.quality.model import QualityModel
 from router.reading import read_question
 from router.reply import Reply
 from router.signs import Checked
@@ -215,35 +216,78 @@ def told(row: Row) -> None:
           f"{row.chance:.4f})")  # fmt: skip
 
 
-def within(which: str, data: Path, without: Sequence[str], shorten: Shorten | None = None) -> None:
+def estimated(table: LearnTable, inside: Rows, outside: Rows) -> tuple[Floats, Rows]:
+    """Return the router's own estimates of every row by rows it is not among, and inside's folds.
+
+    No query that is estimated tells its category.
+    """
+    train = table.subset(inside)
+    fold = train.fold_of(3, seed=1)
+    found = np.full(table.score.shape, np.nan)
+    parts = [(np.flatnonzero(fold != each), inside[fold == each]) for each in range(3)]
+    for known, asked in (*parts, (np.arange(len(train)), outside)):
+        model = QualityModel.fit(train.subset(known))
+        found[asked] = model.estimate(table.subset(asked).without_categories().queries).quality
+    return found, fold
+
+
+def replied(table: LearnTable) -> LearnTable:
+    """Return the table of the models whose replies were kept."""
+
+    def has(model: int) -> bool:
+        cells = (table.cell(row, model) for row in range(len(table)))
+        return any(cell is not None and cell.response is not None for cell in cells)
+
+    return table.of_models([name for at, name in enumerate(table.models) if has(at)])
+
+
+def within(
+    which: str, data: Path, without: Sequence[str], beside: str, shorten: Shorten | None = None
+) -> None:
     """Print AUROC within one model and set, averaged over both: fitted on train, asked on dev."""
     sets = ZEROEVAL if which == "zeroeval" else ("mmlu_pro",)
-    table = LearnTable.from_outcomes([data / name for name in sets], replies=True)
+    table = replied(LearnTable.from_outcomes([data / name for name in sets], replies=True))
+    if beside not in table.models:
+        raise SystemExit(f"--beside: expected one of {', '.join(table.models)}, found {beside!r}")
     drafts = Drafts.read(table, shorten=shorten)
-    kept = np.flatnonzero(drafts.present.any(axis=0))
     train = np.array([split == "train" for split in table.split])
     inside, outside = np.flatnonzero(train), np.flatnonzero(~train)
-    estimates = np.full(table.score.shape, np.nan)
-    fold = table.subset(inside).fold_of(3, seed=1)
+    estimates, fold = estimated(table, inside, outside)
     scorer, _ = fit_scorer(
         some(drafts, inside), table.score[inside], estimates[inside],
-        [table.categories[int(row)] for row in inside], fold, judged=list(kept), without=without,
+        [table.source[int(row)] for row in inside], fold, without=without,
     )  # fmt: skip
-    names = [table.categories[int(row)] for row in outside]
-    asked = some(drafts, outside)
-    alone: dict[str, list[float]] = {name: [] for name in sets}
-    for model in kept:
-        quality = scorer.quality(asked, estimates[outside], [int(model)], names)[:, 0]
-        for name in sets:
-            rows = np.array([table.source[int(row)] == name for row in outside]) & ~np.isnan(
-                quality
-            )
-            right = table.score[outside, model][rows] > 0.5
-            if rows.sum() > 50 and 0 < right.mean() < 1:
-                alone[name].append(auroc(quality[rows], right))
-    for name, values in alone.items():
-        print(f"{name}: AUROC within one model {np.mean(values):.3f} over {len(values)} models")
-    print(f"mean of the sets {np.mean([np.mean(values) for values in alone.values()]):.3f}")
+    test, asked = table.subset(outside), some(drafts, outside)
+    other = table.models.index(beside)
+    known = estimates[outside]
+
+    def judged(*calls: int) -> Floats:
+        return scorer.quality(asked, known, calls, test.source)[:, 0]
+
+    settings: dict[str, Callable[[int], Floats]] = {
+        "before generating": lambda model: known[:, model],
+        "alone": judged,
+        f"beside {beside}": lambda model: judged(model, other),
+    }
+    for setting, quality in settings.items():
+        models = [at for at in range(len(table.models)) if at != other or setting == "alone"]
+        found = {model: quality(model) for model in models}
+        means = [_within_set(name, found, test, setting) for name in sets]
+        print(f"{setting}: mean of the sets {np.mean(means):.3f}", flush=True)
+
+
+def _within_set(name: str, found: dict[int, Floats], table: LearnTable, setting: str) -> float:
+    """Print the mean of the models' AUROC in one set, and return it."""
+    is_here = np.array([each == name for each in table.source])
+    values = []
+    for model, quality in found.items():
+        rows = is_here & ~np.isnan(quality) & ~np.isnan(table.score[:, model])
+        right = table.score[rows, model] > 0.5
+        if rows.sum() > 50 and 0 < right.mean() < 1:
+            values.append(auroc(quality[rows], right))
+    mean = float(np.mean(values))
+    print(f"{name}, {setting}: AUROC within one model {mean:.3f} over {len(values)} models")
+    return mean
 
 
 def speed(data: Path) -> None:
@@ -282,6 +326,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--labels", default="all", help="such as 0,50,200,1500,all")
     parser.add_argument("--leave", action="store_const", const="dataset", default="fold")
+    parser.add_argument("--beside", help="within: whose draft is there, too")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if asked.table in PAIRS:
@@ -302,7 +347,8 @@ def main() -> None:
         speed(asked.data)
     else:
         cut = cut_at(PREFIXES) if asked.table == "prefix" else None
-        within(asked.which, asked.data, asked.without, cut)
+        beside = asked.beside or PAIRS[asked.which].beside
+        within(asked.which, asked.data, asked.without, beside or "", cut)
 
 
 if __name__ == "__main__":
