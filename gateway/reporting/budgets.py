@@ -78,7 +78,7 @@ def standing(
     found: dict[tuple[str, str, str, str], Standing] = {}
     with reading(url) as connection:
         spent = _Spent(connection, url, now_s)
-        for each in _fullest(policy, callers, spent, now_s):
+        for each in _fullest(policy, callers, spent, held, now_s):
             labels = (each.kind, each.name, each.budget.per, each.budget.at_limit)
             sums = (each.purse.nano_usd, spent.of(each), held(each.purse))
             found.setdefault(labels, Standing(*labels, *sums))
@@ -96,11 +96,11 @@ def budgets(
 ) -> Budgets:
     """Return the fullest budgets. `held` tells what is set aside. Raises LedgerError.
 
-    A budget of every key is told of the keys that have spent of it.
+    A budget of every key is told of the keys that have spent of it, or are about to.
     """
     with reading(url) as connection:
         spent = _Spent(connection, url, now_s)
-        ordered = _fullest(policy, callers, spent, now_s)
+        ordered = _fullest(policy, callers, spent, held, now_s)
         return Budgets(
             budgets=tuple(_state(each, spent, held) for each in ordered[:most]),
             left_out=max(0, len(ordered) - most),
@@ -108,9 +108,9 @@ def budgets(
 
 
 def _fullest(
-    policy: Policy, callers: Iterable[Caller], spent: _Spent, now_s: float
+    policy: Policy, callers: Iterable[Caller], spent: _Spent, held: Held, now_s: float
 ) -> list[_Written]:
-    written = list(_written(policy, callers, spent, now_s))
+    written = list(_written(policy, callers, spent, held, now_s))
     shares = [(spent.of(each) / max(1, each.purse.nano_usd), each) for each in written]
     return [each for _, each in sorted(shares, key=lambda s: (-s[0], s[1].name))]
 
@@ -171,7 +171,7 @@ def _most(row: Any) -> int:
 
 
 def _written(
-    policy: Policy, callers: Iterable[Caller], spent: _Spent, now_s: float
+    policy: Policy, callers: Iterable[Caller], spent: _Spent, held: Held, now_s: float
 ) -> Iterator[_Written]:
     limits = policy.limits
     own = {caller.key: caller.limits for caller in callers}
@@ -179,8 +179,10 @@ def _written(
     for name in sorted({*own, *seen} - {""}):
         of_key = own.get(name)
         found = of_key.over(limits) if of_key else limits
-        if name in seen or (of_key is not None and "budget" in of_key.model_fields_set):
-            yield from _accounts(("key", name), found, now_s)
+        is_named = of_key is not None and "budget" in of_key.model_fields_set
+        for each in _accounts(("key", name), found, now_s):
+            if is_named or name in seen or held(each.purse):
+                yield each
     for name, tenant in limits.tenants.items():
         yield from _accounts(("tenant", name), tenant, now_s)
     for name, tag in limits.tags.items():

@@ -56,10 +56,12 @@ def path(tmp_path_factory):
 def told(path):
     text = policy(MODELS, ROUTES, limits=LIMITS)
     checked = parse_policy(text, name="p", env={})
-    callers = [Caller("boss", "web"), Caller("unused", "web")]
+    callers = [Caller(name, "web") for name in ("boss", "unused", "begun")]
     purses = []
 
     def held(purse):
+        if purse.scope == ("key", "unused"):
+            return 0
         purses.append(purse)
         return 7
 
@@ -67,11 +69,14 @@ def told(path):
     return {(each.kind, each.name): each for each in found.budgets}, purses
 
 
-def test_every_budget_is_told_and_a_key_that_spent_nothing_is_not(told):
+def test_every_budget_is_told_and_a_key_that_spent_nothing_and_is_about_to_spend_nothing_is_not(
+    told,
+):
     found, _ = told
 
     assert set(found) == {
-        ("key", "ci"), ("key", "boss"), ("tenant", "web"), ("tag", "night"), ("route", "auto"),
+        ("key", "ci"), ("key", "boss"), ("key", "begun"), ("tenant", "web"), ("tag", "night"),
+        ("route", "auto"),
     }  # fmt: skip
 
 
@@ -104,7 +109,7 @@ def test_a_burn_down_ends_with_what_is_left(told):
 
 def test_the_fullest_are_listed_and_the_others_counted(path, told):
     checked = parse_policy(policy(MODELS, ROUTES, limits=LIMITS), name="p", env={})
-    callers = [Caller("boss", "web"), Caller("unused", "web")]
+    callers = [Caller(name, "web") for name in ("boss", "unused", "begun")]
     found = budgets(f"sqlite:///{path}", checked, callers, now_s=NOW, held=lambda _: 0, most=2)
     shares = sorted((each.share for each in told[0].values()), reverse=True)
 
