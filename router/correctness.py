@@ -66,13 +66,18 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerScorer:
-    """Says of drafts how likely they are right. Models are told by their place in `models`."""
+    """Says of drafts how likely they are right. Models are told by their place in `models`.
+
+    The last `joined` of them came later, and are no part of what the forest is told of all:
+    so it says of the others' drafts what it said before.
+    """
 
     models: tuple[str, ...]
     means: Floats
     words: Words
     forest: Forest
     calibrators: RouteCalibrators
+    joined: int = 0
 
     def quality(
         self, drafts: Drafts, estimates: Floats | None, calls: Sequence[int], routes: Routes
@@ -95,6 +100,7 @@ class AnswerScorer:
     ) -> Judgement:
         draft = seen[at]
         known = np.full(len(self.models), np.nan) if estimates is None else estimates
+        taught = known[: len(known) - self.joined]
         others = [each for place, each in enumerate(seen) if place != at]
         same = [agrees(draft.answer, each.answer) for each in others]
         pairs = [
@@ -104,7 +110,7 @@ class AnswerScorer:
         ]
         row = np.array([
             *draft.features,
-            *(known[draft.model], _mean(known), np.min(known), np.max(known)),
+            *(known[draft.model], _mean(taught), np.min(taught), np.max(taught)),
             *(self.means[draft.model], float(self.words((draft.bag,))[0])),
             *_agreement(same, [float(known[each.model]) for each in others], pairs),
         ])  # fmt: skip
@@ -121,13 +127,17 @@ class AnswerScorer:
             raise CorrectnessError(f"expected a new model with a mean of 0 to 1, found {name!r}")
         return AnswerScorer(
             (*self.models, name), np.append(self.means, mean),
-            self.words, self.forest, self.calibrators,
+            self.words, self.forest, self.calibrators, self.joined + 1,
         )  # fmt: skip
 
     def to_state(self) -> State:
         """Return what is to be kept of it."""
         return State(
-            values={"models": list(self.models), "features": list(NAMES)},
+            values={
+                "models": list(self.models),
+                "features": list(NAMES),
+                "joined": self.joined,
+            },
             arrays={"means": self.means},
             parts={
                 "words": self.words.to_state(),
@@ -145,13 +155,16 @@ class AnswerScorer:
             raise CorrectnessError("scorer: made for other features; train the bundle again")
         if not isinstance(models, list) or means.shape != (len(models),):
             raise CorrectnessError("scorer: expected models with a mean for each; train it again")
+        joined = state.values.get("joined", 0)
+        if not isinstance(joined, int) or not 0 <= joined < max(1, len(models)):
+            raise CorrectnessError(f"scorer: joined: expected a count, found {joined!r:.60}")
         parts = [state.parts.get(name, State()) for name in ("words", "forest", "calibrators")]
         forest = Forest.from_state(parts[1])
         if forest.width != len(NAMES) or not np.isfinite(means).all():
             raise CorrectnessError(f"scorer: expected a forest over {len(NAMES)} features")
         names = tuple(map(str, models))
         calibrators = RouteCalibrators.from_state(parts[2])
-        return cls(names, means, Words.from_state(parts[0]), forest, calibrators)
+        return cls(names, means, Words.from_state(parts[0]), forest, calibrators, joined)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -319,19 +332,24 @@ def _table_quality(
         for place, other in enumerate(others):
             beside[:, place] = np.where(drafts.present[rows, other], other, -1)
         views = _Views(rows, np.full(len(rows), model, dtype=np.intp), beside)
-        table = _view_rows(drafts, estimates, scorer.means, odds, views)
+        table = _view_rows(drafts, estimates, scorer.means, odds, views, scorer.joined)
         names = [routes[int(row)] for row in rows]
         found[rows, at] = scorer.calibrators(sigmoid(forest(table)), names)
     return found
 
 
 def _view_rows(
-    drafts: Drafts, estimates: Floats | None, means: Floats, odds: Floats, views: _Views
+    drafts: Drafts,
+    estimates: Floats | None,
+    means: Floats,
+    odds: Floats,
+    views: _Views,
+    joined: int = 0,
 ) -> NDArray[np.float32]:
     """Return [v, len(NAMES)]."""
     row, model = views.row, views.model
     known = np.full((len(drafts), len(means)), np.nan) if estimates is None else estimates
-    mine = known[row]
+    mine = known[row, : len(means) - joined]
     columns = [
         known[row, model], mine.mean(axis=1), mine.min(axis=1), mine.max(axis=1),
         means[model], odds[row, model], *_table_agreement(drafts, known, views),

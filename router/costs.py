@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -117,6 +117,33 @@ class CostModel:
             residuals=residuals,
             inputs=_input_ratios(table),
             pace=np.stack([_pace(table, m) for m in range(len(table.models))], axis=1),
+        )
+
+    def add_model(self, table: LearnTable) -> CostModel:
+        """Return one that also knows the only model of a table; the others stay as they are.
+
+        Without any length it is taken to write what the others write on average.
+        """
+        (name,) = table.models
+        features = _features(structures(table.queries).astype(np.float64), self.middle, self.scale)
+        shares = _one_hot(table.categories, self.categories)
+        lengths = table.completion_tokens[:, 0]
+        if np.isnan(lengths).all():
+            found = self.weights.mean(1), self.offsets.mean(1), self.residuals.mean(1)
+        else:
+            found = _length_of(features, shares, lengths)
+        weights, offsets, residuals = (
+            np.column_stack([old, new])
+            for old, new in zip((self.weights, self.offsets, self.residuals), found, strict=True)
+        )
+        return replace(
+            self,
+            models=(*self.models, name),
+            weights=weights,
+            offsets=offsets,
+            residuals=residuals,
+            inputs=np.append(self.inputs, _input_ratios(table)),
+            pace=np.column_stack([self.pace, _pace(table, 0)]),
         )
 
     def estimate(

@@ -138,6 +138,11 @@ def _point(rate: float, run: Run, records: Records) -> Point:
     )
 
 
+def whole_path(model: ValueModel, *, steps: int = 40) -> tuple[float, ...]:
+    """Return every rate that may be tested, from the most careful one."""
+    return tuple(float(rate) for rate in np.geomspace(model.rates[0], model.rates[-1], steps))
+
+
 def path_of(
     floor: Floor, model: ValueModel, beliefs: Beliefs, tuning: Records, *, steps: int = 40
 ) -> tuple[float, ...]:
@@ -146,9 +151,8 @@ def path_of(
     From the most careful one to the first that loses twice as often as is allowed: the
     walk would never come farther.
     """
-    rates = [float(rate) for rate in np.geomspace(model.rates[0], model.rates[-1], steps)]
     kept = []
-    for rate in rates:
+    for rate in whole_path(model, steps=steps):
         kept.append(rate)
         worse = tuning.is_worse(simulate(model, beliefs, tuning, rate).served)
         if worse.mean() > 2.0 * floor.max_loss:

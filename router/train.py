@@ -191,7 +191,7 @@ def _learn(table: LearnTable, task: Task, tell: Advance) -> tuple[Learnt, Record
     )
     lineup = _lineup(task, drafts, table)
     tell("decision", 0.0)
-    records = _records(lineup, task.depth, first, held, drafts, table, costs, task.prices)
+    records = records_of(lineup, task.depth, first, held, drafts, table, costs, task.prices)
     beliefs = Beliefs.fit(first, records.states(), table.score, lineup.reference, records.tolerance)
     values = {}
     for objective in ("quality", "floor"):
@@ -220,7 +220,7 @@ def _heard(table: LearnTable, task: Task) -> frozenset[int]:
     places = range(len(task.tiers))
     if len(places) <= MOST_HEARD:
         return frozenset(places)
-    usd = _mean_usd(table, task.prices)
+    usd = mean_usd(table, task.prices)
     some = range(0, len(table), max(1, len(table) // 50))
     told = [p for p in places if all(_has_reply(table, row, p) for row in some)]
     cheap = sorted((p for p in told if task.tiers[p] != task.reference), key=lambda p: usd[p])
@@ -236,13 +236,13 @@ def _lineup(task: Task, drafts: Drafts, table: LearnTable) -> Lineup:
     """Judge the cheapest tiers whose replies are there to learn judging from."""
     reference = task.tiers.index(task.reference)
     told = drafts.present.mean(axis=0) > 0.99
-    usd = _mean_usd(table, task.prices)
+    usd = mean_usd(table, task.prices)
     cheap = sorted(range(len(task.tiers)), key=lambda place: usd[place])
     judged = [place for place in cheap if told[place] and place != reference]
     return Lineup(task.tiers, reference, frozenset(judged[:MOST_JUDGED]))
 
 
-def _records(
+def records_of(
     lineup: Lineup,
     depth: int,
     first: Floats,
@@ -252,6 +252,7 @@ def _records(
     costs: CostModel,
     prices: Mapping[str, Price],
 ) -> Records:
+    """Return records of a table's requests, by the parts that are handed in."""
     routes = _routes(table)
     judged = {}
     for calls in lineup.courses(depth):
@@ -263,7 +264,7 @@ def _records(
     return Records(lineup, first, judged, usd, table.score, np.where(np.isnan(paid), usd, paid))
 
 
-def _mean_usd(table: LearnTable, prices: Mapping[str, Price]) -> list[float]:
+def mean_usd(table: LearnTable, prices: Mapping[str, Price]) -> list[float]:
     """Return what each model's reply cost on average; infinity where nothing was counted."""
     return [
         float(known.mean()) if len(known := column[~np.isnan(column)]) else float("inf")
@@ -286,7 +287,7 @@ def records_at(learnt: Learnt, table: LearnTable, drafts: Drafts) -> Records:
     """
     value = next(iter(learnt.values.values()))
     first = learnt.quality.estimate(table.queries).quality
-    return _records(
+    return records_of(
         value.lineup, value.depth, first, learnt.scorer, drafts, table, learnt.costs, learnt.prices
     )
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 _RIDGE = 1.0
+_RIDGE_BEFORE = 10.0  # what was learnt from thousands outweighs a hundred probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +84,35 @@ class Records:
 
 
 def fit_value(
-    records: Records, beliefs: Beliefs, *, objective: Objective, depth: int = DEEPEST
+    records: Records,
+    beliefs: Beliefs,
+    *,
+    objective: Objective,
+    depth: int = DEEPEST,
+    start: ValueModel | None = None,
 ) -> ValueModel:
-    """Learn what follows each call, from the deepest course back to none."""
+    """Learn what follows each call, from the deepest course back to none.
+
+    `start` is that of a line-up to which models were added at the end: its money is kept, and
+    what it knows of a call is moved by the records only as far as they are many.
+    """
     lineup = records.lineup
     depth = min(depth, DEEPEST)
     reference_usd = max(float(records.usd[:, lineup.reference].mean()), 1e-12)
+    rates = RATES
+    if start is not None:
+        reference_usd, rates = start.reference_usd, start.rates
+    before = {} if start is None else start.ahead
     ahead: dict[tuple[Calls, int], Floats] = {}
-    model = ValueModel(lineup, objective, reference_usd, depth, RATES, ahead)
+    model = ValueModel(lineup, objective, reference_usd, depth, rates, ahead)
     reached: dict[Calls, Floats] = {}
     for calls in sorted(lineup.courses(depth), key=len, reverse=True):
         known, _ = known_in(records, calls, beliefs, model)
         features = features_of(known, model.live(known))
         for step in sorted(lineup.judged - set(calls)) if len(calls) < depth else ():
-            ahead[calls, step] = _ridge(features[:, step], reached[joined(calls, step)])
+            ahead[calls, step] = _ridge(
+                features[:, step], reached[joined(calls, step)], before.get((calls, step))
+            )
         reached[calls] = _reached(known, features, reached, model)
     return model
 
@@ -141,12 +157,18 @@ def known_in(
     return known_of(calls, records.first, records.drafts[calls], records.usd, beliefs, model)
 
 
-def _ridge(rows: Floats, targets: Floats) -> Floats:
-    """Fit [rates, features], shrunk towards the myopic worth: stop right after this call."""
-    towards = np.zeros(WIDE)
-    towards[HOPE] = 1.0
-    rest = targets - (rows @ towards)[:, None]
-    gram = rows.T @ rows + _RIDGE * np.eye(WIDE)
+def _ridge(rows: Floats, targets: Floats, before: Floats | None = None) -> Floats:
+    """Fit [rates, features], shrunk towards what was known before, or else the myopic worth.
+
+    The myopic worth is that of stopping right after this call.
+    """
+    ridge = _RIDGE if before is None else _RIDGE_BEFORE
+    if before is None:
+        before = np.zeros((targets.shape[1], WIDE))
+        before[:, HOPE] = 1.0
+    towards = before
+    rest = targets - rows @ towards.T
+    gram = rows.T @ rows + ridge * np.eye(WIDE)
     return np.asarray(np.linalg.solve(gram, rows.T @ rest).T + towards)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from gateway.learning.training import Asked
     from router.evaluate import Evaluation
 
 _WANTING, _MISUSED = 1, 2
@@ -51,16 +52,27 @@ def train(
         typer.Option(help='JSON: {"model": {"input": 0.15, "output": 0.60}}, $ per million.'),
     ] = None,
     embedder: Annotated[
-        str, typer.Option(help="Embedding model; none for words alone.")
-    ] = "all-MiniLM-L6-v2",
+        str | None,
+        typer.Option(help="Embedding model, none for words alone. Default: all-MiniLM-L6-v2."),
+    ] = None,
     split: Split = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    extend: Annotated[
+        Path | None, typer.Option(help="Add --model to this bundle instead, and keep the rest.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="With --extend: the model that joins.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn a cascade from outcomes, solve its target, and write a bundle.
 
+    With --extend a model joins a bundle by 100 to 200 probes: its replies to prompts of which
+    the replies of the bundle's models are in --outcomes, too.
+
     Example: frugal train --outcomes sqlite:///frugal.db#auto --policy policy.yaml --out new
+
+    Example: frugal train --extend new --model mini --outcomes probes.jsonl --out newer
     """
+    from gateway.learning.joining import extend as extend_bundle
     from gateway.learning.training import Asked, learn
 
     with _told():
@@ -76,15 +88,33 @@ def train(
             max_usd_per_1k=max_usd_per_1k,
             usd_per_quality_point=usd_per_quality_point,
             prices=prices,
-            embedder=None if embedder == "none" else embedder,
+            embedder=embedder,
             seed=seed,
         )
+        _check_joining(extend, model, asked)
         with _progress() as advance:
-            made = learn(asked, out, advance, warn=_warn)
+            if extend is not None and model is not None:
+                made = extend_bundle(extend, model, asked, out, advance, warn=_warn)
+            else:
+                made = learn(asked, out, advance, warn=_warn)
     if as_json:
         print(json.dumps(made, indent=1))
+    elif extend is not None:
+        _show_joined(made, out)
     else:
         _show_made(made, out)
+
+
+def _check_joining(extend: Path | None, model: str | None, asked: Asked) -> None:
+    """Refuse half of a joining, and what a bundle has settled already. Raises LearningError."""
+    from gateway.learning.errors import LearningError
+
+    if (extend is None) != (model is None):
+        raise LearningError("expected --extend BUNDLE and --model NAME together, found one of them")
+    if extend is not None and (asked.tiers or asked.reference):
+        raise LearningError(
+            "--tiers, --reference: the bundle has them already; leave them out with --extend"
+        )
 
 
 def predict(
@@ -216,6 +246,19 @@ def _show_made(made: dict[str, Any], out: Path) -> None:
     certificate = made.get("certificate")
     if made["operating"]["floor"] is not None:
         _show_certificate({"certificate": certificate})
+    print(f"id: {made['id']}")
+
+
+def _show_joined(made: dict[str, Any], out: Path) -> None:
+    newcomer = made["joined"][-1]
+    way = "are not judged" if newcomer["judged"] is None else "are judged"
+    print(
+        f"{out}: {newcomer['model']} joined by {newcomer['probes']} probes, "
+        f"{newcomer['mean_score']:.1%} right; its drafts {way}"
+    )
+    print(f"tiers: {', '.join(made['models'])}; reference: {made['reference']}")
+    if made["operating"]["floor"] is not None:
+        print("nothing is certified of these tiers: the reference answers until `frugal certify`")
     print(f"id: {made['id']}")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from router.targets import Target
 
 _MOST_WHOLE = 8
+_EMBEDDER = "all-MiniLM-L6-v2"
 _DEFAULT_LOSS = 0.02
 _UNKNOWN_PRICE = 1.0
 
@@ -48,7 +49,7 @@ class Asked:
     max_usd_per_1k: float | None = None
     usd_per_quality_point: float | None = None
     prices: Path | None = None
-    embedder: str | None = None
+    embedder: str | None = None  # "none" for words alone
     seed: int = 0
 
 
@@ -62,7 +63,7 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     from router.targets import QualityLoss
     from router.train import Task, train
 
-    policy, route_name, route = _policy_of(asked)
+    policy, route_name, route = policy_of(asked)
     named = asked.tiers or (route.tiers if route else ())
     advance("reading outcomes", 0.0)
     with as_files(asked.outcomes, advance) as files:
@@ -73,8 +74,9 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     tiers = named or _by_cost(table, prices)
     reference = asked.reference or (route and route.cascade and route.cascade.reference_model)
     reference = reference or _best(table)
-    target = _target(asked, route)
-    table, embedder_version = with_vectors(table, asked.embedder, advance)
+    target = target_of(asked, route)
+    embedder = None if asked.embedder == "none" else asked.embedder or _EMBEDDER
+    table, embedder_version = with_vectors(table, embedder, advance)
     task = Task(tuple(tiers), reference, target, prices, route_name, seed=asked.seed)
     trained = train(table, task, advance)
     data = ", ".join(map(shown, asked.outcomes))
@@ -88,7 +90,7 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     about = {
         "route": route_name,
         "reference": reference,
-        "embedder": asked.embedder,
+        "embedder": embedder,
         "embedder_version": embedder_version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "frugal": version("frugal-gateway"),
@@ -98,16 +100,18 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
         "seed": asked.seed,
     }
     identity = save_learnt(out, trained.learnt, trained.operating, certificate, about)
-    return _manifest(out) | {"id": identity}
+    return manifest_of(out) | {"id": identity}
 
 
-def _manifest(out: Path) -> dict[str, Any]:
+def manifest_of(out: Path) -> dict[str, Any]:
+    """Return what a bundle says of itself, its files checked. Raises BundleError."""
     from router.bundle import load_bundle
 
     return dict(load_bundle(out).about)
 
 
-def _policy_of(asked: Asked) -> tuple[Policy | None, str | None, Route | None]:
+def policy_of(asked: Asked) -> tuple[Policy | None, str | None, Route | None]:
+    """Return the policy asked for, its route's name and its route. Raises LearningError."""
     if asked.policy is None:
         return None, asked.route, None
     from policies.loader import PolicyError, load_policy
@@ -124,7 +128,8 @@ def _policy_of(asked: Asked) -> tuple[Policy | None, str | None, Route | None]:
     return policy, name, policy.routes[name]
 
 
-def _target(asked: Asked, route: Route | None) -> Target:
+def target_of(asked: Asked, route: Route | None) -> Target:
+    """Return the target asked for, else the route's, else a floor. Raises LearningError."""
     from router.guarantee import Floor
     from router.targets import PriceOfQuality, QualityLoss, Spend
 
@@ -157,17 +162,11 @@ def _prices(asked: Asked, policy: Policy | None, table: LearnTable, warn: Warn) 
     """Return a price for every model: as told, by the policy, as logged, or the same for all."""
     from router.costs import Price
 
-    told = _told_prices(asked.prices) if asked.prices else {}
-    listed = policy_prices(policy, table.models) if policy else {}
     today = datetime.now(UTC).date()
-    found: dict[str, Price] = {}
-    unknown = []
-    for place, name in enumerate(table.models):
-        price = told.get(name) or listed.get(name) or _logged_price(table, place, today)
-        if price is None:
-            unknown.append(name)
-            price = Price(_UNKNOWN_PRICE, _UNKNOWN_PRICE, today)
-        found[name] = price
+    known = known_prices(asked, policy, table)
+    anybody = Price(_UNKNOWN_PRICE, _UNKNOWN_PRICE, today)
+    found = {name: known.get(name, anybody) for name in table.models}
+    unknown = [name for name in table.models if name not in known]
     if unknown:
         some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
         warn(
@@ -175,6 +174,18 @@ def _prices(asked: Asked, policy: Policy | None, table: LearnTable, warn: Warn) 
             "relative at best; give --prices FILE or --policy FILE"
         )
     return found
+
+
+def known_prices(asked: Asked, policy: Policy | None, table: LearnTable) -> dict[str, Price]:
+    """Return the prices of a table's models as told, by the policy, or as logged, where known."""
+    told = _told_prices(asked.prices) if asked.prices else {}
+    listed = policy_prices(policy, table.models) if policy else {}
+    today = datetime.now(UTC).date()
+    found = {
+        name: told.get(name) or listed.get(name) or _logged_price(table, place, today)
+        for place, name in enumerate(table.models)
+    }
+    return {name: price for name, price in found.items() if price is not None}
 
 
 def _told_prices(path: Path) -> dict[str, Price]:

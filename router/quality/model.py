@@ -27,6 +27,7 @@ FEWEST = 20
 
 _FOLDS = 5
 _WINDOW = 1200  # characters: what follows is beyond most embedders' windows
+_EQUAL = 0.9999  # the cosine of one prompt with itself, as it is computed
 _UNSEEN = 0.25  # what evidence is worth when a prompt has images and the training had none
 _PRIOR = 1.0  # neighbours' worth of belief in the base rate
 _TRUST = 2.0  # observations that the fit itself is worth, where there are no neighbours
@@ -148,6 +149,14 @@ class QualityModel:
         shares = self._shares(queries)
         joined = Adopted.fit(logit(known.quality), shares, target)
         return replace(self, adopted={**self.adopted, name: joined})
+
+    def met_share(self, queries: Sequence[Query]) -> float:
+        """Return the share of these prompts that it remembers from its training, 0 to 1."""
+        view = self.full if self.full and all(map(self._sees_vector, queries)) else self.bare
+        if view is None or not queries:
+            return 0.0
+        vectors, kept = self._seen(view, queries).vectors, view.learners.near.vectors
+        return float(((vectors @ kept.T).max(1) > _EQUAL).mean())
 
     def _sees_vector(self, query: Query) -> bool:
         return (

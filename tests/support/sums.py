@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gateway.learning.book import Book, OutcomeRow
 from gateway.money.migrate import migrate_sqlite
 
-SMALL, LARGE = "small", "large"
+SMALL, LARGE, MINI = "small", "large", "mini"
 PRICES = {SMALL: {"input": 0.1, "output": 0.2}, LARGE: {"input": 5.0, "output": 10.0}}
+MINI_PRICE = {"input": 0.15, "output": 0.3}
 
 
 def outcomes(count: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -39,6 +40,21 @@ def outcomes(count: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
                 "prompt_tokens": 12,
                 "completion_tokens": 8,
             }
+
+
+def probes(
+    count: int, *, seed: int = 0, right: float = 0.95, name: str = MINI
+) -> Iterator[dict[str, Any]]:
+    """Yield such rows, and of each query a third: what a model that joins later replied."""
+    draw = random.Random(f"{seed} {name}")
+    for row in outcomes(count, seed=seed):
+        yield row
+        if row["model"] == LARGE:
+            one, other = map(int, row["prompt"].split(" is ")[1].rstrip("?").split(" + "))
+            answer = one + other + (0 if draw.random() < right else 7)
+            reply = f"{one} + {other} = {answer}\n#### {answer}"
+            score = float(answer == one + other)
+            yield row | {"model": name, "response": reply, "score": score}
 
 
 def write_outcomes(path: Path, count: int, *, seed: int = 0) -> Path:
@@ -87,7 +103,13 @@ def _audit(at: int, row: dict[str, Any], drawn: bool) -> OutcomeRow:
     )
 
 
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Write rows as JSON lines, and return their path."""
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return path
+
+
 def write_prices(path: Path) -> Path:
     """Write the prices that `frugal train` takes, and return their path."""
-    path.write_text(json.dumps(PRICES))
+    path.write_text(json.dumps(PRICES | {MINI: MINI_PRICE}))
     return path

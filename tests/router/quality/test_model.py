@@ -182,6 +182,16 @@ def test_new_model_joins_with_few_probes_and_leaves_the_rest_alone(model, tmp_pa
     assert np.isfinite(grown.estimate([Query("")]).quality).all()
 
 
+@pytest.mark.parametrize("view", ["full", "bare"])
+def test_prompts_of_the_training_are_known_again(model, table, fresh, view):
+    def share(queries):
+        return model.met_share([q if view == "full" else replace(q, vector=None) for q in queries])
+
+    assert share(table.queries[:40]) == 1.0
+    assert share(fresh.queries) < 0.05
+    assert share([]) == 0.0
+
+
 @pytest.mark.parametrize(
     ("name", "scores", "complaint"),
     [
