@@ -25,7 +25,7 @@ def _socket_to(port):
         with suppress(OSError):
             if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 with socket.socket(fileno=os.dup(int(name))) as found:
-                    if found.getpeername()[1] == port:
+                    if found.family == socket.AF_INET and found.getpeername()[1] == port:
                         return found.dup()
     raise AssertionError("nobody is connected there")
 
