@@ -67,6 +67,7 @@ def standing_routes(app: FastAPI, running: Running) -> None:
     async def quality(within: Asked) -> QualityReport:
         """Return how good the cheaper answers of each route are, and what is proven of it."""
         from gateway.reporting.quality import quality as found
+        from gateway.reporting.window import day_of
 
         near = running.near
         report = await near.report() if near else {"budgets": ()}
@@ -78,6 +79,7 @@ def standing_routes(app: FastAPI, running: Running) -> None:
                 running.policy,
                 report["budgets"],
                 lambda name: bundle_certificate(running.policy.routes[name]),
+                today=day_of(running.wall()),
             )
 
     @routes.get(

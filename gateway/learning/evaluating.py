@@ -127,6 +127,6 @@ def _read(bundled: Bundled, outcomes: Sequence[str], split: str | None) -> Learn
     from router.learn_table import LearnTable
 
     models = bundled.learnt.models
-    with as_files(outcomes) as files:
+    with as_files(outcomes, reference=str(bundled.about["reference"])) as files:
         table = LearnTable.from_outcomes(files, models=models, split=split, replies=True)
     return with_vectors(table, bundled.about.get("embedder"), lambda what, share: None)[0]

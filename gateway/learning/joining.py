@@ -48,7 +48,8 @@ def extend(
     policy, _, route = policy_of(asked)
     target = _target(asked, route)
     advance("reading probes", 0.0)
-    with as_files(asked.outcomes, advance) as files:
+    reference = str(bundled.about["reference"])
+    with as_files(asked.outcomes, advance, reference=reference) as files:
         table = probes_of(files, models, name, asked.split)
     advance("reading probes", 1.0)
     price = known_prices(asked, policy, table.of_models((name,))).get(name)

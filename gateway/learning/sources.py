@@ -38,11 +38,14 @@ def shown(source: str) -> str:
 
 
 @contextmanager
-def as_files(sources: Sequence[str], advance: Advance = silent) -> Iterator[list[Path]]:
+def as_files(
+    sources: Sequence[str], advance: Advance = silent, *, reference: str | None = None
+) -> Iterator[list[Path]]:
     """Yield a file for each source; `URL#route` is a route's audits in a ledger.
 
-    Of a ledger only drawn requests are read: others were chosen by what ran then. What is wrong
-    with a file so made is told by the name of its source. Raises LearningError.
+    Of a ledger only drawn requests are read: others were chosen by what ran then. With a
+    `reference` only those whose answers were set against that model's. What is wrong with a file
+    so made is told by the name of its source. Raises LearningError.
     """
     from router.types import OutcomesError
 
@@ -53,7 +56,7 @@ def as_files(sources: Sequence[str], advance: Advance = silent) -> Iterator[list
             if is_ledger(source)
         }
         for place, path in made.items():
-            _write(path, sources[place], advance)
+            _write(path, sources[place], advance, reference)
         try:
             yield [made.get(place, Path(source)) for place, source in enumerate(sources)]
         except OutcomesError as exc:
@@ -63,8 +66,8 @@ def as_files(sources: Sequence[str], advance: Advance = silent) -> Iterator[list
             raise OutcomesError(message) from exc
 
 
-def _write(path: Path, source: str, advance: Advance) -> None:
-    rows = audits_at(source)
+def _write(path: Path, source: str, advance: Advance, reference: str | None) -> None:
+    rows = audits_at(source, reference)
     advance(_READING, 0.0)
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(rows):
@@ -74,10 +77,11 @@ def _write(path: Path, source: str, advance: Advance) -> None:
     advance(_READING, 1.0)
 
 
-def audits_at(source: str) -> list[OutcomeRow]:
+def audits_at(source: str, reference: str | None = None) -> list[OutcomeRow]:
     """Return the drawn requests' rows of `URL#route`, or of the only route that has outcomes.
 
-    Raises LearningError.
+    With a `reference`, of requests whose answers were set against that model's: a score of the
+    ledger says no more. Raises LearningError.
     """
     url, _, route = source.partition("#")
     try:
@@ -91,13 +95,20 @@ def audits_at(source: str) -> list[OutcomeRow]:
     except LedgerError as exc:
         raise LearningError(f"{shown(source)}: {exc}") from exc
     drawn = [row for row in every if row.drawn]
-    with_texts = [row for row in drawn if row.messages is not None]
+    compared = [row for row in drawn if reference in (None, row.reference)]
+    with_texts = [row for row in compared if row.messages is not None]
     if not every:
         why = f"no outcomes of this route; there are some of: {', '.join(known) or 'none'}"
     elif not drawn:
         why = (
             f"none of its {len(every)} outcomes is of a drawn request, and others were chosen by "
             "what ran then; set cascade.audit, or train on a file of `frugal outcomes export`"
+        )
+    elif not compared:
+        others = ", ".join(sorted({row.reference for row in drawn}))
+        why = (
+            f"its outcomes are set against {others}, and the bundle's reference is {reference}; "
+            "train one for that reference"
         )
     else:
         why = (

@@ -45,23 +45,28 @@ def quality(
     policy: Policy,
     budgets: Sequence[Mapping[str, Any]],
     bundled: Bundled,
+    *,
+    today: str,
 ) -> QualityReport:
-    """Return every route of a policy. `budgets` are the semantic cache's. Raises LedgerError."""
+    """Return every route of a policy, on a day such as 2026-11-21.
+
+    `budgets` are the semantic cache's. Raises LedgerError.
+    """
     with reading(url) as connection:
         return QualityReport(
             range=asked.shown(),
             routes=tuple(
-                _route(connection, asked, name, route, budgets, bundled(name))
+                _route(connection, asked, name, route, budgets, bundled(name), today)
                 for name, route in policy.routes.items()
             ),
         )
 
 
-def certificates(url: str, policy: Policy, bundled: Bundled) -> dict[str, str]:
-    """Return how the quality floor of each cascading route stands. Raises LedgerError."""
+def certificates(url: str, policy: Policy, bundled: Bundled, *, today: str) -> dict[str, str]:
+    """Return how the quality floor of each cascading route stands that day. Raises LedgerError."""
     with reading(url) as connection:
         return {
-            name: _certificate(route.cascade, _steps(connection, name), bundled(name)).state
+            name: _certificate(route.cascade, _steps(connection, name), bundled(name), today).state
             for name, route in policy.routes.items()
             if route.cascade is not None
         }
@@ -74,6 +79,7 @@ def _route(
     route: Route,
     budgets: Iterable[Mapping[str, Any]],
     bundled: Mapping[str, Any] | None,
+    today: str,
 ) -> RouteQuality:
     own = outcome.c
     within = and_(own.route == name, own.at_us >= asked.since_us, own.at_us < asked.until_us)
@@ -95,7 +101,7 @@ def _route(
         floor=floor,
         labels=_labels(connection, drafts),
         models=tuple(_models(connection, drafts)),
-        certificate=_certificate(cascade, steps, bundled),
+        certificate=_certificate(cascade, steps, bundled, today),
         alarms=tuple(step for step in steps if step.kind in ALARMS),
         steps=tuple(steps),
         false_hits=tuple(_false_hits(name, route, budgets)),
@@ -188,7 +194,10 @@ def _plain(detail: str) -> dict[str, Any]:
 
 
 def _certificate(
-    cascade: Cascade | None, steps: Sequence[LearningStep], bundled: Mapping[str, Any] | None
+    cascade: Cascade | None,
+    steps: Sequence[LearningStep],
+    bundled: Mapping[str, Any] | None,
+    today: str,
 ) -> Certificate:
     """Return what is proven: by the bundle that is named, else by what was learnt since."""
     target = cascade.target if cascade else None
@@ -198,7 +207,7 @@ def _certificate(
     proven = bundled or _last_proven(steps, stage)
     looks = sum(step.kind in _LOOKS for step in steps)
     return Certificate(
-        state=_state(floor, proven, steps),
+        state=_state(floor, proven, steps, today),
         stage=stage,
         bound=proven.get("bound"),
         floor=floor,
@@ -222,9 +231,12 @@ def _last_proven(steps: Sequence[LearningStep], stage: object) -> Mapping[str, A
     return {}
 
 
-def _state(floor: float | None, proven: Mapping[str, Any], steps: Sequence[LearningStep]) -> str:
+def _state(
+    floor: float | None, proven: Mapping[str, Any], steps: Sequence[LearningStep], today: str
+) -> str:
     if proven:
-        return "certified"
+        last = proven.get("valid_until")
+        return "lost" if last is not None and today > last else "certified"
     if floor is None:
         return "none"
     lost = any(step.kind in ("lost", "reset", "rolled_back") for step in steps)

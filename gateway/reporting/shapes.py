@@ -272,7 +272,8 @@ class Certificate(Shape):
     """What is proven of a route.
 
     `state`: `certified`, `learning` (not enough labels), `none` (nothing to be proven was
-    asked for) or `lost`. `bound` is the upper bound of the share of worse answers.
+    asked for) or `lost` (it no longer holds, or its last day is over). `bound` is the upper bound
+    of the share of worse answers.
     """
 
     state: str

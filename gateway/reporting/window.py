@@ -56,6 +56,11 @@ class Window:
         return Range(since=iso(self.since_us), until=iso(self.until_us), step=self.step)
 
 
+def day_of(now_s: float) -> str:
+    """Return the day of a moment in seconds, such as 2026-11-21, in UTC."""
+    return datetime.fromtimestamp(now_s, UTC).date().isoformat()
+
+
 def window(since: str, until: str | None, step: Step | None, now: datetime) -> Window:
     """Read what was asked: moments as `frugal costs` takes them, `step` chosen where none is named.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.reporting.budgets import Standing, standing
 from gateway.reporting.quality import Bundled, certificates
 from gateway.reporting.reserved import reserved
+from gateway.reporting.window import day_of
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -32,7 +33,7 @@ def look_up(running: Running, bundled: Bundled) -> Slow:
     held = reserved(running.limits, shared, workers=running.workers, now_s=now_s)
     return Slow(
         standing(url, policy, running.keys.callers(), now_s=now_s, held=held),
-        certificates(url, policy, bundled),
+        certificates(url, policy, bundled, today=day_of(now_s)),
     )
 
 

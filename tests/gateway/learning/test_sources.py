@@ -44,6 +44,21 @@ def test_requests_that_were_not_drawn_are_left_out(tmp_path):
         assert len(LearnTable.from_outcomes(file)) == 5
 
 
+def test_requests_that_were_set_against_another_reference_are_left_out(tmp_path):
+    url = write_ledger(tmp_path / "ledger.db", 5)
+    add_other(url, reference="former")
+
+    def read(reference):
+        with as_files([url], reference=reference) as (file,):
+            return LearnTable.from_outcomes(file).ids
+
+    assert len(read(None)) == 6
+    assert len(read("large")) == 5
+    assert read("former") == ["another"]
+    with pytest.raises(LearningError, match=r"set against former, large, and .* is nobody"):
+        read("nobody")
+
+
 def test_what_cannot_be_learnt_from_is_told(tmp_path):
     url = write_ledger(tmp_path / "undrawn.db", 3, drawn=False)
     with pytest.raises(LearningError, match="none of its 6 outcomes is of a drawn request"):

@@ -140,7 +140,7 @@ def test_budgets_and_quality_agree(both):
         budgets(url, POLICY, [Caller("ci", "web")], now_s=NOW.timestamp(), held=lambda _: None)
         for url in both
     ]
-    good = [quality(url, _asked(), POLICY, [], lambda _: None) for url in both]
+    good = [quality(url, _asked(), POLICY, [], lambda _: None, today="2026-11-21") for url in both]
 
     assert told[0] == told[1]
     assert told[0].budgets[0].forecast is not None

@@ -10,13 +10,14 @@ import pytest
 from gateway.learning.book import Book, LearnStep, OutcomeRow
 from gateway.learning.quality_report import quality_of
 from gateway.money.sqlite import SqliteStore
-from gateway.reporting.quality import quality
+from gateway.reporting.quality import certificates, quality
 from gateway.reporting.window import window
 from policies.loader import parse_policy
 from tests.support.policies import two_tiers
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOW_US = int(NOW.timestamp() * 1e6)
+TODAY = "2026-11-20"
 POLICY = parse_policy(
     two_tiers("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1",
               cascade={"confidence": "learned", "target": {"max_quality_loss": 0.05}}),
@@ -54,7 +55,7 @@ def url(tmp_path_factory):
 @pytest.fixture
 def route(url):
     asked = window("24h", None, None, NOW)
-    return quality(url, asked, POLICY, [], lambda _: None).routes[0]
+    return quality(url, asked, POLICY, [], lambda _: None, today=TODAY).routes[0]
 
 
 def test_losses_are_those_that_the_outcomes_say(url, route):
@@ -82,7 +83,7 @@ def test_a_route_learns_until_something_is_proven_and_says_when_it_was_lost(url)
     asked = window("24h", None, None, NOW)
 
     def state():
-        return quality(url, asked, POLICY, [], lambda _: None).routes[0]
+        return quality(url, asked, POLICY, [], lambda _: None, today=TODAY).routes[0]
 
     before = state().certificate.state
     book = Book(url)
@@ -103,15 +104,30 @@ def test_a_route_learns_until_something_is_proven_and_says_when_it_was_lost(url)
 def test_a_bundles_own_certificate_is_told(url):
     kept = {"bound": 0.03, "labeller": "judge", "look": 2, "count": 900}
     asked = window("24h", None, None, NOW)
-    told = quality(url, asked, POLICY, [], lambda _: kept).routes[0].certificate
+    told = quality(url, asked, POLICY, [], lambda _: kept, today=TODAY).routes[0].certificate
 
     assert (told.state, told.bound, told.looks, told.labels) == ("certified", 0.03, 2, 900)
+
+
+@pytest.mark.parametrize(
+    ("last", "state"), [("2026-11-21", "certified"), ("2026-11-20", "lost"), (None, "certified")]
+)
+def test_a_certificate_whose_last_day_is_over_is_lost(url, last, state):
+    kept = {"bound": 0.03, "valid_until": last}
+    asked = window("24h", None, None, NOW)
+    told = quality(url, asked, POLICY, [], lambda _: kept, today="2026-11-21").routes[0]
+    states = certificates(url, POLICY, lambda _: kept, today="2026-11-21")
+
+    assert told.certificate.state == states["auto"] == state
+    assert told.certificate.valid_until == last
 
 
 def test_false_hits_stand_beside_what_may_be_wrong(url):
     audited = {"route": "auto", "tenant": "web", "state": "serving", "audited": 50,
                "false_hit_rate": 0.02, "interval": [0.0, 0.1], "stops": 0}  # fmt: skip
     asked = window("24h", None, None, NOW)
-    (told,) = quality(url, asked, POLICY, [audited], lambda _: None).routes[0].false_hits
+    (told,) = (
+        quality(url, asked, POLICY, [audited], lambda _: None, today=TODAY).routes[0].false_hits
+    )
 
     assert (told.wrong, told.rate, told.high) == (1, 0.02, 0.1)
