@@ -216,15 +216,26 @@ def _routes(table: LearnTable) -> Sequence[str | None]:
 
 
 def _heard(table: LearnTable, task: Task) -> frozenset[int]:
-    """Return the models whose replies are read: all of a few, the cheap ones of many."""
+    """Return the models whose replies are read: all of a few, those worth judging of many."""
     places = range(len(task.tiers))
     if len(places) <= MOST_HEARD:
         return frozenset(places)
-    usd = mean_usd(table, task.prices)
     some = range(0, len(table), max(1, len(table) // 50))
     told = [p for p in places if all(_has_reply(table, row, p) for row in some)]
-    cheap = sorted((p for p in told if task.tiers[p] != task.reference), key=lambda p: usd[p])
-    return frozenset(cheap[:MOST_JUDGED])
+    return frozenset(_worth_judging(told, table, task))
+
+
+def _worth_judging(told: Sequence[int], table: LearnTable, task: Task) -> list[int]:
+    """Return whose drafts are to be judged: those that save most.
+
+    A draft that is right saves the reference's price, and costs its own whatever it is.
+    """
+    usd = np.array(mean_usd(table, task.prices))
+    reference = task.tiers.index(task.reference)
+    right = table.score.mean(axis=0)
+    price = usd[reference] if np.isfinite(usd[reference]) else 0.0
+    order = sorted((p for p in told if p != reference), key=lambda p: usd[p] - right[p] * price)
+    return order[:MOST_JUDGED]
 
 
 def _has_reply(table: LearnTable, row: int, model: int) -> bool:
@@ -233,13 +244,10 @@ def _has_reply(table: LearnTable, row: int, model: int) -> bool:
 
 
 def _lineup(task: Task, drafts: Drafts, table: LearnTable) -> Lineup:
-    """Judge the cheapest tiers whose replies are there to learn judging from."""
-    reference = task.tiers.index(task.reference)
-    told = drafts.present.mean(axis=0) > 0.99
-    usd = mean_usd(table, task.prices)
-    cheap = sorted(range(len(task.tiers)), key=lambda place: usd[place])
-    judged = [place for place in cheap if told[place] and place != reference]
-    return Lineup(task.tiers, reference, frozenset(judged[:MOST_JUDGED]))
+    """Judge the tiers worth it whose replies are there to learn judging from."""
+    told = np.flatnonzero(drafts.present.mean(axis=0) > 0.99)
+    judged = _worth_judging([int(place) for place in told], table, task)
+    return Lineup(task.tiers, task.tiers.index(task.reference), frozenset(judged))
 
 
 def records_of(
