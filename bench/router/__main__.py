@@ -16,6 +16,7 @@ TABLES = {
     "guarantee": "how often a certified floor is broken, and how many reference calls it takes",
     "online": "a route that learns by itself: audits to a certificate, and whether it holds",
     "reliability": "whether what a bundle foretells of replies comes true: a diagram a model",
+    "joins": "a model that joins by few probes, against a cascade without it and one with it",
     "everything": "all of these into docs/router-tables.md: resumable, one to two hours of CPU",
     "speed": "before generating: CPU to fit 50,000 outcomes, and to estimate one query",
 }
