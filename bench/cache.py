@@ -1,9 +1,12 @@
-"""The semantic cache beside its rivals: streams of two public sets, and near misses by axis.
+"""The semantic cache beside its rivals: streams of questions, and near misses by axis.
 
     python -m bench.cache --data ../data
 
+Streams: those of two public sets, and of paraphrases in domains that ship beside this file
+(`--domain`); without `--data` the latter alone.
+
 Every way passes each stream from an empty cache; what it does not serve it buys and
-keeps. `ours, other set` is fitted on the other set's train split and on composed domains, so
+keeps. `ours, other set` is fitted on the other sets' train splits and on the other domains, so
 that nothing of the stream was seen: that row beside `cosine` is the comparison on a whole
 stream. `ours, unseen` is what ships, on a stream of those intents alone that it has not
 seen: fewer intents are told apart more easily, so that stream has a `cosine` of its own.
@@ -17,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +46,7 @@ _SET = (0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.0
 _VERIFIED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _EVALUATED = (0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98)
 _SLICES = 8
+_PARAPHRASES = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +86,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run and print. Returns the exit status."""
     arguments = _arguments(argv)
     folders = sorted(arguments.data.glob("semcache_*")) if arguments.data else []
-    if not folders:
-        print("skipped: --data names no folder that holds semcache_* sets")
-        return 0
     vectors = Vectors(arguments.cache)
     refuses = _refusing()
     rows: list[Row] = []
     shown: list[Shown] = []
     thresholds: dict[str, float] = {}
-    for folder in folders:
-        stream = stream_of(folder, "dev", vectors).drawn(0, arguments.limit)
-        others = [other for other in folders if other != folder]
-        teaching = [stream_of(other, "train", vectors) for other in others]
-        teaching += [domain_stream(name, vectors) for name in domains()]
+    for stream, teaching in _streams(folders, arguments.domain, arguments.limit, vectors):
+        drawn = stream.drawn(0, arguments.limit)
         fitted = learned([s.drawn(0, arguments.limit) for s in teaching], vectors)
-        new = set(stream.answers) - seen(stream.answers, SHOWN)
-        bench = _Bench(stream, refuses, arguments)
+        bench = _Bench(drawn, refuses, arguments)
         cosine = bench.cosine()
-        thresholds[folder.name] = cosine.best
+        thresholds[stream.name] = cosine.best
         rows += [cosine.row, bench.evaluated(), bench.verified(),
                  bench.ours("ours, other set", fitted),
                  bench.ours("ours, other set, answers unknown", fitted, knows=False)]  # fmt: skip
         shown.append(bench.as_shipped())
         shown += [bench.shown(fitted, e, knows) for knows in (True, False) for e in ALLOWED]
-        part = _Bench(stream.only(new), refuses, arguments, suffix=" unseen")
-        rows += [part.cosine().row, part.ours("ours, unseen", default_calibration())]
+        if stream.name in (folder.name for folder in folders):
+            new = set(drawn.answers) - seen(drawn.answers, SHOWN)
+            part = _Bench(drawn.only(new), refuses, arguments, suffix=" unseen")
+            rows += [part.cosine().row, part.ours("ours, unseen", default_calibration())]
     axes = {forms: _axes(vectors, thresholds, forms) for forms in (TUNED, HELD_OUT)}
     if arguments.json:
         print(json.dumps({"rows": [asdict(r) for r in rows], "shown": [asdict(s) for s in shown],
@@ -116,9 +115,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _streams(
+    folders: Sequence[Path], chosen: Sequence[str], limit: int | None, vectors: Vectors
+) -> Iterator[tuple[Stream, list[Stream]]]:
+    """Yield each stream with those that a decider may be fitted on, which share nothing with it."""
+    size = min(limit or _PARAPHRASES, _PARAPHRASES)
+    composed = {name: domain_stream(name, vectors, size=size) for name in domains()}
+    for folder in folders:
+        others = [stream_of(other, "train", vectors) for other in folders if other != folder]
+        yield stream_of(folder, "dev", vectors), [*others, *composed.values()]
+    public = [stream_of(folder, "train", vectors) for folder in folders]
+    for name in chosen:
+        others = [stream for other, stream in composed.items() if other != name]
+        yield composed[name], [*public, *others]
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, help="folder that holds semcache_* folders")
+    parser.add_argument("--domain", action="append", choices=sorted(domains()),
+                        help="paraphrases of this domain; default: shop and clinic")  # fmt: skip
     parser.add_argument("--cache", type=Path, default=FOLDER, help="where vectors are kept")
     parser.add_argument("--limit", type=int, help="only so many questions of each stream")
     parser.add_argument("--usd-per-answer", type=float, default=0.002)
@@ -126,7 +142,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="embedding and decision: 5 ms of a core at $0.15 an hour")  # fmt: skip
     parser.add_argument("--audit", type=float, default=0.02, help="share of hits re-asked")
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    arguments.domain = arguments.domain or ["shop", "clinic"]
+    return arguments
 
 
 def _refusing() -> Callable[[str, str], bool]:

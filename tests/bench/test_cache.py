@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -49,9 +50,17 @@ def fitted() -> Calibration:
     return fit_calibration({"made": met})
 
 
-def test_bench_without_data_says_why_it_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    assert "skipped: --data" in capsys.readouterr().out
+def test_bench_without_data_tells_of_paraphrases_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["--domain", "shop", "--limit", "60", "--json", "--cache", str(tmp_path)]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert {row["stream"] for row in told["rows"]} == {"shop"}
+    assert {row["way"].split(",")[0] for row in told["rows"]} == {
+        "cosine", "GPTCache's distance", "per entry", "ours",
+    }  # fmt: skip
+    assert len(told["axes"]) == 2
 
 
 def test_ours_is_compared_with_cosine_on_the_same_stream() -> None:
