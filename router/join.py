@@ -31,7 +31,7 @@ from router.targets import (
     rate_of_price,
     whole_path,
 )
-from router.train import MOST_JUDGED, mean_usd, records_of
+from router.train import records_of, worth_judging
 from router.types import RouterError
 from router.value import Lineup
 from router.value_fit import Records, fit_value
@@ -188,15 +188,14 @@ def _comparable(learnt: Learnt, probes: LearnTable, drafts: Drafts) -> Rows:
 
 
 def _lineup(wider: Learnt, compared: LearnTable, drafts: Drafts) -> Lineup:
-    """Judge whom the bundle judges and, where it has replies, the newcomer: the cheapest few."""
+    """Judge whom the bundle judges and, where it has replies, the newcomer: those worth it."""
     old = next(iter(wider.values.values())).lineup
     place = len(old.models)
-    judged = set(old.judged)
+    told = sorted(old.judged)
     if drafts.present[:, place].mean() > _TOLD:
-        judged.add(place)
-    usd = mean_usd(compared, wider.prices)
-    cheapest = sorted(judged, key=lambda each: usd[each])[:MOST_JUDGED]
-    return Lineup(compared.models, old.reference, frozenset(cheapest))
+        told.append(place)
+    judged = worth_judging(told, compared, wider.prices, old.reference)
+    return Lineup(compared.models, old.reference, frozenset(judged))
 
 
 def _decision_records(

@@ -222,16 +222,17 @@ def _heard(table: LearnTable, task: Task) -> frozenset[int]:
         return frozenset(places)
     some = range(0, len(table), max(1, len(table) // 50))
     told = [p for p in places if all(_has_reply(table, row, p) for row in some)]
-    return frozenset(_worth_judging(told, table, task))
+    return frozenset(worth_judging(told, table, task.prices, task.tiers.index(task.reference)))
 
 
-def _worth_judging(told: Sequence[int], table: LearnTable, task: Task) -> list[int]:
+def worth_judging(
+    told: Sequence[int], table: LearnTable, prices: Mapping[str, Price], reference: int
+) -> list[int]:
     """Return whose drafts are to be judged: those that save most.
 
     A draft that is right saves the reference's price, and costs its own whatever it is.
     """
-    usd = np.array(mean_usd(table, task.prices))
-    reference = task.tiers.index(task.reference)
+    usd = np.array(_mean_usd(table, prices))
     right = table.score.mean(axis=0)
     price = usd[reference] if np.isfinite(usd[reference]) else 0.0
     order = sorted((p for p in told if p != reference), key=lambda p: usd[p] - right[p] * price)
@@ -246,8 +247,9 @@ def _has_reply(table: LearnTable, row: int, model: int) -> bool:
 def _lineup(task: Task, drafts: Drafts, table: LearnTable) -> Lineup:
     """Judge the tiers worth it whose replies are there to learn judging from."""
     told = np.flatnonzero(drafts.present.mean(axis=0) > 0.99)
-    judged = _worth_judging([int(place) for place in told], table, task)
-    return Lineup(task.tiers, task.tiers.index(task.reference), frozenset(judged))
+    reference = task.tiers.index(task.reference)
+    judged = worth_judging([int(place) for place in told], table, task.prices, reference)
+    return Lineup(task.tiers, reference, frozenset(judged))
 
 
 def records_of(
@@ -272,7 +274,7 @@ def records_of(
     return Records(lineup, first, judged, usd, table.score, np.where(np.isnan(paid), usd, paid))
 
 
-def mean_usd(table: LearnTable, prices: Mapping[str, Price]) -> list[float]:
+def _mean_usd(table: LearnTable, prices: Mapping[str, Price]) -> list[float]:
     """Return what each model's reply cost on average; infinity where nothing was counted."""
     return [
         float(known.mean()) if len(known := column[~np.isnan(column)]) else float("inf")
