@@ -95,10 +95,11 @@ def cases(url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         "budgets, for a scrape",
         partial(standing, url, policy, (), now_s=now.timestamp(), held=held),
     )
+    today = now.date().isoformat()
     for since in ("30d", "90d"):
         asked = window(since, None, None, now)
-        yield f"quality {since}", partial(quality, url, asked, policy, (), _nothing)
-    yield "certificates, for a scrape", partial(certificates, url, policy, _nothing)
+        yield f"quality {since}", partial(quality, url, asked, policy, (), _nothing, today=today)
+    yield "certificates, for a scrape", partial(certificates, url, policy, _nothing, today=today)
     yield "sums, for a scrape", partial(read_ledger, url)
     began_us = _began_us(url, _NEW)
     yield f"{_NEW:,} new lines, for a scrape", lambda: Tally(url, began_us / 1e6).look()
