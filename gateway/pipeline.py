@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 
@@ -41,16 +40,16 @@ from gateway.features import Embedding
 from gateway.intending import Intending
 from gateway.learning.observing import Observer
 from gateway.money.ledger import Ledger, LedgerError
-from gateway.money.own_account import on_own_account
 from gateway.money.prices import PriceBook, capabilities_of
-from gateway.money.records import AttemptRecord, EntryRecord, Purpose
+from gateway.money.records import AttemptRecord, EntryRecord
+from gateway.own_calls import CallsOfOurOwn
 from gateway.released import Released, cached, followed, replayed, size_of
 from gateway.repeats import Repeats
 from gateway.reply import Reply
-from gateway.request import ChatRequest, parse_chat
+from gateway.request import ChatRequest
 from gateway.resilience.resilience import Resilience
 from gateway.resilience.shed import Shedding
-from gateway.semantic import NearAnswers, OwnAnswer
+from gateway.semantic import NearAnswers
 from gateway.sharing import Place, place_of
 from gateway.telemetry.traces import Tracing
 from gateway.wire import Part, Provider
@@ -155,6 +154,9 @@ class Pipeline:
             for name in {*parts.policy.routes, *parts.policy.models}
             if (route := parts.policy.route_for(name)) is not None
         }
+        self._own_calls = CallsOfOurOwn(
+            self._cascading.run, parts.ledger, self._routes, parts.clock, lambda: self._tariff
+        )
         self._revisions = {name: parts.policy.revision(name) for name in self._routes}
         self._placed = {
             name for name, route in self._routes.items() if route.has_corpora or route.rules
@@ -384,7 +386,7 @@ class Pipeline:
         try:
             await self._ledger.write(record, lines)
             if self._observer is not None:
-                self._observer.note(entry, lines, self)
+                self._observer.note(entry, lines, self._own_calls)
         except LedgerError as exc:
             raise LedgerUnavailable("the ledger could not be written; nothing was served") from exc
         finally:
@@ -559,7 +561,7 @@ class Pipeline:
         hit = await self.near.find(entry, asking) if asking else None
         if asking and hit and not hit.is_withheld:
             await self.near.blur(asking)
-            for part in self.near.serve(entry, asking, hit, self):
+            for part in self.near.serve(entry, asking, hit, self._own_calls):
                 yield part
             return
         if await self._is_refused(entry):
@@ -571,50 +573,7 @@ class Pipeline:
                 released.append(part)
                 yield part
         if asking and entry.is_keepable:
-            self.near.learn(entry, asking, hit, self._kept(released, entry), self)
-
-    async def ask_again(self, entry: Entry) -> OwnAnswer:
-        """Answer a request anew at the gateway's own cost."""
-        request = msgspec.structs.replace(entry.request, id=f"{entry.request.id}a", cache="off")
-        again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
-        again.features = entry.features
-        return await self._on_own_account(again, "audit")
-
-    async def ask_reference(self, entry: Entry, model: str) -> OwnAnswer:
-        """Ask one model what a client was answered by another, at the gateway's own cost."""
-        request = msgspec.structs.replace(
-            entry.request, id=f"{entry.request.id}a", cache="off", repeat_key=None
-        )
-        again = Entry(request, entry.caller, entry.route_name, entry.route, self._clock)
-        again.only = model
-        return await self._on_own_account(again, "audit")
-
-    async def ask_judge(self, entry: Entry, body: Mapping[str, Any]) -> OwnAnswer:
-        """Ask a judge model at the gateway's own cost about what became of a request."""
-        request = parse_chat(msgspec.json.encode(body), {}, f"{entry.request.id}j")
-        route = self._routes[request.model]
-        return await self._on_own_account(
-            Entry(request, entry.caller, request.model, route, self._clock), "judge"
-        )
-
-    async def _on_own_account(self, own: Entry, purpose: Purpose) -> OwnAnswer:
-        own.cache = "bypass"
-        own.own_account = purpose
-        try:
-            async with aclosing(self._cascading.run(own)) as parts:
-                async for _ in parts:
-                    pass
-        except GatewayError as exc:
-            own.fail(exc)
-        except BaseException:
-            own.abandon()
-            raise
-        finally:
-            record, lines = own.settle(self._tariff)
-            await self._ledger.write(*on_own_account(record, lines, purpose))
-        served = own.served if own.is_keepable else None
-        spent = record.held_nano_usd(abandoned_at_most=True)
-        return OwnAnswer(served.text if served else None, spent, served)
+            self.near.learn(entry, asking, hit, self._kept(released, entry), self._own_calls)
 
 
 def _spare(entry: Entry) -> None:

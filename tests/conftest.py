@@ -1,4 +1,4 @@
-"""What every test shares: how generated cases are drawn."""
+"""What every test shares: how generated cases are drawn, and where kernels run."""
 
 from __future__ import annotations
 
@@ -10,3 +10,6 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("desk", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+# Kernels of Triton are tested on the CPU. It decides when it is first imported, by whichever test.
+os.environ.setdefault("TRITON_INTERPRET", "1")
