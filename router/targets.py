@@ -9,8 +9,10 @@ from, and money is paced while requests come in.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _HALVINGS = 30
 _POINT = 0.01
 _AS_CHEAP = 0.01
+_MOST_BETWEEN = 100
+_SAME_RATE = 1.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +153,33 @@ def path_of(
     """Return the rates to be tested in their order, fixed on records kept for that.
 
     From the most careful one to the first that loses twice as often as is allowed: the
-    walk would never come farther.
+    walk would never come farther. Between two neighbours the share of losses grows by an
+    eighth of what is allowed at most, unless no rate lies between them: the walk ends at
+    the last point that holds, so what lies between points is given away.
     """
-    kept = []
+    loss: dict[float, float] = {}
+
+    def lost(rate: float) -> float:
+        if rate not in loss:
+            run = simulate(model, beliefs, tuning, rate)
+            loss[rate] = float(tuning.is_worse(run.served).mean())
+        return loss[rate]
+
+    kept: list[float] = []
     for rate in whole_path(model, steps=steps):
         kept.append(rate)
-        worse = tuning.is_worse(simulate(model, beliefs, tuning, rate).served)
-        if worse.mean() > 2.0 * floor.max_loss:
+        if lost(rate) > 2.0 * floor.max_loss:
             break
+    for _ in range(_MOST_BETWEEN):
+        gaps = [
+            (lost(above) - lost(below), math.sqrt(below * above))
+            for below, above in pairwise(kept)
+            if above / below > _SAME_RATE
+        ]
+        widest, between = max(gaps, default=(0.0, 0.0))
+        if widest <= floor.max_loss / 8:
+            break
+        insort(kept, between)
     return tuple(kept)
 
 

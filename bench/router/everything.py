@@ -63,7 +63,7 @@ def _pools() -> Iterator[_Job]:
     yield "pool-zeroeval-unread", (*_POOL, "zeroeval", "--without", "examples")
     for name in ZEROEVAL:
         yield f"pool-zeroeval-leave-{name}", (*_POOL, "zeroeval", "--leave", name)
-    for pool in ("mmlu-pro-pair", "mmlu-pro-trio", "mmlu-pro-five"):
+    for pool in ("mmlu-pro-pair", "mmlu-pro-trio", "mmlu-pro-five", "zeroeval-pair", "zeroeval"):
         yield f"guarantee-{pool}", ("bench.router", "guarantee", "--pool", pool)
 
 

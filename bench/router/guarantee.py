@@ -2,17 +2,19 @@
 
     python -m bench.router guarantee --pool mmlu-pro-pair --data ../shared/data
 
-The cascade and the order of its operating points are learnt on train. A calibration draw is
-a random part of dev; the point it certifies is then held against all of dev, whose share of
-losses stands for the truth. *Naive* takes the last point whose share in the draw meets the
-floor, without a bound.
+The cascade and the order of its operating points are learnt on train. Calibration draws are
+taken from dev with replacement, so that dev's own share of losses is the truth that the
+certified point is held against. *Naive* takes the last point whose share in the draw meets
+the floor, without a bound. The goal is what a point saves: dollars, as a gateway does, or
+reference calls alone, where any other call costs a thousandth of one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from rich.table import Table
 from bench.router.pool import POOLS, dev_records, learnt_on, pool_tables
 from router.guarantee import Floor, walk
 from router.targets import path_of
-from router.value_fit import simulate
+from router.train import Trained
+from router.value_fit import Records, fit_value, simulate
 
-COLUMNS = ("floor", "draw of", "way", "broken", "reference calls", "cost", "certified")
+COLUMNS = ("goal", "floor", "draw of", "way", "broken", "reference calls", "cost", "certified")
+GOALS = ("dollars", "reference calls")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,21 +41,12 @@ def main(argv: Sequence[str]) -> int:
     )
     trained = learnt_on(taught, prices, ())
     asked = dev_records(trained, asked_table)
-    value, beliefs = trained.learnt.values["floor"], trained.learnt.beliefs
-    rows = []
-    for most in arguments.floors:
-        floor = Floor(most)
-        path = path_of(floor, value, beliefs, trained.records)
-        runs = [simulate(value, beliefs, asked, rate) for rate in path]
-        losses = np.stack([asked.is_worse(run.served) for run in runs])
-        calls = np.array([run.called[:, asked.lineup.reference].mean() for run in runs])
-        usd = np.array([run.usd.mean() for run in runs])
-        usd /= asked.paid[:, asked.lineup.reference].mean()
-        for count in arguments.counts:
-            for way in ("naive", "learn then test"):
-                chosen = _chosen(losses, count, floor, way, arguments.draws)
-                told = _told(chosen, losses, calls, usd, most)
-                rows.append((f"{most:.0%}", str(count), way, *told))
+    rows = [
+        row
+        for goal in GOALS
+        for most in arguments.floors
+        for row in _rows(goal, Floor(most), trained, asked, arguments.counts, arguments.draws)
+    ]
     if arguments.json:
         print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=1))
         return 0
@@ -66,13 +61,41 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _rows(
+    goal: str, floor: Floor, trained: Trained, asked: Records, counts: Sequence[int], draws: int
+) -> Iterator[tuple[str, ...]]:
+    beliefs, value = trained.learnt.beliefs, trained.learnt.values["floor"]
+    known, held = trained.records, asked
+    if goal == "reference calls":
+        known, held = _by_calls(known), _by_calls(asked)
+        value = fit_value(known, beliefs, objective="floor", depth=value.depth)
+    path = path_of(floor, value, beliefs, known)
+    runs = [simulate(value, beliefs, held, rate) for rate in path]
+    losses = np.stack([asked.is_worse(run.served) for run in runs])
+    reference = asked.lineup.reference
+    calls = np.array([run.called[:, reference].mean() for run in runs])
+    usd = np.array([(run.called * asked.paid).sum() for run in runs])
+    usd /= asked.paid[:, reference].sum()
+    for count in counts:
+        for way in ("naive", "learn then test"):
+            chosen = _chosen(losses, count, floor, way, draws)
+            told = _told(chosen, losses, calls, usd, floor.max_loss)
+            yield goal, f"{floor.max_loss:.0%}", str(count), way, *told
+
+
+def _by_calls(records: Records) -> Records:
+    usd = np.full_like(records.usd, 0.001)
+    usd[:, records.lineup.reference] = 1.0
+    return replace(records, usd=usd, paid=usd)
+
+
 def _chosen(
     losses: NDArray[Any], count: int, floor: Floor, way: str, draws: int
 ) -> list[int | None]:
     draw = np.random.default_rng(7)
     found: list[int | None] = []
     for _ in range(draws):
-        rows = draw.choice(losses.shape[1], min(count, losses.shape[1]), replace=False)
+        rows = draw.choice(losses.shape[1], count)
         seen = losses[:, rows].sum(axis=1)
         if way == "naive":
             held = np.flatnonzero(seen / len(rows) <= floor.max_loss)

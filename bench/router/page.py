@@ -193,7 +193,17 @@ def _guarantees(found: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "## The guarantee\n"
     yield _table(
-        ["pool", "floor", "draw of", "way", "broken", "reference calls", "cost", "certified"],
+        [
+            "pool",
+            "goal",
+            "floor",
+            "draw of",
+            "way",
+            "broken",
+            "reference calls",
+            "cost",
+            "certified",
+        ],
         [
             [name.removeprefix("guarantee-"), *(str(row[key]) for key in row)]
             for name in names

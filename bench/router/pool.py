@@ -64,6 +64,12 @@ POOLS = {
              "Meta-Llama-3.1-70B-Instruct", "gpt-4o-2024-05-13", "claude-3-5-sonnet-20240620"),
             (0.95, 0.98, 0.99, 1.0),
         ),
+        Pool(
+            "zeroeval-pair",
+            ZEROEVAL,
+            ("Meta-Llama-3.1-8B-Instruct", "claude-3-5-sonnet-20240620"),
+            (0.95, 0.98, 0.99),
+        ),
         Pool("mmlu-pro", ("mmlu_pro",), None, (0.95, 0.98, 0.99, 1.0)),
         Pool(
             "mmlu-pro-trio",
