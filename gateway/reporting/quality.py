@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, func, select
 
+from gateway.learning.duties import duties_of
 from gateway.learning.quality_report import wilson
 from gateway.learning.steward import ALARMS
 from gateway.money.cells import sum_of
 from gateway.money.databases import reading
 from gateway.money.schema import learning_step, outcome
+from gateway.reporting.proof import certificate, floor_of
 from gateway.reporting.shapes import (
     Certificate,
     FalseHits,
@@ -28,13 +30,10 @@ from gateway.reporting.window import Window, iso
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
-    from policies.cascade import Cascade
     from policies.schema import Policy, Route
 
 BINS = 10
 MOST_STEPS = 200
-_PROVEN = ("certified", "promoted")
-_LOOKS = (*_PROVEN, "not_certified", "declined")
 Bundled = Callable[[str], Mapping[str, Any] | None]
 """Returns the certificate of a route's bundle, None where it has none."""
 
@@ -52,24 +51,43 @@ def quality(
 
     `budgets` are the semantic cache's. Raises LedgerError.
     """
+    keys = _keys(policy)
     with reading(url) as connection:
         return QualityReport(
             range=asked.shown(),
             routes=tuple(
-                _route(connection, asked, name, route, budgets, bundled(name), today)
+                _route(connection, asked, name, route, budgets, bundled(name), today, keys)
                 for name, route in policy.routes.items()
             ),
         )
 
 
-def certificates(url: str, policy: Policy, bundled: Bundled, *, today: str) -> dict[str, str]:
+def certificates(
+    url: str, policy: Policy, bundled: Bundled, *, today: str
+) -> dict[str, Certificate]:
     """Return how the quality floor of each cascading route stands that day. Raises LedgerError."""
+    keys = _keys(policy)
     with reading(url) as connection:
         return {
-            name: _certificate(route.cascade, _steps(connection, name), bundled(name), today).state
+            name: certificate(
+                route.cascade,
+                _followed(_steps(connection, name), keys.get(name)),
+                bundled(name),
+                today,
+            )
             for name, route in policy.routes.items()
             if route.cascade is not None
         }
+
+
+def _keys(policy: Policy) -> dict[str, str]:
+    """Return the terms of each route that goes by its steps."""
+    return {duty.route: duty.terms.key for duty in duties_of(policy)}
+
+
+def _followed(steps: Iterable[LearningStep], key: str | None) -> list[LearningStep]:
+    """Return the steps that a route goes by: those of other terms mean nothing to it."""
+    return [step for step in steps if key is not None and step.detail.get("key") == key]
 
 
 def _route(
@@ -80,6 +98,7 @@ def _route(
     budgets: Iterable[Mapping[str, Any]],
     bundled: Mapping[str, Any] | None,
     today: str,
+    keys: Mapping[str, str],
 ) -> RouteQuality:
     own = outcome.c
     within = and_(own.route == name, own.at_us >= asked.since_us, own.at_us < asked.until_us)
@@ -87,7 +106,7 @@ def _route(
     drawn, losses, unknown = _losses(connection, drafts)
     known = drawn - unknown
     cascade = route.cascade
-    floor = cascade.target.max_quality_loss if cascade and cascade.target else None
+    floor = floor_of(cascade)
     steps = _steps(connection, name)
     return RouteQuality(
         route=name,
@@ -98,10 +117,10 @@ def _route(
         rate=losses / known if known else None,
         low=wilson(losses, drawn)[0],
         high=wilson(losses + unknown, drawn)[1],
-        floor=floor,
+        floor=floor.max_loss if floor else None,
         labels=_labels(connection, drafts),
         models=tuple(_models(connection, drafts)),
-        certificate=_certificate(cascade, steps, bundled, today),
+        certificate=certificate(cascade, _followed(steps, keys.get(name)), bundled, today),
         alarms=tuple(step for step in steps if step.kind in ALARMS),
         steps=tuple(steps),
         false_hits=tuple(_false_hits(name, route, budgets)),
@@ -191,56 +210,6 @@ def _plain(detail: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _certificate(
-    cascade: Cascade | None,
-    steps: Sequence[LearningStep],
-    bundled: Mapping[str, Any] | None,
-    today: str,
-) -> Certificate:
-    """Return what is proven: by the bundle that is named, else by what was learnt since."""
-    target = cascade.target if cascade else None
-    floor = target.max_quality_loss if target else None
-    last = steps[0].detail if steps else {}
-    stage = last.get("stage")
-    proven = bundled or _last_proven(steps, stage)
-    looks = sum(step.kind in _LOOKS for step in steps)
-    return Certificate(
-        state=_state(floor, proven, steps, today),
-        stage=stage,
-        bound=proven.get("bound"),
-        floor=floor,
-        certainty=target.certainty if target and floor is not None else None,
-        labeller=proven.get("labeller"),
-        valid_until=proven.get("valid_until"),
-        looks=proven.get("look") or looks or None,
-        labels=proven.get("count") or proven.get("labels"),
-        bundle=cascade.bundle_id if cascade else None,
-    )
-
-
-def _last_proven(steps: Sequence[LearningStep], stage: object) -> Mapping[str, Any]:
-    if stage not in ("certified", "learned"):
-        return {}
-    for step in steps:
-        found = step.detail.get("detail")
-        if step.kind in _PROVEN and isinstance(found, dict):
-            kept = found.get("certificate")
-            return {**found, **kept} if isinstance(kept, dict) else found
-    return {}
-
-
-def _state(
-    floor: float | None, proven: Mapping[str, Any], steps: Sequence[LearningStep], today: str
-) -> str:
-    if proven:
-        last = proven.get("valid_until")
-        return "lost" if last is not None and today > last else "certified"
-    if floor is None:
-        return "none"
-    lost = any(step.kind in ("lost", "reset", "rolled_back") for step in steps)
-    return "lost" if lost else "learning"
 
 
 def _false_hits(

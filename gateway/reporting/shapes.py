@@ -272,13 +272,18 @@ class Certificate(Shape):
     """What is proven of a route.
 
     `state`: `certified`, `learning` (not enough labels), `none` (nothing to be proven was
-    asked for) or `lost` (it no longer holds, or its last day is over). `bound` is the upper bound
-    of the share of worse answers.
+    asked for), `weaker` (what is proven is less than what is asked for) or `lost` (it no longer
+    holds, or its last day is over); in all but `certified` and `none` the reference answers.
+    `why` says why it is so. `bound` is the upper bound of the share of worse answers; `promised`
+    with `promised_certainty` what the certificate says, `floor` with `certainty` what is asked.
     """
 
     state: str
+    why: str | None
     stage: str | None
     bound: float | None
+    promised: float | None
+    promised_certainty: float | None
     floor: float | None
     certainty: float | None
     labeller: str | None

@@ -113,7 +113,7 @@ OF_LEDGER = (
         "Steps that a route's learning has taken; drift, reset, lost and rolled_back are alarms.",
         "route", "kind"),
     _of("gauge", "certificate",
-        "1 for how a route's quality floor stands: none, learning, certified or lost.",
+        "1 for how a route's quality floor stands: none, learning, certified, weaker or lost.",
         "route", "state"),
     _of("gauge", "certified_loss_bound",
         "At most this share of answers is worse than the reference's, as certified.", "route"),

@@ -169,9 +169,6 @@ def _learnt(learnt: Sequence[Learnt]) -> Samples:
         "learning_steps": [
             ((each.route, kind), float(n)) for each in learnt for kind, n in each.steps
         ],
-        "certified_loss_bound": [
-            ((each.route,), each.bound) for each in learnt if each.bound is not None
-        ],
     }
 
 
@@ -184,7 +181,13 @@ def _slow(found: Slow) -> Samples:
         if each.reserved_nano_usd is not None:
             samples["budget_reserved_usd"].append((labels, each.reserved_nano_usd / _NANO))
     samples["budgets_untold"] = [((), float(max(0, len(found.budgets) - MOST_SERIES)))]
-    samples["certificate"] = [(pair, 1.0) for pair in found.certificates.items()]
+    proofs = found.certificates
+    samples["certificate"] = [((name, each.state), 1.0) for name, each in proofs.items()]
+    samples["certified_loss_bound"] = [
+        ((name,), each.bound)
+        for name, each in proofs.items()
+        if each.state == "certified" and each.bound is not None
+    ]
     return samples
 
 

@@ -36,14 +36,10 @@ class RouteSums:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Where the learning of one route stands, and how often it has taken each kind of step.
-
-    `bound` is the certified share of losses, None where nothing is certified.
-    """
+    """Where the learning of one route stands, and how often it has taken each kind of step."""
 
     route: str
     stage: str
-    bound: float | None
     steps: Sequence[tuple[str, int]]
 
 
@@ -109,4 +105,4 @@ def _learnt(connection: Connection) -> list[Learnt]:
 def _stood(route: str, told: dict[str, Any], steps: Sequence[tuple[str, int]]) -> Learnt:
     # A line that begins at 1 has not risen, for Prometheus: the first alarm would go unheard.
     counts = {**dict.fromkeys(ALARMS, 0), **dict(steps)}
-    return Learnt(route, str(told["stage"]), told.get("bound"), sorted(counts.items()))
+    return Learnt(route, str(told["stage"]), sorted(counts.items()))

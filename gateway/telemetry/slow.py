@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.reporting.budgets import Standing, standing
 from gateway.reporting.quality import Bundled, certificates
 from gateway.reporting.reserved import reserved
+from gateway.reporting.shapes import Certificate
 from gateway.reporting.window import day_of
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ FRESH_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Every budget, fullest first, and the state of each route's certificate."""
+    """Every budget, fullest first, and each route's certificate."""
 
     budgets: Sequence[Standing]
-    certificates: Mapping[str, str]
+    certificates: Mapping[str, Certificate]
 
 
 def look_up(running: Running, bundled: Bundled) -> Slow:

@@ -335,7 +335,8 @@ def _route(**changes):
         "rate": 0.075, "low": 0.053, "high": 0.11, "floor": 0.02, "labels": {"judge": 400},
         "models": (), "alarms": (), "steps": (), "false_hits": (),
         "certificate": Certificate(
-            state="lost", stage="rules", bound=None, floor=0.02, certainty=0.95, labeller="judge",
+            state="lost", why="losses have risen", stage="rules", bound=None, promised=None,
+            promised_certainty=None, floor=0.02, certainty=0.95, labeller="judge",
             valid_until=None, looks=3, labels=400, bundle=None,
         ),
     }  # fmt: skip
@@ -365,6 +366,7 @@ async def test_a_floor_that_is_broken_is_said_in_words(visit):
         assert "7.5%" in loss
         assert "lost" in certificate
         assert "asks its reference until it is proven again" in certificate
+        assert "losses have risen" in certificate
         assert "exact only" in false_hits
         await expect(page.get_by_role("note")).to_contain_text("drift alarm")
         pictures = page.get_by_role("img", name=re.compile("at most 2.0% is allowed"))

@@ -61,17 +61,22 @@ const CERTIFICATES = {
   certified: ["certified", "good", "The floor is proven by an exact bound on labelled pairs."],
   learning: ["learning", "warn", "There are not enough labels yet: the route stays careful until there are."],
   none: ["none", "plain", "The route’s target asks for no proof."],
+  weaker: ["weaker", "warn", "What is proven is less than the policy asks for: the route asks its reference."],
   lost: ["lost", "bad", "What was proven no longer holds: the route asks its reference until it is proven again."],
 };
+
+const certain = (share) => share ? `, ${percent(share)} certain` : "";
 
 function certificateCard(certificate) {
   const [word, tone, text] = CERTIFICATES[certificate.state] ?? [certificate.state, "plain", ""];
   return h("article", { class: "panel quality-card" },
     h("div", { class: "card-head" }, h("h3", {}, "Certificate"), badge(word, tone)),
     h("p", {}, text),
+    certificate.why && h("p", {}, certificate.why),
     facts([
-      certificate.bound === null ? null : ["Proven", `at most ${percent(certificate.bound)} worse${certificate.certainty ? `, ${percent(certificate.certainty)} certain` : ""}`],
-      certificate.floor === null ? null : ["Asked for", `at most ${percent(certificate.floor)}`],
+      certificate.bound === null ? null : ["Proven", `at most ${percent(certificate.bound)} worse${certain(certificate.promised_certainty)}`],
+      certificate.promised === null ? null : ["Certified for", `at most ${percent(certificate.promised)}${certain(certificate.promised_certainty)}`],
+      certificate.floor === null ? null : ["Asked for", `at most ${percent(certificate.floor)}${certain(certificate.certainty)}`],
       certificate.stage === null ? null : ["Stage", certificate.stage],
       certificate.labels === null ? null : ["Labels", `${count(certificate.labels)}${certificate.labeller ? ` by ${certificate.labeller}` : ""}`],
       certificate.looks === null ? null : ["Looks taken", count(certificate.looks)],

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.learning.book import Book, LearnStep, OutcomeRow
+from gateway.learning.duties import duties_of
 from gateway.learning.quality_report import quality_of
 from gateway.money.sqlite import SqliteStore
 from gateway.reporting.quality import certificates, quality
@@ -23,6 +24,12 @@ POLICY = parse_policy(
               cascade={"confidence": "learned", "target": {"max_quality_loss": 0.05}}),
     name="p", env={},
 )  # fmt: skip
+(DUTY,) = duties_of(POLICY)
+
+
+def _step(number, kind, stage, *, key=DUTY.terms.key, why="so", **detail):
+    told = {"key": key, "stage": stage, "why": why, "detail": detail}
+    return LearnStep("auto", number, NOW_US - 100 + number, kind, json.dumps(told))
 
 
 def _row(number, **changes):
@@ -87,38 +94,86 @@ def test_a_route_learns_until_something_is_proven_and_says_when_it_was_lost(url)
 
     before = state().certificate.state
     book = Book(url)
-    kept = {"certificate": {"bound": 0.04, "labeller": "exact"}, "labels": 300}
-    proven = {"stage": "certified", "bound": 0.04, "why": "it holds", "detail": kept}
-    book.take(LearnStep("auto", 1, NOW_US - 9, "certified", json.dumps(proven)))
+    kept = {"bound": 0.04, "labeller": "exact", "max_loss": 0.05, "certainty": 0.95}
+    book.take(_step(1, "certified", "certified", certificate=kept, labels=300))
     certified = state().certificate
-    lost = {"stage": "calibrated", "why": "it drifted", "detail": {}}
-    book.take(LearnStep("auto", 2, NOW_US - 5, "lost", json.dumps(lost)))
+    foreign = {**kept, "max_loss": 0.5}
+    book.take(_step(2, "certified", "certified", key="small|large|0.5@0.95", certificate=foreign))
+    unmoved = state().certificate
+    book.take(_step(3, "lost", "calibrated", why="it drifted"))
     book.close()
     after = state()
 
     assert (before, certified.state, after.certificate.state) == ("learning", "certified", "lost")
+    assert unmoved == certified
+    assert after.certificate.why == "it drifted"
     assert (certified.bound, certified.labels, certified.looks) == (0.04, 300, 1)
     assert [alarm.kind for alarm in after.alarms] == ["lost"]
 
 
+KEPT = {"bound": 0.03, "labeller": "judge", "look": 2, "count": 900,
+        "max_loss": 0.05, "certainty": 0.95}  # fmt: skip
+
+
 def test_a_bundles_own_certificate_is_told(url):
-    kept = {"bound": 0.03, "labeller": "judge", "look": 2, "count": 900}
     asked = window("24h", None, None, NOW)
-    told = quality(url, asked, POLICY, [], lambda _: kept, today=TODAY).routes[0].certificate
+    told = quality(url, asked, POLICY, [], lambda _: KEPT, today=TODAY).routes[0].certificate
 
     assert (told.state, told.bound, told.looks, told.labels) == ("certified", 0.03, 2, 900)
+    assert (told.promised, told.promised_certainty, told.why) == (0.05, 0.95, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"max_loss": 0.08}, "it says at most 0.08 worse with certainty 0.95, the policy asks for"),
+        ({"certainty": 0.9}, "it says at most 0.05 worse with certainty 0.9, the policy asks for"),
+        ({"max_loss": None}, "it says no floor, the policy asks for at most 0.05 with 0.95"),
+    ],
+)
+def test_a_certificate_for_less_than_the_policy_asks_is_told_as_weaker(url, said, why):
+    told = certificates(url, POLICY, lambda _: KEPT | said, today=TODAY)["auto"]
+
+    assert told.state == "weaker"
+    assert why in told.why
+
+
+def test_a_route_whose_bundle_audits_have_found_wanting_is_lost_whatever_the_bundle_says(url):
+    named = _named({"max_quality_loss": 0.05})
+    (duty,) = duties_of(named)
+    book = Book(url)
+    before = certificates(url, named, lambda _: KEPT, today=TODAY)["auto"]
+    book.take(_step(1000, "lost", "rules", key=duty.terms.key, why="9 % of audits are losses"))
+    book.close()
+    told = certificates(url, named, lambda _: KEPT, today=TODAY)["auto"]
+
+    assert (before.state, told.state) == ("certified", "lost")
+    assert told.why == "9 % of audits are losses"
+
+
+def test_a_target_of_money_asks_for_no_proof_whatever_the_bundle_says(url):
+    told = certificates(url, _named({"max_usd_per_1k": 1}), lambda _: KEPT, today=TODAY)["auto"]
+
+    assert told.state == "none"
+
+
+def _named(target):
+    cascade = {"confidence": "learned", "bundle": "/nowhere", "target": target, "audit": {}}
+    text = two_tiers("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1", cascade=cascade)
+    return parse_policy(text, name="p", env={})
 
 
 @pytest.mark.parametrize(
     ("last", "state"), [("2026-11-21", "certified"), ("2026-11-20", "lost"), (None, "certified")]
 )
 def test_a_certificate_whose_last_day_is_over_is_lost(url, last, state):
-    kept = {"bound": 0.03, "valid_until": last}
+    kept = KEPT | {"valid_until": last}
     asked = window("24h", None, None, NOW)
     told = quality(url, asked, POLICY, [], lambda _: kept, today="2026-11-21").routes[0]
-    states = certificates(url, POLICY, lambda _: kept, today="2026-11-21")
+    proofs = certificates(url, POLICY, lambda _: kept, today="2026-11-21")
 
-    assert told.certificate.state == states["auto"] == state
+    assert told.certificate == proofs["auto"]
+    assert told.certificate.state == state
     assert told.certificate.valid_until == last
 
 

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.access.waiting import WAITS_S
 from gateway.money.savings import Measured
 from gateway.reporting.budgets import Standing
+from gateway.reporting.proof import certificate
 from gateway.telemetry.families import FAMILIES
 from gateway.telemetry.metrics import MOST_SERIES, Scrape, exposition
 from gateway.telemetry.readings import Readings, RouteSums
@@ -115,13 +116,27 @@ def test_of_ten_thousand_budgets_the_fullest_are_told_and_how_many_are_not():
     def standing(number):
         return Standing("key", f"k{number}", "day", "warn", 10**9, 10**8, None)
 
-    found = told(Scrape(slow=Slow([standing(n) for n in range(10_000)], {"auto": "lost"})))
+    found = told(Scrape(slow=Slow([standing(n) for n in range(10_000)], {"auto": proof("lost")})))
 
     assert len([key for key in found if key[0] == "frugal_budget_spent_usd"]) == MOST_SERIES
     assert found["frugal_budget_spent_usd", "warn", "k0", "day", "key"] == 0.1
     assert found["frugal_budgets_untold",] == 10_000 - MOST_SERIES
     assert not [key for key in found if key[0] == "frugal_budget_reserved_usd"]
     assert found["frugal_certificate", "auto", "lost"] == 1
+    assert ("frugal_certified_loss_bound", "auto") not in found
+
+
+def proof(state):
+    """Return a certificate in this state, whose bound is 0.03."""
+    return certificate(None, (), None, "").model_copy(update={"state": state, "bound": 0.03})
+
+
+def test_only_a_certificate_that_holds_bounds_the_loss():
+    found = told(Scrape(slow=Slow((), {"auto": proof("certified"), "near": proof("weaker")})))
+
+    assert found["frugal_certified_loss_bound", "auto"] == 0.03
+    assert ("frugal_certified_loss_bound", "near") not in found
+    assert found["frugal_certificate", "near", "weaker"] == 1
 
 
 def test_every_worker_tells_how_it_stands():
