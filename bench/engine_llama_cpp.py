@@ -86,7 +86,9 @@ def _llama(path: Path, threads: int) -> Any:
 def by_llama(model: Any, prompt: tuple[int, ...], tokens: int) -> None:
     """Answer one prompt with llama.cpp, greedily."""
     model.reset()
-    model.eval(list(prompt))
+    # Batched prompts crash 0.3.36 on a processor with AMX; only single tokens are timed anyhow.
+    for token in prompt:
+        model.eval([token])
     for _ in range(tokens - 1):
         model.eval([model.sample(temp=0.0)])
 
