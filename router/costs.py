@@ -122,9 +122,12 @@ class CostModel:
     def add_model(self, table: LearnTable) -> CostModel:
         """Return one that also knows the only model of a table; the others stay as they are.
 
-        Without any length it is taken to write what the others write on average.
+        Without any length it is taken to write what the others write on average. Raises
+        CostError for one that it knows already.
         """
         (name,) = table.models
+        if name in self.models:
+            raise CostError(f"model {name!r} is known already; train again to learn it anew")
         features = _features(structures(table.queries).astype(np.float64), self.middle, self.scale)
         shares = _one_hot(table.categories, self.categories)
         lengths = table.completion_tokens[:, 0]

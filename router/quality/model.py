@@ -138,7 +138,7 @@ class QualityModel:
         The others' estimates stay as they are. Raises QualityError for a name that
         is taken and for scores that are not numbers from 0 to 1.
         """
-        if name in self.models:
+        if name in self.names:
             raise QualityError(f"model {name!r} is known already; train again to learn it anew")
         target = np.asarray(scores, dtype=np.float64)
         if len(target) != len(queries) or not len(target):
@@ -253,6 +253,8 @@ class QualityModel:
     def from_state(cls, state: State) -> QualityModel:
         """Make it again. Raises QualityError or SurfaceError for what is foreign or damaged."""
         models, adopted = names_of(state, "models"), names_of(state, "adopted")
+        if {*models} & {*adopted}:
+            raise QualityError("quality model: a model that joined is among the first ones, too")
         if names_of(state, "structure") != list(STRUCTURE):
             raise QualityError("quality model: made for other features; train it again")
         width = state.values.get("width")

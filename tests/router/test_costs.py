@@ -107,6 +107,11 @@ def test_missing_price_and_impossible_shares_are_refused(model):
         Price(float("nan"), 1.0, TODAY)
 
 
+def test_model_whose_costs_are_known_does_not_join_again(model, table):
+    with pytest.raises(CostError, match="is known already"):
+        model.add_model(table.of_models(model.models[:1]))
+
+
 def test_cost_model_survives_disk_and_refuses_what_is_damaged(model, table):
     state = model.to_state()
     again = CostModel.from_state(state)

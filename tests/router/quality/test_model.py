@@ -207,6 +207,15 @@ def test_probes_that_teach_nothing_are_refused(model, name, scores, complaint):
         model.add_model(name, [Query("add the number")], scores)
 
 
+def test_model_that_has_joined_is_not_replaced_unasked(model, fresh):
+    grown = model.add_model("new", fresh.queries, fresh.score[:, 0])
+    before = grown.estimate(fresh.queries[:5]).quality
+
+    with pytest.raises(QualityError, match="'new' is known already; train again"):
+        grown.add_model("new", fresh.queries, fresh.score[:, 1])
+    np.testing.assert_array_equal(grown.estimate(fresh.queries[:5]).quality, before)
+
+
 def test_estimates_are_the_same_after_a_stay_on_disk(model, fresh):
     grown = model.add_model("new", fresh.queries, fresh.score[:, 0])
     again = QualityModel.from_state(grown.to_state())
@@ -235,6 +244,7 @@ def damaged(state, path, value):
     [
         (["models"], ["small"]),
         (["models"], ["small", "small"]),
+        (["adopted"], ["small"]),
         (["models"], None),
         (["structure"], ["something", "else"]),
         (["width"], -4),
