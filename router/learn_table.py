@@ -93,6 +93,12 @@ class LearnTable:
         return sum(table.repeated for table in self._tables)
 
     @property
+    def scored_against(self) -> tuple[str, ...]:
+        """Return the models whose answers the scores were set against; empty for none."""
+        told = (table.columns.get("scored_against", ()) for table in self._tables)
+        return tuple(sorted({name for column in told for name in column if name}))
+
+    @property
     def categories(self) -> list[str | None]:
         """Return the category of each query."""
         return [query.category for query in self.queries]
@@ -188,7 +194,7 @@ def _read(path: Path, models: Collection[str] | None, split: str | None, replies
     for needed, other in (("prompt", "messages"), ("score", "score")):
         if needed not in table.columns and other not in table.columns:
             raise OutcomesError(f"{path}: column {needed!r} is missing; learning needs it")
-    wanted = {*_NUMBERS, *_OF_QUERY, "query_id", "model", "sample"}
+    wanted = {*_NUMBERS, *_OF_QUERY, "query_id", "model", "sample", "scored_against"}
     wanted.update(REPLY_COLUMNS if replies else ())
     kept = {name: values for name, values in table.columns.items() if name in wanted}
     return Outcomes(kept, table.repeated)

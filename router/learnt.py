@@ -94,14 +94,10 @@ class Learnt:
             _prices(state.values.get("prices")),
             AnswerScorer.from_state(part("beginnings")) if "beginnings" in state.parts else None,
         )
-        for known in (
-            learnt.quality.names,
-            learnt.costs.models,
-            learnt.scorer.models,
-            learnt.prices,
-        ):
-            if tuple(known) != learnt.models:
-                raise RouterError("bundle: its parts know different models; train it again")
+        parts = learnt.quality.names, learnt.costs.models, learnt.scorer.models
+        # A price goes by its model's name: whoever trained may have told them in any order.
+        if any(known != learnt.models for known in parts) or {*learnt.prices} != {*learnt.models}:
+            raise RouterError("bundle: its parts know different models; train it again")
         return learnt
 
 

@@ -29,7 +29,8 @@ class Outcome:
     `response_format` and `tools` are what the request asked of the reply's form, `tool_calls`
     what the reply called, all as in the API or as JSON text.
     `margin` and `entropy` are means over the tokens. `propensity` is the
-    probability with which the router chose this model.
+    probability with which the router chose this model. `scored_against` is the model whose own
+    answer a score was set against, where it was: then 1 says "no worse than that".
     """
 
     query_id: str
@@ -59,6 +60,7 @@ class Outcome:
     entropy: float | None = None
     route: str | None = None
     propensity: float | None = None
+    scored_against: str | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Outcome))

@@ -153,7 +153,7 @@ def evaluate(
     from gateway.learning.evaluating import evaluate_bundle
 
     with _told():
-        found = evaluate_bundle(bundle, outcomes, split)
+        found = evaluate_bundle(bundle, outcomes, split, warn=_warn)
     if as_json:
         from dataclasses import asdict
 
@@ -192,7 +192,7 @@ def certify(
     with _told():
         found = certify_bundle(
             bundle, outcomes, split, look=look, labeller=labeller, write=write,
-            labeller_error=labeller_error, valid_days=valid_days,
+            labeller_error=labeller_error, valid_days=valid_days, warn=_warn,
         )  # fmt: skip
     if as_json:
         print(json.dumps(found, indent=1))

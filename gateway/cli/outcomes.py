@@ -24,6 +24,9 @@ def export(
     route: Annotated[str, typer.Option(help="The route whose outcomes are wanted.")],
     out: Annotated[Path, typer.Option(help="Where the rows go: a .jsonl file.")],
     ledger: Annotated[str, typer.Option(help="The ledger's URL.")] = "sqlite:///frugal.db",
+    reference: Annotated[
+        str | None, typer.Option(help="Only what was set against this model's answers.")
+    ] = None,
     feedback: Annotated[
         bool, typer.Option("--feedback", help="What clients said of answers, in their place.")
     ] = False,
@@ -34,7 +37,7 @@ def export(
     from gateway.money.errors import LedgerError
 
     try:
-        count = write(ledger, route, out, feedback=feedback)
+        count = write(ledger, route, out, reference=reference, feedback=feedback)
     except (LearningError, LedgerError) as exc:
         print(exc, file=sys.stderr)
         raise typer.Exit(_MISUSED) from exc

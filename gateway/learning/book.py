@@ -148,6 +148,17 @@ class Book:
         with self.reading() as connection:
             return list(connection.scalars(select(outcome.c.route).distinct()))
 
+    def references(self, route: str) -> list[str]:
+        """Return the models that drawn requests of a route were set against, in order."""
+        from sqlalchemy import select
+
+        from gateway.money.schema import outcome
+
+        own = outcome.c
+        wanted = select(own.reference).where(own.route == route, own.drawn == 1).distinct()
+        with self.reading() as connection:
+            return sorted(connection.scalars(wanted))
+
     def prune(self, route: str, *, most: int = MOST_ROWS) -> None:
         """Let the oldest outcomes of a route go, so that `most` are left."""
         from sqlalchemy import delete, select

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
-from gateway.learning.sources import as_files, is_ledger, shown
+from gateway.learning.sources import Warn, as_files, check_reference, is_ledger, shown, unheard
 from gateway.learning.vectors import with_vectors
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 _LABELLERS = ("exact", "test", "judge")
 
 
-def evaluate_bundle(path: Path, outcomes: Sequence[str], split: str | None) -> Evaluation:
+def evaluate_bundle(
+    path: Path, outcomes: Sequence[str], split: str | None, *, warn: Warn = unheard
+) -> Evaluation:
     """Measure a bundle. Raises LearningError, or an error of the router's."""
     from router.bundled import load_learnt
     from router.evaluate import evaluate
 
     bundled = load_learnt(path)
-    every = _read(bundled, outcomes, split)
+    every = _read(bundled, outcomes, split, warn)
     table = _complete(bundled, every)
     found = evaluate(bundled.learnt, bundled.operating, table)
     return replace(found, left_out=len(every) - len(table))
@@ -42,6 +44,7 @@ def certify_bundle(
     write: bool,
     labeller_error: float | None = None,
     valid_days: int | None = None,
+    warn: Warn = unheard,
 ) -> dict[str, Any]:
     """Walk the bundle's path on new outcomes; write what held, or that nothing did.
 
@@ -64,11 +67,11 @@ def certify_bundle(
     if any(map(is_ledger, outcomes)):
         from router.audited import audited
 
-        every = _read(bundled, outcomes, split)
+        every = _read(bundled, outcomes, split, warn)
         found = audited(bundled.learnt, every, str(bundled.about["reference"]))
         records, unscored = found.records, found.unscored
     else:
-        table = _complete(bundled, _read(bundled, outcomes, split))
+        table = _complete(bundled, _read(bundled, outcomes, split, warn))
         records = records_at(bundled.learnt, table, Drafts.read(table))
     walked = [float(rate) for rate in bundled.about["path"]]
     error = share_of_look(floor.error, look)
@@ -123,10 +126,12 @@ def _complete(bundled: Bundled, table: LearnTable) -> LearnTable:
     return table.subset(rows)
 
 
-def _read(bundled: Bundled, outcomes: Sequence[str], split: str | None) -> LearnTable:
+def _read(bundled: Bundled, outcomes: Sequence[str], split: str | None, warn: Warn) -> LearnTable:
     from router.learn_table import LearnTable
 
     models = bundled.learnt.models
-    with as_files(outcomes, reference=str(bundled.about["reference"])) as files:
+    reference = str(bundled.about["reference"])
+    with as_files(outcomes, reference=reference, warn=warn) as files:
         table = LearnTable.from_outcomes(files, models=models, split=split, replies=True)
+    check_reference(table, reference)
     return with_vectors(table, bundled.about.get("embedder"), lambda what, share: None)[0]

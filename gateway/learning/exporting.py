@@ -16,10 +16,13 @@ from gateway.money.errors import LedgerError
 _STATS = ("logprob_q00", "logprob_q05", "logprob_q10", "logprob_q20", "logprob_q50")
 
 
-def outcomes_of(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
+def outcomes_of(
+    ledger_url: str, route: str, reference: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Return the outcomes of a route, oldest first, as `frugal train` reads them.
 
-    Texts are there where the policy had them stored. Raises LearningError.
+    With a `reference`, those that were set against that model's answers. Texts are there where
+    the policy had them stored. Raises LearningError.
     """
     try:
         book = Book(ledger_url)
@@ -33,7 +36,12 @@ def outcomes_of(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
     if not rows:
         some = ", ".join(known) or "none"
         raise LearningError(f"no outcomes of a route {route!r}; there are outcomes of: {some}")
-    return (told(row) for row in rows)
+    found = sorted({row.reference for row in rows})
+    if reference not in (None, *found):
+        raise LearningError(
+            f"--reference: outcomes are set against {', '.join(found)}, not {reference}"
+        )
+    return (told(row) for row in rows if reference in (None, row.reference))
 
 
 def words_told(ledger_url: str, route: str) -> Iterator[dict[str, Any]]:
@@ -73,7 +81,14 @@ def told_word(word: Feedback, sample: int) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def export(ledger_url: str, route: str, out: Path, *, feedback: bool = False) -> int:
+def export(
+    ledger_url: str,
+    route: str,
+    out: Path,
+    *,
+    reference: str | None = None,
+    feedback: bool = False,
+) -> int:
     """Write the outcomes of a route, or its `feedback`, as JSONL; return how many.
 
     Raises LearningError.
@@ -81,7 +96,11 @@ def export(ledger_url: str, route: str, out: Path, *, feedback: bool = False) ->
     if out.suffix != ".jsonl":
         raise LearningError(f"--out: expected a name ending in .jsonl, found {out.name!r}")
     count = 0
-    rows = list(words_told(ledger_url, route)) if feedback else outcomes_of(ledger_url, route)
+    rows = (
+        list(words_told(ledger_url, route))
+        if feedback
+        else outcomes_of(ledger_url, route, reference)
+    )
     try:
         with out.open("w", encoding="utf-8") as file:
             for row in rows:
@@ -108,6 +127,7 @@ def told(row: OutcomeRow) -> dict[str, Any]:
         "propensity": row.propensity,
         "labeller": row.labeller or None,
         "bundle": row.bundle or None,
+        "scored_against": row.reference,
         "response": row.response,
         **{name: stats.get(name) for name in (*_STATS, "entropy")},
         "margin": max(0.0, stats["margin"]) if "margin" in stats else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
-from gateway.learning.sources import as_files, shown
+from gateway.learning.sources import as_files, check_reference, shown
 from gateway.learning.training import Asked, known_prices, manifest_of, policy_of, target_of
 from gateway.learning.vectors import with_vectors
 
@@ -49,8 +49,9 @@ def extend(
     target = _target(asked, route)
     advance("reading probes", 0.0)
     reference = str(bundled.about["reference"])
-    with as_files(asked.outcomes, advance, reference=reference) as files:
+    with as_files(asked.outcomes, advance, reference=reference, warn=warn) as files:
         table = probes_of(files, models, name, asked.split)
+    check_reference(table, reference)
     advance("reading probes", 1.0)
     price = known_prices(asked, policy, table.of_models((name,))).get(name)
     if price is None:

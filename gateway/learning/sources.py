@@ -7,19 +7,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.learning.book import Book, OutcomeRow
 from gateway.learning.errors import LearningError
 from gateway.learning.exporting import told
 from gateway.money.errors import LedgerError
 
+if TYPE_CHECKING:
+    from router.learn_table import LearnTable
+
 Advance = Callable[[str, float], None]
+Warn = Callable[[str], None]
 _READING = "reading the ledger"
 _STEP = 1000
 
 
 def silent(what: str, share: float) -> None:
     """Tell nobody."""
+
+
+def unheard(message: str) -> None:
+    """Warn nobody."""
 
 
 def is_ledger(source: str) -> bool:
@@ -39,13 +48,18 @@ def shown(source: str) -> str:
 
 @contextmanager
 def as_files(
-    sources: Sequence[str], advance: Advance = silent, *, reference: str | None = None
+    sources: Sequence[str],
+    advance: Advance = silent,
+    *,
+    reference: str | None = None,
+    warn: Warn = unheard,
 ) -> Iterator[list[Path]]:
     """Yield a file for each source; `URL#route` is a route's audits in a ledger.
 
     Of a ledger only drawn requests are read: others were chosen by what ran then. With a
-    `reference` only those whose answers were set against that model's. What is wrong with a file
-    so made is told by the name of its source. Raises LearningError.
+    `reference` only those whose answers were set against that model's; how many were not is a
+    warning. What is wrong with a file so made is told by the name of its source. Raises
+    LearningError.
     """
     from router.types import OutcomesError
 
@@ -56,7 +70,7 @@ def as_files(
             if is_ledger(source)
         }
         for place, path in made.items():
-            _write(path, sources[place], advance, reference)
+            _write(path, audits_at(sources[place], reference, warn=warn), advance)
         try:
             yield [made.get(place, Path(source)) for place, source in enumerate(sources)]
         except OutcomesError as exc:
@@ -66,8 +80,37 @@ def as_files(
             raise OutcomesError(message) from exc
 
 
-def _write(path: Path, source: str, advance: Advance, reference: str | None) -> None:
-    rows = audits_at(source, reference)
+def only_reference(sources: Sequence[str]) -> str | None:
+    """Return the model that the answers in these ledgers were set against; None without ledgers.
+
+    A score of a ledger says how an answer stands to that model's, so scores against two models
+    are no table. Raises LearningError.
+    """
+    found: dict[str, str] = {}
+    for source in filter(is_ledger, sources):
+        with _book_at(source) as (book, route):
+            found |= dict.fromkeys(book.references(route), shown(source))
+    if len(found) > 1:
+        some = ", ".join(f"{name} ({where})" for name, where in found.items())
+        raise LearningError(
+            f"outcomes are set against several models: {some}; name the one to learn for with "
+            "--reference, or a policy with --policy"
+        )
+    return next(iter(found), None)
+
+
+def check_reference(table: LearnTable, reference: str) -> None:
+    """Refuse a file whose scores say how answers stand to another model's. Raises LearningError."""
+    others = [name for name in table.scored_against if name != reference]
+    if others:
+        raise LearningError(
+            f"some scores are set against {', '.join(others)} (scored_against), and the reference "
+            f"is {reference}; keep the rows of one, as frugal outcomes export --reference "
+            f"{reference} writes them, or name the other with --reference"
+        )
+
+
+def _write(path: Path, rows: Sequence[OutcomeRow], advance: Advance) -> None:
     advance(_READING, 0.0)
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(rows):
@@ -77,23 +120,31 @@ def _write(path: Path, source: str, advance: Advance, reference: str | None) -> 
     advance(_READING, 1.0)
 
 
-def audits_at(source: str, reference: str | None = None) -> list[OutcomeRow]:
+@contextmanager
+def _book_at(source: str) -> Iterator[tuple[Book, str]]:
+    """Yield a ledger's book and the route that `URL#route` names. Raises LearningError."""
+    url, _, route = source.partition("#")
+    try:
+        book = Book(url)
+        try:
+            yield book, route or _only(book.routes(), source)
+        finally:
+            book.close()
+    except LedgerError as exc:
+        raise LearningError(f"{shown(source)}: {exc}") from exc
+
+
+def audits_at(
+    source: str, reference: str | None = None, *, warn: Warn = unheard
+) -> list[OutcomeRow]:
     """Return the drawn requests' rows of `URL#route`, or of the only route that has outcomes.
 
     With a `reference`, of requests whose answers were set against that model's: a score of the
     ledger says no more. Raises LearningError.
     """
-    url, _, route = source.partition("#")
-    try:
-        book = Book(url)
-        try:
-            route = route or _only(book.routes(), source)
-            every = book.rows(route)
-            known = [] if every else book.routes()
-        finally:
-            book.close()
-    except LedgerError as exc:
-        raise LearningError(f"{shown(source)}: {exc}") from exc
+    with _book_at(source) as (book, route):
+        every = book.rows(route)
+        known = [] if every else book.routes()
     drawn = [row for row in every if row.drawn]
     compared = [row for row in drawn if reference in (None, row.reference)]
     with_texts = [row for row in compared if row.messages is not None]
@@ -107,8 +158,8 @@ def audits_at(source: str, reference: str | None = None) -> list[OutcomeRow]:
     elif not compared:
         others = ", ".join(sorted({row.reference for row in drawn}))
         why = (
-            f"its outcomes are set against {others}, and the bundle's reference is {reference}; "
-            "train one for that reference"
+            f"its outcomes are set against {others}, and the reference asked for is {reference}; "
+            "name that one, or wait for audits against this"
         )
     else:
         why = (
@@ -117,6 +168,12 @@ def audits_at(source: str, reference: str | None = None) -> list[OutcomeRow]:
         )
     if not with_texts:
         raise LearningError(f"{shown(source)}: {why}")
+    left = len({row.request_id for row in drawn if row.reference != reference})
+    if left and reference is not None:
+        warn(
+            f"{shown(source)}: {left} requests are left out, whose answers were set against "
+            f"another model than {reference}"
+        )
     return with_texts
 
 

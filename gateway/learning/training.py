@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
-from gateway.learning.sources import as_files, shown
+from gateway.learning.sources import as_files, check_reference, only_reference, shown
 from gateway.learning.vectors import with_vectors
 
 if TYPE_CHECKING:
@@ -65,15 +65,17 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
 
     policy, route_name, route = policy_of(asked)
     named = asked.tiers or (route.tiers if route else ())
+    reference = asked.reference or (route and route.cascade and route.cascade.reference_model)
+    reference = reference or only_reference(asked.outcomes)
     advance("reading outcomes", 0.0)
-    with as_files(asked.outcomes, advance) as files:
+    with as_files(asked.outcomes, advance, reference=reference, warn=warn) as files:
         table = LearnTable.from_outcomes(
             files, models=named or None, split=asked.split, replies=True
         )
     prices = _prices(asked, policy, table, warn)
     tiers = named or _by_cost(table, prices)
-    reference = asked.reference or (route and route.cascade and route.cascade.reference_model)
-    reference = reference or _best(table)
+    reference = reference or _only(table.scored_against) or _best(table)
+    check_reference(table, reference)
     target = target_of(asked, route)
     embedder = None if asked.embedder == "none" else asked.embedder or _EMBEDDER
     table, embedder_version = with_vectors(table, embedder, advance)
@@ -252,6 +254,10 @@ def _by_cost(table: LearnTable, prices: Mapping[str, Price]) -> tuple[str, ...]:
         return float(read * price.input + written * price.output)
 
     return tuple(table.models[place] for place in sorted(range(len(table.models)), key=usd))
+
+
+def _only(names: tuple[str, ...]) -> str | None:
+    return names[0] if len(names) == 1 else None
 
 
 def _best(table: LearnTable) -> str:

@@ -106,7 +106,7 @@ def _short_of(floor: Floor, proven: Mapping[str, Any]) -> str | None:
     else:
         found = "no floor"
     asked = f"at most {floor.max_loss:.4g} with {floor.certainty:g}"
-    return f"it says {found}, the policy asks for {asked}: certify the bundle for that"
+    return f"it says {found}, the policy asks for {asked}: train a bundle for that"
 
 
 def _why(steps: Sequence[LearningStep]) -> str | None:

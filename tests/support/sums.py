@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.learning.book import Book, OutcomeRow
 from gateway.money.migrate import migrate_sqlite
 
@@ -68,10 +70,18 @@ def write_ledger(path: Path, count: int, *, seed: int = 0, drawn: bool = True) -
     """Write such outcomes into a new ledger, as audits of the route `auto`; return its URL."""
     migrate_sqlite(path)
     url = f"sqlite:///{path}"
-    book = Book(url)
-    book.add([_audit(at, row, drawn) for at, row in enumerate(outcomes(count, seed=seed))])
-    book.close()
+    add_audits(url, count, seed=seed, drawn=drawn)
     return url
+
+
+def add_audits(
+    url: str, count: int, *, seed: int = 0, drawn: bool = True, reference: str = LARGE
+) -> None:
+    """Write more of them into a ledger, as if they had been set against this model's answers."""
+    book = Book(url)
+    rows = [_audit(at, row, drawn) for at, row in enumerate(outcomes(count, seed=seed))]
+    book.add([msgspec.structs.replace(row, reference=reference) for row in rows])
+    book.close()
 
 
 def _audit(at: int, row: dict[str, Any], drawn: bool) -> OutcomeRow:

@@ -15,7 +15,14 @@ from tests.support.gateway_app import serving
 from tests.support.policies import two_tiers
 from tests.support.replies import Says
 from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.sums import outcomes, write_ledger, write_outcomes, write_prices
+from tests.support.sums import (
+    add_audits,
+    outcomes,
+    write_ledger,
+    write_outcomes,
+    write_prices,
+    write_rows,
+)
 
 BEST = Says("41 + 1 = 42\n#### 42", tokens=(11, 4), name="large-up")
 
@@ -78,18 +85,42 @@ def test_audits_in_a_ledger_are_read_as_a_file_of_them_is(place, tmp_path):
     assert told(ledger) == told(file)
 
 
-def test_a_ledger_is_learnt_from_directly(tmp_path):
+def test_a_ledger_is_learnt_from_but_for_what_was_set_against_another_reference(tmp_path):
     url = write_ledger(tmp_path / "ledger.db", 60)
-    made = frugal(
-        "train", "--outcomes", f"{url}#auto", "--out", tmp_path / "bundle", "--embedder", "none",
-        "--reference", "large", "--usd-per-quality-point", "0.1",
-        "--prices", write_prices(tmp_path / "prices.json"), "--json",
-    )  # fmt: skip
+    add_audits(url, 7, seed=9, reference="former")
+    prices = write_prices(tmp_path / "prices.json")
+    given = ("train", "--outcomes", f"{url}#auto", "--out", tmp_path / "bundle", "--embedder",
+             "none", "--usd-per-quality-point", "0.1", "--prices", prices, "--json")  # fmt: skip
+    torn = frugal(*given)
+    made = frugal(*given, "--reference", "large")
+    told = frugal("evaluate", "--bundle", tmp_path / "bundle", "--outcomes", f"{url}#auto")
+    nobody = frugal(*given, "--reference", "small")
 
-    assert made.exit_code == 0, made.output
+    assert torn.exit_code == nobody.exit_code == 2
+    assert "set against several models: former" in torn.stderr
+    assert "--reference" in torn.stderr
+    assert "set against former, large, and the reference asked for is small" in nobody.stderr
+    for each in (made, told):
+        assert each.exit_code == 0, each.output
+        assert "7 requests are left out, whose answers were set against another" in each.stderr
+    assert "60 requests, reference large" in told.stdout
     assert "reading the ledger" in made.stderr
     about = json.loads(made.stdout)
     assert (about["data"], about["models"]) == (f"{url}#auto", ["small", "large"])
+
+
+def test_a_file_of_scores_against_two_models_is_refused(place, tmp_path):
+    rows = [
+        row | {"scored_against": "large" if number % 9 else "former"}
+        for number, row in enumerate(outcomes(60, seed=3))
+    ]
+    table = write_rows(tmp_path / "mixed.jsonl", rows)
+    made = frugal("train", "--outcomes", table, "--out", tmp_path / "b", "--embedder", "none")
+    found = frugal("certify", "--bundle", place / "bundle", "--outcomes", table, "--no-write")
+
+    for each in (made, found):
+        assert each.exit_code == 2
+        assert "some scores are set against former" in each.stderr
 
 
 def test_prompts_and_replies_are_foretold(place, tmp_path):

@@ -41,7 +41,17 @@ def test_exported_outcomes_are_a_table_to_train_on(ledger, tmp_path):
     assert (small.query_id, small.score, small.cost_usd) == ("r1", 0.0, 1.6e-05)
     assert (small.prompt, small.response) == ("how many?", "#### 41")
     assert (small.logprob_q00, small.margin, small.propensity) == (-0.5, 1.5, 0.02)
-    assert (large.model, large.score) == ("large", 1.0)
+    assert (large.model, large.score, large.scored_against) == ("large", 1.0, "large")
+
+
+def test_outcomes_set_against_one_model_are_exported_alone(ledger, tmp_path):
+    def exported(reference):
+        out = str(tmp_path / "outcomes.jsonl")
+        given = ["--ledger", ledger, "--route", "auto", "--out", out, "--reference", reference]
+        return CliRunner().invoke(app, ["outcomes", "export", *given])
+
+    assert "2 rows" in exported("large").stderr
+    assert "set against large, not small" in exported("small").stderr
 
 
 def test_what_clients_said_is_a_table_of_its_own(ledger, tmp_path):
