@@ -115,7 +115,8 @@ class NearAnswers:
         """Return an answer that serves, or that would, were it not withheld."""
         if entry.request.cache == "refresh":
             return None
-        hit = await self.cache.find(asking.asked, asking.vector, _terms(asking.rules))
+        terms = _terms(asking.rules)
+        hit = await self.cache.find(asking.asked, asking.vector, terms, entry.request.id)
         return hit if hit is not None and self._is_fresh(entry, asking, hit.reply) else None
 
     def serve(
@@ -181,6 +182,13 @@ class NearAnswers:
         scope = replace(wanted, key=asked.scope)
         return await self.cache.drop(scope, question=asked.question, dry_run=dry_run)
 
+    async def doubt(self, request_id: str, tenant: str) -> None:
+        """Take note that a client found an answer of the cache wrong; trouble costs no word."""
+        try:
+            await self.cache.doubt(request_id, tenant)
+        except Exception:
+            _log.exception("a word on a semantic hit has taught nothing")
+
     async def report(self) -> dict[str, Any]:
         """Return what this process has counted, and the error budgets of all routes."""
         stats = await self.cache.counted()
@@ -197,6 +205,7 @@ class NearAnswers:
             "withheld": stats.withheld,
             "kept": stats.kept,
             "taught": stats.taught,
+            "doubted": stats.doubted,
             "errors": stats.errors,
             "refused": dict(stats.refused),
             "decided": dict(stats.decided),

@@ -63,7 +63,9 @@ class Answers(Protocol):
         """Return whether two answers mean the same; None where that cannot be told now."""
         ...
 
-    async def find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
+    async def find(
+        self, asked: Asked, vector: Vector, terms: Terms, request_id: str = ""
+    ) -> SemanticHit | None:
         """Return an answer that serves, or None."""
         ...
 
@@ -85,6 +87,10 @@ class Answers(Protocol):
 
     async def teach(self, asked: Asked, entry_id: str, *, was_right: bool) -> None:
         """Take note of whether an answer would have served that was not sure enough to."""
+        ...
+
+    async def doubt(self, request_id: str, tenant: str) -> bool:
+        """Take note that a tenant's client found an answer wrong; False for one long ago."""
         ...
 
     async def alias(self, asked: Asked, entry_id: str) -> None:

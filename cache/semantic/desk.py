@@ -26,6 +26,7 @@ from cache.semantic.grey_zone import ADMITTED
 from cache.semantic.lessons import Lessons
 from cache.semantic.mirror import Mirror
 from cache.semantic.scope import Asked
+from cache.semantic.served import Served, is_own
 from cache.semantic.snapshots import Snapshots
 from cache.semantic.store import AnswerStore, Place, Question, Told
 from cache.semantic.surroundings import HEARD, Around, surroundings
@@ -88,6 +89,7 @@ class Desk:
         self._budgets: dict[tuple[str, str], ErrorBudget] = {}
         self._hits: Counter[int] = Counter()
         self._quota = WriteQuota()
+        self._served = Served()
         self._grown: dict[
             bytes, int
         ] = {}  # who wrote since the last tidying, and may have how much
@@ -114,9 +116,11 @@ class Desk:
         if self._pg is not None:
             self._pg.close()
 
-    def find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
+    def find(
+        self, asked: Asked, vector: Vector, terms: Terms, request_id: str = ""
+    ) -> SemanticHit | None:
         """Return an answer that serves, or None."""
-        return self.settle(asked, self.weigh(asked, vector, terms))
+        return self.settle(asked, self.weigh(asked, vector, terms), request_id)
 
     def weigh(self, asked: Asked, vector: Vector, terms: Terms) -> Weighed:
         """Return who might serve, and what is decided about them."""
@@ -139,7 +143,7 @@ class Desk:
         decision = zone.decide(weighed.decision, weighed.grey.entry_id, score, max_error)
         return Weighed(weighed.candidates, decision)
 
-    def settle(self, asked: Asked, weighed: Weighed) -> SemanticHit | None:
+    def settle(self, asked: Asked, weighed: Weighed, request_id: str = "") -> SemanticHit | None:
         """Return what was decided as a hit; one that only teaches is withheld."""
         decision = weighed.decision
         is_sure = decision.serve is not None
@@ -155,6 +159,8 @@ class Desk:
         is_withheld = not (is_sure and self._budget(asked).is_serving)
         if is_sure:
             self._count(int(chosen.entry_id), is_withheld)
+        if request_id and not is_withheld:
+            self._served.note(request_id, asked, chosen.entry_id)
         return SemanticHit(
             reply,
             chosen.similarity,
@@ -261,6 +267,22 @@ class Desk:
         """Take note of whether an answer would have served that was not sure enough to."""
         self._stats.taught += 1
         self.lessons.learn(asked.tenant, asked.route, entry_id, was_right)
+
+    def doubt(self, request_id: str, tenant: str) -> bool:
+        """Take note that a client found the answer to its request wrong; False where unknown.
+
+        Its tenant's own answer is not served again, and its route grows more careful. The error
+        budget stands on hits drawn by chance, so this is none of it.
+        """
+        found = self._served.take(request_id, tenant)
+        if found is None:
+            return False
+        asked, entry_id = found
+        self._stats.doubted += 1
+        self.lessons.learn(asked.tenant, asked.route, entry_id, False)
+        if is_own(asked):
+            self.store.drop([int(entry_id)])
+        return True
 
     def _budget(self, asked: Asked) -> ErrorBudget:
         place = asked.tenant, asked.route

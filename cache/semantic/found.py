@@ -55,13 +55,17 @@ class SemanticHit:
 
 @dataclass(slots=True)
 class SemanticStats:
-    """Counts since the start. `refused` tells guards apart, `decided` why none was served."""
+    """Counts since the start. `refused` tells guards apart, `decided` why none was served.
+
+    `doubted` are hits that clients found wrong.
+    """
 
     lookups: int = 0
     hits: int = 0
     withheld: int = 0
     kept: int = 0
     taught: int = 0
+    doubted: int = 0
     errors: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     decided: Counter[str] = field(default_factory=Counter)

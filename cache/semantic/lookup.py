@@ -131,12 +131,17 @@ class SemanticCache:
             return None
         return bool(first @ second >= _ALIKE)
 
-    async def find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
-        """Return an answer that serves, or None; whatever fails here costs no answer."""
+    async def find(
+        self, asked: Asked, vector: Vector, terms: Terms, request_id: str = ""
+    ) -> SemanticHit | None:
+        """Return an answer that serves, or None; whatever fails here costs no answer.
+
+        By its `request_id` a client may be heard on it later.
+        """
         try:
             if terms.cross_encoder is not None:
-                return await self._find_verified(asked, vector, terms, terms.cross_encoder)
-            return await self._work(self._desk.find, asked, vector, terms)
+                return await self._find_verified(asked, vector, terms, request_id)
+            return await self._work(self._desk.find, asked, vector, terms, request_id)
         except Exception as exc:
             self._note("nothing was looked up", exc)
             return None
@@ -178,6 +183,12 @@ class SemanticCache:
         await self._work(self._desk.teach, asked, entry_id, was_right)
         self._write_soon()
 
+    async def doubt(self, request_id: str, tenant: str) -> bool:
+        """Take note that a tenant's client found an answer wrong; False for one long ago."""
+        was_known = await self._work(self._desk.doubt, request_id, tenant)
+        self._write_soon()
+        return was_known
+
     async def alias(self, asked: Asked, entry_id: str) -> None:
         """Let a kept question stand for the same answer as an entry: they vote as one."""
         await self._work(self._desk.store.alias, asked.scope, asked.question, int(entry_id))
@@ -208,16 +219,18 @@ class SemanticCache:
         return self._fittings.wall()
 
     async def _find_verified(
-        self, asked: Asked, vector: Vector, terms: Terms, name: str
+        self, asked: Asked, vector: Vector, terms: Terms, request_id: str
     ) -> SemanticHit | None:
         """Find an answer, with a second opinion where the first one was close."""
+        name = terms.cross_encoder
+        assert name is not None, "only a route that names one asks for it"
         weighed = await self._work(self._desk.weigh, asked, vector, terms)
         if (grey := weighed.grey) is not None:
             score = await self._verification.score(name, asked.question, grey.question)
             if score is not None:
                 given = asked, name, weighed, score, terms.max_error
                 weighed = await self._work(self._desk.reconsider, *given)
-        return await self._work(self._desk.settle, asked, weighed)
+        return await self._work(self._desk.settle, asked, weighed, request_id)
 
     @property
     def _desk(self) -> Desk:

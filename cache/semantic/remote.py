@@ -212,9 +212,11 @@ class RemoteAnswers:
         found: bool | None = await self._tried("alike", one, other)
         return found
 
-    async def find(self, asked: Asked, vector: Vector, terms: Terms) -> SemanticHit | None:
+    async def find(
+        self, asked: Asked, vector: Vector, terms: Terms, request_id: str = ""
+    ) -> SemanticHit | None:
         """Return an answer that serves, or None."""
-        found: SemanticHit | None = await self._tried("find", asked, vector, terms)
+        found: SemanticHit | None = await self._tried("find", asked, vector, terms, request_id)
         return found
 
     async def keep(
@@ -238,6 +240,11 @@ class RemoteAnswers:
     async def teach(self, asked: Asked, entry_id: str, *, was_right: bool) -> None:
         """Take note of whether an answer would have served that was not sure enough to."""
         await self._tried("teach", asked, entry_id, was_right)
+
+    async def doubt(self, request_id: str, tenant: str) -> bool:
+        """Take note that a tenant's client found an answer wrong; False for one long ago."""
+        found: bool | None = await self._tried("doubt", request_id, tenant)
+        return bool(found)
 
     async def alias(self, asked: Asked, entry_id: str) -> None:
         """Take note that a judge found an entry's answer to answer the asked question too."""

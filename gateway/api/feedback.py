@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PER_MINUTE = 60
 """Words that one process takes of a key in a minute."""
 _MOST_BYTES = 4096
+_BAD = 0.5
 _EXAMPLE = '{"request_id": "req_...", "rating": "good"}'
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -81,6 +82,8 @@ def feedback_routes(app: FastAPI, running: Running) -> None:
         score = said.value
         with reporting():
             word = await asyncio.to_thread(_kept, running, caller, said, score)
+        if word.cache == "semantic" and word.weight > 0 and word.score < _BAD and running.near:
+            await running.near.doubt(word.request_id, word.tenant)
         return {
             "object": "feedback",
             "request_id": word.request_id,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_SERIES = 200
 """How many pairs of route and tenant, and how many budgets, are told apart."""
 _NANO = 1e9
-_EVENTS = ("lookups", "hits", "withheld", "kept", "taught", "errors")
+_EVENTS = ("lookups", "hits", "withheld", "kept", "taught", "doubted", "errors")
 
 
 @dataclass(frozen=True, slots=True)

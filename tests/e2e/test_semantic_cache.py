@@ -60,6 +60,30 @@ async def test_a_question_in_other_words_is_answered_for_nothing(tmp_path, strea
     assert row["model"] == "large"
 
 
+async def test_an_answer_that_a_client_found_bad_is_not_served_in_other_words_again(tmp_path):
+    async def say(gateway, answer, rating):
+        said = {"request_id": answer.headers["x-request-id"], "rating": rating}
+        return (await gateway.client.post("/v1/feedback", json=said)).json()
+
+    async with (
+        ScriptedUpstream(ANSWER) as upstream,
+        serving(one_model(upstream.url, cache=near()), tmp_path) as gateway,
+    ):
+        await gateway.chat(FIRST)
+        liked = await gateway.chat(AGAIN)
+        await say(gateway, liked, "good")
+        disliked = await gateway.chat(AGAIN)
+        told = await say(gateway, disliked, "bad")
+        after = await gateway.chat(AGAIN)
+        counted = (await gateway.admin.get("/admin/cache")).json()["semantic"]
+
+    assert liked.headers["x-cache"] == disliked.headers["x-cache"] == "semantic"
+    assert told["counts"]
+    assert after.headers["x-cache"] == "miss"
+    assert counted["doubted"] == 1
+    assert counted["budgets"] == []
+
+
 async def test_the_same_words_are_still_an_exact_hit(tmp_path):
     async with (
         ScriptedUpstream(ANSWER) as upstream,

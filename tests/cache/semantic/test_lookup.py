@@ -160,6 +160,41 @@ async def test_a_hit_found_wrong_is_told_and_not_served_again(bench_at):
         assert await bench.find("my password reset") is None
 
 
+async def test_a_hit_that_its_client_doubts_is_not_served_again_and_is_no_audit(bench_at):
+    async with bench_at() as bench:
+        await bench.keep("reset my password", "press")
+        asked = bench.asked("my password reset")
+        hit = await bench.cache.find(asked, await bench.cache.vector("x"), TERMS, "unheard")
+        assert hit is None
+        hit = await bench.cache.find(asked, await bench.cache.vector(asked.question), TERMS, "r")
+
+        assert not await bench.cache.doubt("r", "evil")
+        assert await bench.find("my password reset") == "press"
+        assert await bench.cache.doubt("r", "acme")
+        assert not await bench.cache.doubt("r", "acme")
+        assert not await bench.cache.doubt("unheard", "acme")
+        assert bench.decider.observed == [(hit.entry_id, False)]
+        assert await bench.find("my password reset") is None
+        assert await bench.cache.budgets() == []
+        assert bench.cache.stats.doubted == 1
+
+
+async def test_an_answer_of_a_corpus_is_doubted_for_one_tenant_and_stays_for_others(bench_at):
+    async with bench_at() as bench:
+        scope = fingerprint("acme", "auto", "1", {}, corpus="handbook")
+        asked, reply = (
+            Asked("reset my password", scope, "acme", "auto"),
+            CachedReply((b"press",), False, "m", {}, 1000.0, "m:served", route="auto"),
+        )
+        vector = await bench.cache.vector(asked.question)
+        await bench.cache.keep(asked, vector, reply, answer="press", terms=TERMS)
+        hit = await bench.cache.find(asked, vector, TERMS, "r")
+
+        assert await bench.cache.doubt("r", "acme")
+        assert bench.decider.observed == [(hit.entry_id, False)]
+        assert await bench.cache.find(asked, vector, TERMS) is not None
+
+
 async def test_a_route_whose_answers_were_wrong_is_exact_only_even_after_a_restart(
     bench_at, tmp_path
 ):

@@ -31,7 +31,7 @@ def budget(tenant="acme", state="serving", audited=100, rate=0.01, interval=(0.0
 
 def semantic(*budgets):
     counts = dict.fromkeys(
-        ("entries", "lookups", "hits", "withheld", "kept", "taught", "errors"), 1
+        ("entries", "lookups", "hits", "withheld", "kept", "taught", "doubted", "errors"), 1
     )
     return {**counts, "refused": {"numbers": 3}, "budgets": list(budgets)}
 
