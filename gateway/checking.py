@@ -33,6 +33,7 @@ def checked_text(
 def _checked(policy: Policy, document: Document) -> tuple[Policy, dict[str, Price]]:
     prices = _prices(policy, document)
     _check_classes(policy, document)
+    _check_bundles(policy, document)
     if document.problems:
         raise PolicyError(document.problems)
     return policy, prices
@@ -53,6 +54,26 @@ def _prices(policy: Policy, document: Document) -> dict[str, Price]:
             message = str(exc).removeprefix(f"models.{name}: ")
             document.report(("models", name, *below), message, at_key=True)
     return prices
+
+
+def _check_bundles(policy: Policy, document: Document) -> None:
+    """Read the bundles that routes name, since serving would."""
+    from policies.kinds import LEARNED
+    from router.types import RouterError
+
+    for name, route in policy.routes.items():
+        cascade = route.cascade
+        if cascade is None or cascade.bundle is None or cascade.confidence.kind != LEARNED:
+            continue
+        from router.learnt_build import learnt_courses
+
+        try:
+            learnt_courses(cascade)
+        except RouterError as exc:
+            document.report(("routes", name, "cascade", "bundle"), str(exc))
+        except ImportError as exc:
+            message = f"needs {exc.name}; install frugal-gateway[learned]"
+            document.report(("routes", name, "cascade", "bundle"), message)
 
 
 def _check_classes(policy: Policy, document: Document) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from router.bundle import BundleError, load_bundle, save_bundle
 from router.guarantee import Certified, Floor
 from router.learnt import Learnt, Operating
-from router.targets import Mix
+from router.targets import Mix, PriceOfQuality, Spend
 from router.types import RouterError
 
 
@@ -111,6 +111,7 @@ def _told_operating(operating: Operating) -> dict[str, Any]:
         "mix": None if operating.mix is None else _fields(operating.mix),
         "floor": None if operating.floor is None else _fields(operating.floor),
         "early": operating.early,
+        "solved_for": None if operating.solved_for is None else _fields(operating.solved_for),
     }
 
 
@@ -123,4 +124,16 @@ def _operating(kept: Any) -> Operating:
         None if mix is None else Mix(**mix),
         None if floor is None else Floor(**floor),
         None if kept.get("early") is None else float(kept["early"]),
+        _solved_for(kept.get("solved_for")),
     )
+
+
+def _solved_for(kept: Mapping[str, Any] | None) -> Spend | PriceOfQuality | None:
+    """Return a target of money; None also for a bundle of a time that did not keep it."""
+    if kept is None:
+        return None
+    kind = Spend if "usd_per_1k" in kept else PriceOfQuality
+    target = kind(**{name: float(value) for name, value in kept.items()})
+    if not all(0 < value < float("inf") for value in _fields(target).values()):
+        raise ValueError(f"expected a target above 0, found {target}")
+    return target

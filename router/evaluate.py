@@ -12,6 +12,7 @@ from router.drafts import Drafts
 from router.learn_table import LearnTable
 from router.learnt import Learnt, Operating
 from router.metrics import auroc, brier, calibration_error
+from router.targets import PriceOfQuality, Spend
 from router.train import records_at
 from router.value import RATES
 from router.value_fit import Records, Run, known_in, simulate
@@ -67,13 +68,17 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `frugal evaluate` prints. `left_out` requests had no score for every tier."""
+    """What `frugal evaluate` prints. `left_out` requests had no score for every tier.
+
+    `solved_for` is the target of money that the bundle's exchange rate was solved for.
+    """
 
     count: int
     reference: str
     rows: Sequence[Row]
     models: Sequence[ModelRow]
     left_out: int = 0
+    solved_for: Spend | PriceOfQuality | None = None
 
 
 def evaluate(
@@ -95,7 +100,8 @@ def evaluate(
         rows.append(_row(f"cascade at {rate:.3g}", run, records, draw))
     rows.append(_row("as it is set", _operated(learnt, operating, records), records, draw))
     models = [_model_row(place, records) for place in range(len(lineup.models))]
-    return Evaluation(len(records), lineup.models[lineup.reference], rows, models)
+    reference = lineup.models[lineup.reference]
+    return Evaluation(len(records), reference, rows, models, solved_for=operating.solved_for)
 
 
 def _operated(learnt: Learnt, operating: Operating, records: Records) -> Run:

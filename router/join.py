@@ -26,6 +26,7 @@ from router.targets import (
     Mix,
     PriceOfQuality,
     QualityLoss,
+    Spend,
     Target,
     mix_for_spend,
     rate_of_price,
@@ -241,12 +242,15 @@ def _operate(
         return Operating("floor", None, floor), whole_path(learnt.values["floor"])
     value = learnt.values["quality"]
     if target is None:
-        return replace(before, early=None), ()
+        # The rate stays, but what it spends in a longer line-up nobody has solved.
+        kept = None if isinstance(before.solved_for, Spend) else before.solved_for
+        return replace(before, early=None, solved_for=kept), ()
     if isinstance(target, PriceOfQuality):
         rate = rate_of_price(target, value)
-        return Operating("quality", Mix(rate, rate)), ()
+        return Operating("quality", Mix(rate, rate), solved_for=target), ()
     assert not isinstance(target, QualityLoss), "answered above"
-    return Operating("quality", mix_for_spend(target, value, learnt.beliefs, records)), ()
+    mix = mix_for_spend(target, value, learnt.beliefs, records)
+    return Operating("quality", mix, solved_for=target), ()
 
 
 def _newcomer(

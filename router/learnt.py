@@ -24,7 +24,7 @@ from router.reading import Question, read_question
 from router.reply import Reply
 from router.stakes import NO_STAKES, Stakes
 from router.state import State
-from router.targets import Mix
+from router.targets import Mix, PriceOfQuality, Spend
 from router.types import Draft, RouterError
 from router.value import STOP, Known, ValueModel, known_of
 
@@ -118,13 +118,15 @@ class Operating:
     """How a route runs: by which objective, at which exchange rate.
 
     `mix` is None where a floor was asked for and nothing could be certified: the
-    reference answers. A draft whose beginning scores below `early` is given up.
+    reference answers. A draft whose beginning scores below `early` is given up. `solved_for` is
+    the target of money that the rates were solved for, None for a floor.
     """
 
     objective: str
     mix: Mix | None
     floor: Floor | None = None
     early: float | None = None
+    solved_for: Spend | PriceOfQuality | None = None
 
 
 class LearntCourses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -11,6 +12,8 @@ from router.guarantee import Floor
 from router.learnt import LearntCourses, Operating
 from router.targets import Mix, Pacer, PriceOfQuality, Spend, rate_of_price
 from router.types import RouterError
+
+_log = logging.getLogger(__name__)
 
 
 def learnt_courses(cascade: Cascade) -> LearntCourses:
@@ -30,6 +33,8 @@ def learnt_courses(cascade: Cascade) -> LearntCourses:
             f"{reference}, the route has {', '.join(tiers)} with {cascade.reference_model}; "
             "train it for this route"
         )
+    if (told := differs(cascade.target, bundled)) is not None:
+        _log.warning("bundle %s: %s", cascade.bundle_path, told)
     per_second = float(cascade.usd_per_second or 0)
     operating, pacer = operating_of(cascade.target, bundled)
     return courses_of(bundled, operating, pacer, usd_per_second=per_second)
@@ -56,6 +61,25 @@ def _lapse_of(bundled: Bundled, operating: Operating) -> Callable[[], bool] | No
     if operating.objective != "floor" or certificate is None or certificate.valid_until is None:
         return None
     return lambda: certificate.has_lapsed(datetime.now(UTC).date().isoformat())
+
+
+def differs(target: Target | None, bundled: Bundled) -> str | None:
+    """Return what is to be said of a target of money that the bundle was not solved for."""
+    if target is None or target.max_usd_per_1k is None:
+        return None
+    asked, solved = Spend(float(target.max_usd_per_1k)), bundled.operating.solved_for
+    if asked == solved:
+        return None
+    if isinstance(solved, Spend):
+        found = f"its exchange rate was solved for ${solved.usd_per_1k:g} per 1,000 requests"
+    elif bundled.operating.objective == "floor":
+        found = "it was solved for a quality floor"
+    else:
+        found = "it does not say what spending it was solved for"
+    return (
+        f"{found}, the policy asks for ${asked.usd_per_1k:g}: requests move the rate there, some "
+        "hundred at first off the budget; train for that target to begin at it"
+    )
 
 
 def operating_of(target: Target | None, bundled: Bundled) -> tuple[Operating, Pacer | None]:

@@ -334,7 +334,8 @@ def _operate(
         return Operating("floor", mix, target.floor), certified, path
     value = learnt.values["quality"]
     if isinstance(target, Spend):
-        return Operating("quality", mix_for_spend(target, value, beliefs, records)), None, ()
+        mix = mix_for_spend(target, value, beliefs, records)
+        return Operating("quality", mix, solved_for=target), None, ()
     assert isinstance(target, PriceOfQuality)
     rate = rate_of_price(target, value)
-    return Operating("quality", Mix(rate, rate)), None, ()
+    return Operating("quality", Mix(rate, rate), solved_for=target), None, ()

@@ -277,6 +277,19 @@ def _show_certificate(found: dict[str, Any]) -> None:
     )
 
 
+def _show_target(found: Evaluation) -> None:
+    from router.targets import Spend
+
+    if isinstance(found.solved_for, Spend):
+        own = next(row for row in found.rows if row.way == "as it is set")
+        print(
+            f"its rate was solved for ${found.solved_for.usd_per_1k:g} per 1,000 requests; on "
+            f"these it spends ${own.usd_per_1k:.4g}, and a gateway keeps to what its policy asks"
+        )
+    elif found.solved_for is not None:
+        print(f"its rate was solved for ${found.solved_for.usd_per_point:g} per point of quality")
+
+
 def _show_evaluation(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -301,6 +314,7 @@ def _show_evaluation(found: Evaluation) -> None:
             f"{row.calls:.2f}",
         )
     console.print(ways)
+    _show_target(found)
     models = Table(title="single models")
     for name in ("model", "score", "$/1k", "AUROC before", "AUROC after", "Brier", "ECE"):
         models.add_column(name, justify="left" if name == "model" else "right")

@@ -7,6 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
+from tests.support.policies import two_tiers
 
 FINE = """
 version: 1
@@ -82,6 +83,16 @@ def test_class_that_does_not_exist_is_refused(check):
 
     assert code == 1
     assert "models.free: cannot import no_such_package" in output
+
+
+def test_bundle_that_serving_would_refuse_is_refused(check):
+    cascade = {"confidence": "learned", "bundle": "nowhere"}
+    text = two_tiers("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1", cascade=cascade)
+    code, output = check(text)
+
+    assert code == 1
+    assert "routes.auto.cascade.bundle" in output
+    assert "expected a bundle made by `frugal train`" in output
 
 
 def test_json_tells_the_same(check):

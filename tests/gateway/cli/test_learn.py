@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
+from policies.cascade import Target
 from router.bundled import load_learnt
+from router.learnt_build import differs
+from router.targets import Spend
 from tests.support.gateway_app import serving
 from tests.support.policies import two_tiers
 from tests.support.replies import Says
@@ -90,7 +94,7 @@ def test_a_ledger_is_learnt_from_but_for_what_was_set_against_another_reference(
     add_audits(url, 7, seed=9, reference="former")
     prices = write_prices(tmp_path / "prices.json")
     given = ("train", "--outcomes", f"{url}#auto", "--out", tmp_path / "bundle", "--embedder",
-             "none", "--usd-per-quality-point", "0.1", "--prices", prices, "--json")  # fmt: skip
+             "none", "--max-usd-per-1k", "0.03", "--prices", prices, "--json")  # fmt: skip
     torn = frugal(*given)
     made = frugal(*given, "--reference", "large")
     told = frugal("evaluate", "--bundle", tmp_path / "bundle", "--outcomes", f"{url}#auto")
@@ -105,6 +109,14 @@ def test_a_ledger_is_learnt_from_but_for_what_was_set_against_another_reference(
         assert "7 requests are left out, whose answers were set against another" in each.stderr
     assert "60 requests, reference large" in told.stdout
     assert "reading the ledger" in made.stderr
+    assert "its rate was solved for $0.03 per 1,000 requests; on these it spends $" in told.stdout
+    bundled = load_learnt(tmp_path / "bundle")
+    assert bundled.operating.solved_for == Spend(0.03)
+    assert differs(Target(max_usd_per_1k=Decimal("0.03")), bundled) is None
+    assert differs(Target(usd_per_quality_point=Decimal("0.03")), bundled) is None
+    assert differs(Target(max_usd_per_1k=Decimal(2)), bundled).startswith(
+        "its exchange rate was solved for $0.03 per 1,000 requests, the policy asks for $2"
+    )
     about = json.loads(made.stdout)
     assert (about["data"], about["models"]) == (f"{url}#auto", ["small", "large"])
 
@@ -294,7 +306,7 @@ async def test_floor_tighter_than_the_certificate_is_answered_by_the_reference(p
     assert not small.requests
 
 
-async def test_spending_is_paced_to_the_budget_of_the_policy(place, tmp_path):
+async def test_spending_is_paced_to_the_budget_of_the_policy(place, tmp_path, caplog):
     """Every hard question wants the reference; the budget pays for some of them."""
     wrong = Says("603 + 204 = 817\n#### 817", tokens=(1000, 1000), name="small-up")
     best = Says("603 + 204 = 807\n#### 807", tokens=(1000, 1000), name="large-up")
@@ -310,6 +322,7 @@ async def test_spending_is_paced_to_the_budget_of_the_policy(place, tmp_path):
 
     spent = [row["cost_nano_usd"] / 1e9 for row in gateway.books.entries()]
     assert len(spent) == 150
+    assert "it was solved for a quality floor, the policy asks for $10" in caplog.text
     assert sum(spent[75:]) / 75 == pytest.approx(0.010, rel=0.5)
 
 
