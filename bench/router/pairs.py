@@ -26,10 +26,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bench.router.resampled import intervals
 from bench.router.sets import TASKS, PairTask, pair_table
 from bench.router.ways import BASELINES, Floats, Way, labelled, ours, unsupervised
 from router.learn_table import LearnTable
-from router.metrics import Interval, apgr, interval, pair_curve
+from router.metrics import Interval, PairCurve, pair_curve
 from router.quality.view import EVERY, LEARNERS
 
 Rows = NDArray[np.intp]
@@ -112,10 +113,15 @@ def _rows(
             for seed in track(range(arguments.seeds), told, console=Console(stderr=True))
         ]
         spent[name] = time.process_time() - began
+    names = list(ranks)
+    rival = names.index(AGAINST) if AGAINST in ranks else None
+    small, large = table.score.T
+    figures = intervals(small, large, list(ranks.values()), rival)
     return [
-        _row(task, name, budget, table, found, ranks.get(AGAINST), spent[name], arguments.leave)
-        for name, found in ranks.items()
-    ]
+        _row(task, name, budget, arguments.leave, spent[name], found,
+             [pair_curve(small, large, rank) for rank in ranks[name]])
+        for name, found in zip(names, figures, strict=True)
+    ]  # fmt: skip
 
 
 def _crossfitted(way: Way, table: LearnTable, budget: int | None, seed: int, leave: str) -> Floats:
@@ -147,27 +153,16 @@ def held_out(table: LearnTable, leave: str, seed: int) -> Iterator[tuple[Rows, R
 
 
 def _row(
-    task: PairTask, name: str, budget: int | None, table: LearnTable, found: Sequence[Floats],
-    rival: Sequence[Floats] | None, spent: float, leave: str,
+    task: PairTask, name: str, budget: int | None, leave: str, spent: float,
+    found: tuple[Interval, Interval | None], curves: Sequence[PairCurve],
 ) -> Row:  # fmt: skip
-    small, large = table.score.T
-    curves = [pair_curve(small, large, rank) for rank in found]
-
-    def mean(ranks: Sequence[Floats], rows: NDArray[np.intp]) -> float:
-        return float(np.mean([apgr(small[rows], large[rows], rank[rows]) for rank in ranks]))
-
-    against = None
-    if rival is not None and name != AGAINST:
-        against = interval(
-            lambda rows: mean(found, rows) - mean(rival, rows), len(table), resamples=300
-        )
     return Row(
         task=task.name,
         way=name,
         labels=budget,
         leave=leave,
-        apgr=interval(lambda rows: mean(found, rows), len(table), resamples=300),
-        against=against,
+        apgr=found[0],
+        against=found[1],
         cpt50=float(np.mean([curve.cpt(0.5) for curve in curves])),
         cpt80=float(np.mean([curve.cpt(0.8) for curve in curves])),
         seeds=tuple(curve.apgr for curve in curves),
