@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from bench.router.page import page_of
 from bench.router.sets import ZEROEVAL
+from bench.router.ways import BASELINES
 
 DOCS = Path(__file__).parents[2] / "docs"
 _POST = "bench.router_post"
@@ -37,14 +38,18 @@ def jobs() -> Mapping[str, tuple[str, ...]]:
 
 
 def _pairs() -> Iterator[_Job]:
+    plain = ("--only", *BASELINES, "ours")
     for task in _TASKS:
         for labels in ("1500", "all", "200", "50", "0", "5000"):
-            yield f"pairs-{task}-{labels}", (*_PAIRS, "--task", task, "--labels", labels)
-    for task, leave in (("zeroeval", "dataset"), ("mmlu-pro", "category"), ("mmlu", "category")):
-        told = ("--task", task, "--leave", leave, "--seeds", "1")
+            # An hour of learning for each of these: fewer seeds, and ours in one form.
+            is_long = task in ("mmlu", "mmlu-pro") and labels in ("all", "5000")
+            less = ("--seeds", "2", *plain) if is_long else ()
+            yield f"pairs-{task}-{labels}", (*_PAIRS, "--task", task, "--labels", labels, *less)
+    for task, leave in (("zeroeval", "dataset"), ("mmlu-pro", "category")):
+        told = ("--task", task, "--leave", leave, "--seeds", "1", *plain)
         yield f"pairs-{task}-leave", (*_PAIRS, *told)
     for task, labels in (("mmlu", "1500"), ("zeroeval", "all")):
-        asked = ("--task", task, "--labels", labels, "--seeds", "2", "--ablate")
+        asked = ("--task", task, "--labels", labels, "--seeds", "1", "--ablate")
         yield f"pairs-{task}-ablate", (*_PAIRS, *asked)
 
 

@@ -62,10 +62,9 @@ def _before(found: Mapping[str, Any], plots: dict[str, str]) -> Iterator[str]:
         if not by_budget:
             continue
         ways = list(dict.fromkeys(way for rows in by_budget.values() for way in rows))
-        seeds = max(len(row["seeds"]) for rows in by_budget.values() for row in rows.values())
-        yield f"## Before generating: {told}\n\nAPGR by label budget, {seeds} seeds.\n"
+        yield f"## Before generating: {told}\n\nAPGR by label budget.\n"
         yield _table(
-            ["way", *(f"{each} labels" for each in by_budget)],
+            ["way", *(f"{each} labels, {_seeds(rows)}" for each, rows in by_budget.items())],
             [[way, *(_apgr(rows.get(way)) for rows in by_budget.values())] for way in ways],
         )
         last = list(by_budget.values())[-1]
@@ -84,6 +83,11 @@ def _before(found: Mapping[str, Any], plots: dict[str, str]) -> Iterator[str]:
         if len(by_budget) > 1:
             plots[f"images/labels-{task}.svg"] = _budget_plot(by_budget, ways)
             yield f"![APGR over label budgets](images/labels-{task}.svg)\n"
+
+
+def _seeds(rows: Mapping[str, Any]) -> str:
+    count = max(len(row["seeds"]) for row in rows.values())
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _budget_plot(by_budget: Mapping[str, Mapping[str, Any]], ways: Sequence[str]) -> str:
