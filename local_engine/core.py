@@ -316,7 +316,7 @@ class EngineCore:
         if sequence.fault is None:
             sequence.accept(drawn.token)
         if sequence.fault is not None:
-            return self._fail(lane, sequence.fault)
+            return self._end(lane, "error", error=sequence.fault)
         request = sequence.request
         is_end = drawn.token in self._model.end_ids and not request.ignore_end
         self._note_token(sequence)

@@ -12,7 +12,8 @@ EngineError                       status  code
 ├ EngineUnavailable               503     engine_unavailable         the process is down
 ├ DeadlineExceeded                504     deadline_exceeded          it took longer than asked
 └ GenerationFailed                500     generation_failed          this request broke
-  └ EngineOutOfMemory             503     engine_out_of_memory
+  ├ EngineOutOfMemory             503     engine_out_of_memory
+  └ FormNotFollowed               400     form_not_followed          its form was too much work
 """
 
 from __future__ import annotations
@@ -133,6 +134,17 @@ class EngineOutOfMemory(GenerationFailed):
         super().__init__(
             "The engine ran out of memory on this step. Lower its batch, chunk or cache size."
         )
+
+
+class FormNotFollowed(GenerationFailed):
+    """Tell that the form asked for took more work than allowed, or left nothing to say.
+
+    The client's to change: it speaks neither against this engine nor against its model.
+    """
+
+    status = 400
+    code = "form_not_followed"
+    type = "invalid_request_error"
 
 
 class DeadlineExceeded(EngineError):

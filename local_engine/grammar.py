@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from local_engine.errors import InvalidRequest, Unsupported
+from local_engine.form_trial import LIMITS, needs_trial, survives
 from local_engine.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 _SOURCE_BYTES = 64 << 10
 _NESTING = 64
 _KEPT = 64
-# About 20 ms to read a lexer and as much for a mask at llguidance's stated speeds.
-_LIMITS: dict[str, Any] = {
-    "initial_lexer_fuel": 1_000_000,
-    "step_lexer_fuel": 200_000,
-    "step_max_items": 50_000,
-    "max_items_in_row": 1_000,
-    "max_lexer_states": 20_000,
-    "max_grammar_size": 50_000,
-    "verbose_errors": False,
-    "precompute_large_lexemes": False,
-}
 
 
 class Constraint:
@@ -118,27 +108,41 @@ class Grammars:
 
     def schema(self, schema: Mapping[str, Any] | bool, param: str) -> Constraint:
         """Compile a JSON schema; raises `InvalidRequest` naming `param`."""
+        if isinstance(schema, bool):  # everything fits true, and nothing false
+            schema = {} if schema else {"enum": []}
         text = _written(schema, param)
-        grammar = _library().LLMatcher.grammar_from_json_schema(
-            text, overrides={"whitespace_flexible": False}
-        )
+        library = _library()
+        try:
+            grammar = library.LLMatcher.grammar_from_json_schema(
+                text, overrides={"whitespace_flexible": False}
+            )
+        except ValueError as exc:  # what JSON allows and Unicode or this library does not
+            raise InvalidRequest(f"{param} cannot be followed: {exc}", param) from exc
         return self.compile(grammar, param)
 
     def regex(self, expression: str, param: str) -> Constraint:
         """Compile a regular expression that the whole answer must match."""
-        return self.compile(_library().LLMatcher.grammar_from_regex(expression), param)
+        library, text = _library(), _unicode(expression, param)
+        return self.compile(library.LLMatcher.grammar_from_regex(text), param)
 
-    def lark(self, grammar: str, param: str) -> Constraint:
-        """Compile a grammar in llguidance's dialect of Lark."""
-        return self.compile(_library().LLMatcher.grammar_from_lark(grammar), param)
+    def lark(self, grammar: str, param: str, *, is_ours: bool = False) -> Constraint:
+        """Compile a grammar in llguidance's dialect of Lark; `is_ours` but for its schemas."""
+        library, text = _library(), _unicode(grammar, param)
+        return self.compile(library.LLMatcher.grammar_from_lark(text), param, is_tried=not is_ours)
 
-    def compile(self, grammar: str, param: str) -> Constraint:
-        """Compile a grammar in llguidance's own form, or take it from the kept ones."""
+    def compile(self, grammar: str, param: str, *, is_tried: bool = False) -> Constraint:
+        """Compile a grammar in llguidance's own form, or take it from the kept ones.
+
+        One that might grow while it is compiled is tried elsewhere first, as `is_tried` asks
+        for any.
+        """
         if len(grammar) > 2 * _SOURCE_BYTES:
             raise InvalidRequest(f"{param} must stay under {_SOURCE_BYTES} bytes.", param)
         with self._lock:
             found = self._kept.get(grammar)
             if found is None:
+                if (is_tried or needs_trial(grammar)) and not survives(grammar):
+                    raise InvalidRequest(f"{param} is too large once it is written out.", param)
                 found = self._kept[grammar] = Constraint(self._compiled(grammar, param))
             self._kept.move_to_end(grammar)
             if len(self._kept) > _KEPT:
@@ -147,7 +151,7 @@ class Grammars:
 
     def _compiled(self, grammar: str, param: str) -> LLMatcher:
         library = _library()
-        limits = library.LLParserLimits(**_LIMITS)
+        limits = library.LLParserLimits(**LIMITS)
         matcher: LLMatcher = library.LLMatcher(
             self._tokenizer(), grammar, log_level=0, limits=limits
         )
@@ -193,6 +197,13 @@ class _Words:
 
     def __call__(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special=False))
+
+
+def _unicode(text: str, param: str) -> str:
+    """Return a text that can be encoded; raises `InvalidRequest` for one that cannot."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise InvalidRequest(f"{param} holds a lone surrogate, which is no character.", param)
+    return text
 
 
 def _written(schema: Mapping[str, Any] | bool, param: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence as Items
 
 from local_engine.adapters import Adapter
-from local_engine.errors import EngineError
+from local_engine.errors import EngineError, FormNotFollowed
 from local_engine.sampler import Draw
 from local_engine.speculation import PromptLookup
 from local_engine.tokenizer import TextStream, Tokenizer
@@ -33,7 +33,7 @@ class Sequence:
         self.submitted = submitted
         self.expires = math.inf if request.deadline_s is None else submitted + request.deadline_s
         self.progress = None if request.constraint is None else request.constraint.begin()
-        self.fault: Exception | None = None
+        self.fault: EngineError | None = None
         self.lookup = PromptLookup()
         self.queue_s: float | None = None
         self.first_at = 0.0
@@ -63,7 +63,7 @@ class Sequence:
         try:
             return self.progress.masks(guess)
         except ValueError as exc:
-            self.fault = exc
+            self.fault = FormNotFollowed(f"The answer broke off: {exc}.")
             return [None]
 
     def guess(self, most: int) -> tuple[int, ...]:
@@ -88,7 +88,7 @@ class Sequence:
         try:
             self.progress.accept(token)
         except ValueError as exc:
-            self.fault = exc
+            self.fault = FormNotFollowed(f"The answer broke off: {exc}.")
 
     @property
     def is_complete(self) -> bool:

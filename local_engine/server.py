@@ -227,6 +227,12 @@ def _watch_stdin(stop: asyncio.Event) -> None:
     threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
+def _go_first() -> None:
+    """Ask the system to end this process before its parent where memory runs out."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
 async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> None:
     """Run a server until SIGTERM, and SIGINT or instead the end of standard input."""
     stop = asyncio.Event()
@@ -353,6 +359,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     options = parse_arguments(arguments)
     os.nice(options.niceness)
+    if options.exit_with_stdin:
+        _go_first()
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) // 2))
     run = functools.partial(serve, exits_with_stdin=options.exit_with_stdin)
     try:

@@ -46,7 +46,7 @@ def forced_calls(fields: Body, box: Toolbox | None, grammars: Grammars) -> Const
         raise InvalidRequest(
             f"tool_choice names {name[:80]!r}, which is not in tools.", "tool_choice"
         )
-    return grammars.lark(box.grammar(grammars.tokenizer, only=name), "tools")
+    return grammars.lark(box.grammar(grammars.tokenizer, only=name), "tools", is_ours=True)
 
 
 def read_arguments(calls: Any, where: str) -> list[dict[str, Any]]:

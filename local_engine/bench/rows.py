@@ -149,16 +149,24 @@ def endurance(bench: Bench) -> Iterator[Row]:
             loop.cancel(chance.choice(list(loop.live)))
         while len(loop.live) > 24:
             loop.step()
-        if not n % max(1, count // 20):
+        if not (n + 1) % max(1, count // 10):
             memory.append(_own_mib())
+            yield from _standing(f"after {n + 1} requests", loop, memory[-1])
     while loop.live:
         loop.step()
     stats = loop.core.stats()
     yield Row("requests ended", stats.finished + stats.cancelled, "requests", count)
     yield Row("of these cancelled", stats.cancelled, "requests", count * 0.3)
     yield Row("pages lost", stats.pages_used, "pages", 0, at_most=True)
-    gained = memory[-1] - memory[len(memory) // 2]
+    gained = memory[-1] - memory[len(memory) // 2 - 1]
     yield Row("memory gained over the last half", gained, "MiB", 4, at_most=True)
+
+
+def _standing(when: str, loop: EngineLoop, mib: float) -> Iterator[Row]:
+    stats = loop.core.stats()
+    yield Row(f"memory {when}", mib, "MiB")
+    yield Row(f"pages in use {when}", stats.pages_used, "pages")
+    yield Row(f"pages kept for prefixes {when}", stats.pages_kept, "pages")
 
 
 def _own_mib() -> float:

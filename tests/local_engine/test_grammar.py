@@ -13,8 +13,9 @@ import pytest
 
 from local_engine.body import Body
 from local_engine.engine import Engine
-from local_engine.errors import GenerationFailed, InvalidRequest, Unsupported
+from local_engine.errors import FormNotFollowed, GenerationFailed, InvalidRequest, Unsupported
 from local_engine.form import form_of
+from local_engine.form_trial import needs_trial
 from local_engine.grammar import Grammars
 from local_engine.loader import LoadedModel
 from local_engine.types import EngineLimits, GenerationRequest, Sampling
@@ -62,6 +63,10 @@ async def text_of(engine: Engine, request: GenerationRequest) -> tuple[str, str]
             "a[0-9]b",
         ),
         ({"guided_json": {"type": "boolean"}}, "true|false"),
+        (
+            {"guided_json": {"type": "integer", "multipleOf": 70, "minimum": 70, "maximum": 99}},
+            "70",
+        ),
     ],
 )
 async def test_answers_have_the_form_asked_for(
@@ -157,6 +162,11 @@ def test_masks_of_a_proposal_change_nothing(grammars: Grammars) -> None:
         ({"guided_json": {"type": "nonsense"}}, "guided_json"),
         ({"guided_json": {"$ref": "http://evil.example/x"}}, "guided_json"),
         ({"guided_json": {"$ref": "#"}}, "guided_json"),
+        ({"guided_json": False}, "guided_json"),
+        ({"guided_json": {"const": "\ud800"}}, "guided_json"),
+        ({"guided_regex": "\ud800"}, "guided_regex"),
+        ({"guided_choice": ["\ud800"]}, "guided_choice"),
+        ({"guided_grammar": 'start: "\ud800"'}, "guided_grammar"),
         ({"guided_json": {"enum": ["x" * 100_000]}}, "guided_json"),
         ({"guided_json": {"not": json.loads('{"not":' * 99 + "{}" + "}" * 99)}}, "guided_json"),
         ({"guided_json": True, "guided_regex": "a"}, "guided_regex"),
@@ -202,6 +212,46 @@ async def test_forms_that_explode_end_one_request_at_most(
 
     assert len(tokens) <= 120
     assert after
+
+
+async def test_a_form_that_becomes_too_much_work_is_the_clients_to_change(
+    loaded: Load, grammars: Grammars
+) -> None:
+    inner = {"type": "object", "properties": {"k": {"$ref": "#/$defs/a"}}, "required": ["k"]}
+    endless = {"$defs": {"a": inner}, "$ref": "#/$defs/a"}
+    async with Engine(loaded("llama")) as engine:
+        with pytest.raises(FormNotFollowed, match="Too many items") as caught:
+            await run(engine, request(asked(grammars, guided_json=endless)))
+        pages = engine.stats().pages_used
+
+    assert caught.value.status == 400
+    assert pages == 0
+
+
+@pytest.mark.parametrize(
+    ("grammar", "is_risky"),
+    [
+        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", False),
+        ('{"minLength": 1, "maxLength": 2000}', False),
+        ("a{10001}", True),
+        ("((a{100}){100}){100}", True),
+        ("(?x) a{ 20000 }", True),
+        ("(?i-x)a", True),
+        ('{"type": "string", "pattern": "^a*$", "minLength": 1000000}', True),
+        ('{"multipleOf": 7}', True),
+        ("a{" + "9" * 5000 + "}", True),
+    ],
+)
+def test_forms_that_may_grow_are_told_from_those_that_cannot(grammar: str, is_risky: bool) -> None:
+    assert needs_trial(grammar) is is_risky
+
+
+def test_a_form_that_grows_beyond_all_memory_is_refused(grammars: Grammars) -> None:
+    lines = [f"A{n + 1}: A{n} A{n}" for n in range(24)]
+    doubled = "\n".join(["start: A24", 'A0: "a"', *lines])
+
+    with pytest.raises(InvalidRequest, match="too large once it is written out"):
+        asked(grammars, guided_grammar=doubled)
 
 
 def test_the_same_form_is_compiled_once(grammars: Grammars) -> None:

@@ -42,6 +42,10 @@ async def complete(path: Path) -> httpx.Response:
         return await client.post("/v1/chat/completions", json=BODY, timeout=30)
 
 
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 async def test_child_answers_dies_and_comes_back(command: EngineCommand) -> None:
     async with EngineProcess(command, backoff=QUICK) as engine:
         with pytest.raises(EngineUnavailable, match="tiny is starting"):
@@ -51,6 +55,7 @@ async def test_child_answers_dies_and_comes_back(command: EngineCommand) -> None
         assert (await complete(path)).status_code == 200
         assert first is not None
         nice = os.getpriority(os.PRIO_PROCESS, first)
+        goes_first = oom_score(first)
         assert os.getsid(first) == first
 
         os.kill(first, signal.SIGKILL)
@@ -63,6 +68,7 @@ async def test_child_answers_dies_and_comes_back(command: EngineCommand) -> None
         assert (await complete(engine.socket())).status_code == 200
 
     assert nice == os.nice(0) + 5
+    assert goes_first == 500  # where memory runs out, it goes before its parent
     assert (engine.restarts, second != first) == (1, True)
     assert not is_alive(second)
     assert not path.parent.exists()
