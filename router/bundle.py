@@ -29,7 +29,8 @@ from router.types import RouterError
 
 KIND = "frugal-router-bundle"
 FORMAT = 1
-_MOST_BYTES = 512 * 1024 * 1024
+MOST_BYTES = 512 * 1024 * 1024
+"""The largest bundle that is read."""
 _MOST_MANIFEST = 4 * 1024 * 1024
 _MANIFEST = "manifest.json"
 _VALUES = "values.json"
@@ -62,7 +63,7 @@ def save_bundle(path: Path, about: Mapping[str, Any], state: State) -> str:
     made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         written = _written(made, about, state)
-        _put(made, path)
+        put_in_place(made, path)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return written
@@ -105,7 +106,7 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def _put(made: Path, path: Path) -> None:
+def put_in_place(made: Path, path: Path) -> None:
     """Move a finished folder into place; what stood there is gone only afterwards."""
     if not path.exists():
         made.rename(path)
@@ -196,14 +197,14 @@ def _checked_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     if there != {*files, _MANIFEST}:
         odd = ", ".join(sorted(there ^ {*files, _MANIFEST})[:5])
         raise BundleError(f"{path}: a file too many or too few: {odd}")
-    read, left = {}, _MOST_BYTES
+    read, left = {}, MOST_BYTES
     for name, expected in files.items():
         file = path / name
         if file.is_symlink() or not file.is_file():
             raise BundleError(f"{file}: is no plain file")
         left -= file.stat().st_size
         if left < 0:
-            raise BundleError(f"{path}: is larger than {_MOST_BYTES} bytes")
+            raise BundleError(f"{path}: is larger than {MOST_BYTES} bytes")
         data = file.read_bytes()
         if not isinstance(expected, dict) or expected.get("bytes") != len(data):
             raise BundleError(f"{file}: has not the size that was written")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +214,33 @@ class Book:
                 self.insert(table).values(**asdict(step)).on_conflict_do_nothing()
             )
             return found.rowcount == 1
+
+    def put_bundle(self, route: str, identity: str, content: bytes, keep: Collection[str]) -> None:
+        """Keep a bundle for other machines, and let go of the route's that are not to be kept."""
+        from time import time
+
+        from sqlalchemy import delete
+
+        from gateway.money.schema import learnt_bundle as table
+
+        row = {"id": identity, "route": route, "at_us": int(time() * 1e6), "content": content}
+        with self.writing() as connection:
+            connection.execute(
+                delete(table).where(table.c.route == route, table.c.id.not_in(sorted(keep)))
+            )
+            connection.execute(self.insert(table).values(**row).on_conflict_do_nothing())
+
+    def bundle(self, identity: str) -> bytes | None:
+        """Return the bundle of an id in one piece, None where nobody has put it there."""
+        from sqlalchemy import select
+
+        from gateway.money.schema import learnt_bundle as table
+
+        with self.reading() as connection:
+            found: bytes | None = connection.scalar(
+                select(table.c.content).where(table.c.id == identity)
+            )
+        return found
 
     def close(self) -> None:
         """Disconnect."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from gateway.learning.bundles import Bundles
 from gateway.learning.duties import Duty, training_of, weighing_of
 from gateway.learning.errors import LearningError
 from gateway.learning.workshop import Workshop
 from gateway.money.errors import LedgerError, PriceError
 from router.online.jobs import Job, step_of_weighing
 from router.online.standing import Standing, Step
+from router.types import RouterError
 
 BEAT_S = 120.0
 """How often a training is said to be at work, well within its lease."""
@@ -43,6 +46,7 @@ class Craft:
         route: Taking,
         workshop: Workshop,
         ledger_url: str,
+        bundles: Bundles,
         *,
         beat_s: float = BEAT_S,
     ) -> None:
@@ -51,6 +55,7 @@ class Craft:
         self._route = route
         self._workshop = workshop
         self._url = ledger_url
+        self._bundles = bundles
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -104,13 +109,21 @@ class Craft:
             await asyncio.gather(beat, return_exceptions=True)
         why = f"learnt from {job.audits} audits, and to be weighed on later ones"
         told = {"path": found["path"], "id": found["id"], "until_us": job.until_us}
+        await self._publish(told)
         await self._take_at_last(Step("candidate", why, told))
 
     async def _weigh(self, job: Job) -> None:
         before = self._route.standing
         assert before.candidate is not None, "only a candidate is weighed"
+        given = self._duty, job, self._url, before, self._bundles
         try:
-            found = await self._workshop.do(weighing_of(self._duty, job, self._url, before))
+            weighing = await asyncio.to_thread(weighing_of, *given)
+        except (RouterError, OSError) as exc:
+            # Of no say in whether it wins: a machine that has it weighs it.
+            _log.warning("route %s: nothing is weighed here: %s", self._duty.route, exc)
+            return
+        try:
+            found = await self._workshop.do(weighing)
         except LearningError as exc:
             found = {"why_not": str(exc)}
         now = self._route.standing
@@ -119,6 +132,16 @@ class Craft:
         step = step_of_weighing(found, now, self._duty.terms, job.audits)
         if await self._route.take(step, now) and step.detail.get("is_final"):
             self._workshop.clear(Path(before.candidate["path"]))
+
+    async def _publish(self, told: Mapping[str, Any]) -> None:
+        """Put a candidate where the other machines find it; without that it is this one's alone."""
+        running = self._route.standing.bundle
+        keep = () if running is None else (running["id"],)
+        given = self._duty.route, Path(told["path"]), told["id"], keep
+        try:
+            await asyncio.to_thread(self._bundles.publish, *given)
+        except (RouterError, LedgerError, OSError) as exc:
+            _log.warning("route %s: other machines cannot have it: %s", self._duty.route, exc)
 
     async def _beat(self) -> None:
         """Say from time to time that the training goes on: else others take it for dead."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from gateway.learning.bundles import Bundles
 from gateway.learning.labour import Span, Training, Weighing
 from gateway.learning.training import policy_prices
+from gateway.money.errors import LedgerError
 from gateway.money.prices import capabilities_of
 from policies.cascade import Cascade, Learning
 from policies.kinds import LEARNED
@@ -18,8 +21,6 @@ from router.learned import Courses, tells_tokens
 from router.online.jobs import Job
 from router.online.standing import Standing, Terms, acceptance_told
 from router.types import RouterError
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,21 +80,25 @@ def _identity(cascade: Cascade) -> str:
         return str(cascade.bundle_path)
 
 
-def courses_at(standing: Standing, duty: Duty) -> Courses:
+def courses_at(standing: Standing, duty: Duty, bundles: Bundles) -> tuple[Courses, str | None]:
     """Return the courses of a route that stands there. Reads a bundle: call it from a thread.
 
-    A bundle that cannot be read here gives way to what ran before it. One that the policy names
-    and that no longer holds gives way to the reference.
+    A bundle that cannot be had here gives way to what ran before it, and why is told beside.
+    One that the policy names and that no longer holds gives way to the reference.
     """
+    if duty.terms.bundle or standing.bundle is None:
+        return _plain(standing, duty), None
+    try:
+        return _learnt(standing.bundle, duty, bundles), None
+    except (RouterError, LedgerError, OSError, ImportError) as exc:
+        return _plain(standing.under_bundle or Standing(), duty), str(exc)
+
+
+def _plain(standing: Standing, duty: Duty) -> Courses:
+    """Return the courses of a route that no bundle of its own runs."""
     terms = duty.terms
     if terms.bundle and standing.stage != "learned":
         return ColdCourses(terms.reference, may_serve=False)
-    if standing.bundle is not None:
-        try:
-            return _learnt(standing, duty)
-        except (RouterError, ImportError) as exc:
-            _log.error("route %s goes by what it was before its bundle: %s", duty.route, exc)
-            standing = standing.under_bundle or Standing()
     if standing.stage == "rules":
         return ColdCourses(terms.reference, may_serve=terms.floor is None)
     is_certified = standing.stage == "certified"
@@ -122,19 +127,18 @@ def watched_of(duty: Duty) -> frozenset[str]:
     )
 
 
-def _learnt(standing: Standing, duty: Duty) -> Courses:
+def _learnt(told: Mapping[str, Any], duty: Duty, bundles: Bundles) -> Courses:
     from router.bundled import load_learnt
     from router.learnt import Operating
     from router.learnt_build import courses_of, operating_of
     from router.targets import Mix
 
-    assert standing.bundle is not None, "only a route with a bundle comes here"
-    bundled = load_learnt(Path(standing.bundle["path"]), pinned=standing.bundle["id"])
+    bundled = load_learnt(bundles.at(told), pinned=told["id"])
     if duty.terms.floor is None:
         operating, pacer = operating_of(duty.cascade.target, bundled)
         per_second = float(duty.cascade.usd_per_second or 0)
         return courses_of(bundled, operating, pacer, usd_per_second=per_second)
-    rate, early = float(standing.bundle["rate"]), standing.bundle.get("early")
+    rate, early = float(told["rate"]), told.get("early")
     operating = Operating("floor", Mix(rate, rate), duty.terms.floor, early)
     return courses_of(bundled, operating, None)
 
@@ -155,21 +159,26 @@ def training_of(duty: Duty, job: Job, ledger_url: str, out: Path) -> Training:
     )
 
 
-def weighing_of(duty: Duty, job: Job, ledger_url: str, standing: Standing) -> Weighing:
-    """Return a weighing as its process is told of it."""
+def weighing_of(
+    duty: Duty, job: Job, ledger_url: str, standing: Standing, bundles: Bundles
+) -> Weighing:
+    """Return a weighing as its process is told of it.
+
+    Raises RouterError, LedgerError or OSError where a bundle cannot be had here.
+    """
     assert standing.candidate is not None, "only a candidate is weighed"
     floor, former = duty.terms.floor, standing.bundle
     serves = floor is None or standing.stage == "certified"
     return Weighing(
         span_of(duty, job, ledger_url),
-        standing.candidate["path"],
+        str(bundles.at(standing.candidate)),
         standing.candidate["id"],
         None if floor is None else share_of_look(floor.error, standing.looks + 1),
         None if floor is None else floor.max_loss,
         0.95 if floor is None else floor.certainty,
         _point(duty),
         acceptance_told(standing.acceptance) if serves else None,
-        None if former is None else (former["path"], former["id"], float(former["rate"])),
+        None if former is None else (str(bundles.at(former)), former["id"], float(former["rate"])),
     )
 
 

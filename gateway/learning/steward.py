@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from gateway.learning.book import Book, LearnStep
+from gateway.learning.bundles import Bundles
 from gateway.learning.craft import Craft
 from gateway.learning.duties import Duty, courses_at, duties_of
 from gateway.learning.feedback import ratings, words_of
@@ -70,6 +71,7 @@ class Steward:
         acts: bool,
         tell: Tell | None = None,
         latest: Latest | None = None,
+        bundles: Bundles | None = None,
     ) -> None:
         self.standing = beginning(duty.terms)
         self._first = router.courses
@@ -81,6 +83,8 @@ class Steward:
         self._acts = acts
         self._tell = tell
         self._latest = latest or (lambda route: NO_NEWS)
+        self._bundles = bundles or Bundles("", None)
+        self._lacks: str | None = None
         self._seen: _Seen | None = None
         self._turn = asyncio.Lock()
 
@@ -89,7 +93,7 @@ class Steward:
         async with self._turn:
             steps = await asyncio.to_thread(self._book.steps, self._duty.route)
             last = steps[-1].step if steps else 0
-            if last != self.standing.number:
+            if last != self.standing.number or self._lacks is not None:
                 taken = [taken_of(step) for step in steps]
                 await self._adopt(standing_of(taken, self._duty.terms))
 
@@ -166,9 +170,20 @@ class Steward:
         if self._duty.terms.bundle and standing.stage == "learned":
             self._router.courses = self._first
         else:
-            self._router.courses = await asyncio.to_thread(courses_at, standing, self._duty)
+            given = standing, self._duty, self._bundles
+            self._router.courses, lacks = await asyncio.to_thread(courses_at, *given)
+            self._say_what_lacks(lacks)
         self.standing = standing
         self._seen = None
+
+    def _say_what_lacks(self, lacks: str | None) -> None:
+        """Tell once that a bundle cannot be had here; each look tries again."""
+        route = self._duty.route
+        if lacks is not None and lacks != self._lacks:
+            _log.error("route %s goes by what it was before its bundle: %s", route, lacks)
+        if lacks is None and self._lacks is not None:
+            _log.info("route %s goes by its bundle", route)
+        self._lacks = lacks
 
 
 def row_of(route: str, taken: Taken, standing: Standing) -> LearnStep:
@@ -213,13 +228,16 @@ async def learning(
         return
     book = await asyncio.to_thread(Book, ledger_url)
     workshop = Workshop(place) if place is not None else None
+    bundles = Bundles(ledger_url, place)
     stewards = []
     for duty in duties:
         router = routers[duty.route]
         assert isinstance(router, LearnedRouter), "its confidence is learned"
-        steward = Steward(duty, router, book, wall, acts=acts, tell=tell, latest=latest)
+        steward = Steward(
+            duty, router, book, wall, acts=acts, tell=tell, latest=latest, bundles=bundles
+        )
         if workshop is not None and acts:
-            steward.craft = Craft(duty, steward, workshop, ledger_url)
+            steward.craft = Craft(duty, steward, workshop, ledger_url, bundles)
         stewards.append(steward)
     tasks: list[asyncio.Task[None]] = []
     try:

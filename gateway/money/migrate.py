@@ -16,9 +16,9 @@ from gateway.money.errors import LedgerError, LedgerRefused
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-HEAD = "0011"
+HEAD = "0012"
 KNOWN = frozenset(
-    {"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", HEAD}
+    {"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", HEAD}
 )
 """Every revision that a migration leads on from; anything else is newer than this version."""
 

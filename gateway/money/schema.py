@@ -371,6 +371,17 @@ learning_step = Table(
     sqlite_with_rowid=False,
 )
 
+# What one machine has trained, for those that share the ledger: in one piece, by its id.
+learnt_bundle = Table(
+    "learnt_bundle",
+    metadata,
+    _text("id", key=True),
+    _text("route"),
+    _int("at_us"),
+    Column("content", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
 background_spend = Table(
     "background_spend",
     metadata,

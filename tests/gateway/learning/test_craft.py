@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import msgspec
 import pytest
 
 from gateway.learning.book import Book
+from gateway.learning.bundles import Bundles
 from gateway.learning.craft import Craft
 from gateway.learning.duties import duties_of
 from gateway.learning.errors import LearningError
@@ -48,10 +50,20 @@ def looked_after(book, tmp_path, now_s, **changes):
     checked = parsed(**{"target": {"max_quality_loss": 0.1}, **changes})
     (duty,) = duties_of(checked)
     router = build_routers(checked)["auto"]
-    one = Steward(duty, router, book, lambda: now_s[0], acts=True)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    one.craft = Craft(duty, one, Workshop(tmp_path / "learned"), url, beat_s=0.05)
+    bundles = Bundles(url, tmp_path / "learned", is_shared=True)
+    one = Steward(duty, router, book, lambda: now_s[0], acts=True, bundles=bundles)
+    one.craft = Craft(duty, one, Workshop(tmp_path / "learned"), url, bundles, beat_s=0.05)
     return one, router
+
+
+def elsewhere(book, tmp_path, name):
+    """Return a route's steward and router on a machine that only shares the ledger."""
+    checked = parsed(target={"max_quality_loss": 0.1})
+    (duty,) = duties_of(checked)
+    router = build_routers(checked)["auto"]
+    bundles = Bundles(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / name, is_shared=True)
+    return Steward(duty, router, book, lambda: 9.0, acts=False, bundles=bundles), router
 
 
 async def settled(one):
@@ -67,7 +79,34 @@ def asking(text):
     return query_of([{"role": "user", "content": text}])
 
 
-async def test_learner_is_trained_weighed_promoted_and_rolled_back(book, tmp_path):
+async def _other_machines_run_it(book, tmp_path, caplog):
+    """Check that a machine without the folder fetches it, and takes no changed one."""
+    (tmp_path / "learned").rename(tmp_path / "away")
+    other, others = elsewhere(book, tmp_path, "other")
+    await other.follow()
+    first = others.courses.begin(asking("What is 3 + 4?"), ["small", "large"]).step((), frozenset())
+
+    assert first.model == "small"
+    assert "was fetched from the ledger" in caplog.text
+    (kept,) = (tmp_path / "other").iterdir()
+    content = book.bundle(kept.name.replace("-", ":"))
+
+    third, thirds = elsewhere(book, tmp_path, "third")
+    with book.writing() as connection:
+        connection.exec_driver_sql("UPDATE learnt_bundle SET content = ?", (content[:-9],))
+    await third.follow()
+    assert not thirds.courses.may_serve
+    assert "goes by what it was before its bundle: bundle sha256:" in caplog.text
+    assert not [*(tmp_path / "third").glob("*")]
+    with book.writing() as connection:
+        connection.exec_driver_sql("UPDATE learnt_bundle SET content = ?", (content,))
+    await third.follow()
+    assert type(thirds.courses) is type(others.courses)
+    (tmp_path / "away").rename(tmp_path / "learned")
+
+
+async def test_learner_is_trained_weighed_promoted_and_rolled_back(book, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     now_s = [1.0]
     one, router = looked_after(book, tmp_path, now_s)
     book.add(list(sums_rows(160)))
@@ -94,6 +133,7 @@ async def test_learner_is_trained_weighed_promoted_and_rolled_back(book, tmp_pat
     assert hard.step((), frozenset()).model == "large"
     assert drawn.step((), frozenset()).model == "small"  # beside what is done anyway
 
+    await _other_machines_run_it(book, tmp_path, caplog)
     now_s[0] = 3.0
     rows = list(sums_rows(120, seed=2, start=2_500_000, slips=1.0))
     worse = [msgspec.structs.replace(row, score=0.0, served=True) if row.model == "small" else row
