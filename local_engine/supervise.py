@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # nothing that a process reading foreign checkpoints should hold.
 _ENVIRONMENT = (
     "CUDA",
+    "FRUGAL_NATIVE",
     "HF_",
     "HOME",
     "HTTPS_PROXY",

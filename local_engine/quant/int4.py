@@ -1,6 +1,6 @@
-"""Products with 4-bit weights in groups, on torch's packed kernel where there is one.
+"""Products with 4-bit weights in groups, by the native loops or on torch's packed kernel.
 
-The kernel's own weights are w = (q - 8) s + z, with s and z per group of inputs.
+Both hold weights as w = (q - 8) s + z, with s and z per group of inputs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from local_engine.native import native_for
+from local_engine.native.products import Int4Product
 from local_engine.quant.grid import GROUPS, Grid
 from local_engine.quant.paths import MOST_ROWS, takes_triton
 
 # Above this many rows one expansion of the weight is cheaper than the packed kernel,
 # whose time grows with the rows.
 _PACKED_ROWS = 48
+# The same for the native loops, on a Xeon with AMX.
+_NATIVE_ROWS = 192
 _BLOCK = 64
 
 
@@ -30,6 +34,12 @@ class Int4Linear:
         self.order = grid.order
         self.outputs = len(grid.q)
         self.group = grid.group
+        self._native: Int4Product | None = None
+        self._has_kernel = self._is_triton = False
+        if (native := native_for(grid.q.device)) is not None:
+            middle = grid.offset + 8 * grid.scale
+            self._native = Int4Product(native, grid.q, grid.scale, middle, bias)
+            return
         self._has_kernel = has_int4_kernel(grid.q.device.type)
         self._is_triton = not self._has_kernel and takes_triton(grid.q.device)
         padding = -self.outputs % _BLOCK
@@ -41,25 +51,28 @@ class Int4Linear:
         self.packed = _pack(q) if self._has_kernel else _pack_plain(q)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.order is not None:
+            x = x[:, self.order]
         if self._is_triton and len(x) <= MOST_ROWS:
             from local_engine.quant.triton_products import int4_product
 
-            ordered = x if self.order is None else x[:, self.order]
-            return int4_product(ordered, self.packed, self.pair, self.outputs, self.bias)
+            return int4_product(x, self.packed, self.pair, self.outputs, self.bias)
+        if self._native is not None and len(x) <= _NATIVE_ROWS:
+            return self._native(x, x.dtype)
         low = x.to(torch.bfloat16)
-        if self.order is not None:
-            low = low[:, self.order]
         if self._has_kernel and len(x) <= _PACKED_ROWS:
             full: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 low.contiguous(), self.packed, self.group, self.pair
             )
         else:
-            full = low @ self._expanded()
+            full = low @ self.expanded()
         y = full[:, : self.outputs].to(x.dtype)
         return y if self.bias is None else y + self.bias
 
-    def _expanded(self) -> Tensor:
-        """Return the weight as bf16 `[in, padded out]`."""
+    def expanded(self) -> Tensor:
+        """Return the weight as bf16 `[in, out]`, outputs perhaps padded."""
+        if self._native is not None:
+            return self._native.expanded().t()
         q = _unpack_blocks(self.packed) if self._has_kernel else _unpack_plain(self.packed)
         groups, padded, _ = self.pair.shape
         scale, middle = self.pair[:, None, :, 0], self.pair[:, None, :, 1]
@@ -69,6 +82,8 @@ class Int4Linear:
     @property
     def nbytes(self) -> int:
         """Return the bytes that integers and scales take."""
+        if self._native is not None:
+            return self._native.nbytes
         return self.packed.nbytes + self.pair.nbytes
 
 

@@ -11,6 +11,7 @@ import torch
 from local_engine.checkpoint import find_checkpoint
 from local_engine.engine import Engine
 from local_engine.loader import LoadedModel, LoadOptions, load_model
+from local_engine.native import find_native
 from local_engine.quant import (
     Int8Head,
     Int8Linear,
@@ -26,6 +27,11 @@ INT8 = LoadOptions("int8", device=torch.device("cpu"))
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave products to torch, as where there is no compiler."""
+    monkeypatch.setattr("local_engine.quant.int8.native_for", lambda device: None)
 
 
 def logprobs_of(model: LoadedModel, prompts: list[tuple[int, ...]]) -> torch.Tensor:
@@ -88,12 +94,12 @@ def test_largest_outputs_of_the_head_are_exact_in_its_weights() -> None:
 
 
 def test_unquantized_products_are_the_plain_ones() -> None:
-    weight, x = random(8, 4), random(3, 4)
+    weight, x = random(8, 64), random(3, 64)
 
     assert isinstance(make_head(weight, "none"), PlainLinear)
     assert torch.equal(make_linear(weight, None, "none")(x), x @ weight.T)
-    assert make_linear(weight, None, "none").nbytes == 8 * 4 * 4
-    assert make_linear(weight, None, "int8").nbytes == 8 * 4 + 8 * 2
+    assert make_linear(weight, None, "none").nbytes == 8 * 64 * 4
+    assert make_linear(weight, None, "int8").nbytes == 8 * 64 + 8 * 2
 
 
 @pytest.mark.parametrize("rows", [1, 16, 17])
@@ -104,6 +110,7 @@ def test_without_integer_products_the_result_is_the_same(
     weight, x = random(96, 64), random(rows, 64, seed=5)
     wanted = Int8Linear(*int8_pack(weight))(x)
     head = make_head(weight, "int8")(x)
+    without_native(monkeypatch)
     monkeypatch.setattr("local_engine.quant.int8.has_integer_product", lambda device: False)
     monkeypatch.setattr("local_engine.quant.int8.has_int8_kernel", lambda device: has_kernel)
     layer = Int8Linear(*int8_pack(weight))
@@ -116,10 +123,18 @@ def test_without_integer_products_the_result_is_the_same(
     )
 
 
-def test_integer_products_are_exact_in_the_weights() -> None:
-    if not has_integer_product("cpu"):
-        pytest.skip("this processor or this torch has no integer product that adds up in 32 bits")
-    weight, x = random(96, 640), random(64, 640, seed=6)
+@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("rows", [6, 64])
+def test_integer_products_are_exact_in_the_weights(
+    rows: int, is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_native:
+        without_native(monkeypatch)
+        if not has_integer_product("cpu"):
+            pytest.skip("this processor or this torch has no product that adds up in 32 bits")
+    elif find_native() is None:
+        pytest.skip("the native loops could not be built here")
+    weight, x = random(96, 640), random(rows, 640, seed=6)
     x[3] *= 1e6
     x[4] = 0.0
     x[5, 7] = 500.0
@@ -178,7 +193,12 @@ def test_the_bytes_of_one_row_are_its_numbers_to_half_a_step(dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf])
-def test_one_row_that_is_no_number_gives_none(odd: float) -> None:
+@pytest.mark.parametrize("is_native", [True, False])
+def test_one_row_that_is_no_number_gives_none(
+    odd: float, is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_native:
+        without_native(monkeypatch)
     x = random(1, 64)
     x[0, 3] = odd
 

@@ -57,7 +57,7 @@ def reference(linear: Linear) -> torch.Tensor:
     if isinstance(linear, Int8Linear):
         return linear.weight.float() * linear.scale.float()[:, None]
     if isinstance(linear, Int4Linear):
-        return linear._expanded().t()[: linear.outputs].float()
+        return linear.expanded().t()[: linear.outputs].float()
     assert isinstance(linear, (Nf4Linear, Fp8Linear))
     return linear.dequantize(torch.float32)
 
@@ -126,15 +126,18 @@ def test_constant_weights_are_kept_and_nothing_becomes_nan(
     assert torch.allclose(found, torch.full((2, 64), fill * 128), rtol=0.02, atol=1e-3)
 
 
-def test_without_the_kernel_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_loops_or_kernel_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = random(80, 256), random(4, 256, seed=5)
-    with_kernel = make_linear(weight, None, "int4")(x)
+    native = make_linear(weight, None, "int4")(x)
+    monkeypatch.setattr("local_engine.quant.int4.native_for", lambda device: None)
+    with_kernel = make_linear(weight, None, "int4")
     monkeypatch.setattr("local_engine.quant.int4.has_int4_kernel", lambda device: False)
     plain = make_linear(weight, None, "int4")
 
     assert isinstance(plain, Int4Linear)
     assert not plain._has_kernel
-    assert off(plain(x), with_kernel) < 0.01
+    assert off(with_kernel(x), native) < 0.01
+    assert off(plain(x), native) < 0.01
 
 
 def test_the_kernel_is_found_where_the_processor_has_it() -> None:
