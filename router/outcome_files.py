@@ -109,7 +109,9 @@ def _object(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise OutcomesError(f"{file}, row {number}: is not valid JSON: {exc}") from exc
+        odd = any(word in line for word in (b"NaN", b"Infinity"))
+        hint = "; JSON has no NaN or Infinity: write null for what is not known" if odd else ""
+        raise OutcomesError(f"{file}, row {number}: is not valid JSON: {exc}{hint}") from exc
     if not isinstance(found, dict):
         raise OutcomesError(f"{file}, row {number}: expected a JSON object on each line")
     return found

@@ -115,7 +115,7 @@ def read_outcomes(
     selection = Selection(wanted or COLUMNS, models, set())
     for file in files_of(path, split):
         for chunk in _chunks(file, selection, wanted or _REQUIRED):
-            _check_values(chunk)
+            check_values(chunk)
             if allow_repeats:
                 repeated += _number_repeats(chunk, seen)
             else:
@@ -138,6 +138,8 @@ def _known(columns: Collection[str], path: Path) -> tuple[str, ...]:
 
 def _chunks(file: Path, selection: Selection, needed: Collection[str]) -> Iterator[Chunk]:
     for chunk in reader_of(file)(file, selection):
+        if not chunk.columns and file.suffix != ".parquet" and not chunk.rows:
+            raise OutcomesError(f"{file}: expected rows with {', '.join(needed)}, found none")
         there = {*chunk.columns, "sample", "split"}
         missing = [name for name in needed if name not in there]
         if missing:
@@ -205,11 +207,16 @@ _CHECKS: Mapping[str, _Check] = {
 }
 
 
-def _check_values(chunk: Chunk) -> None:
+def check_values(chunk: Chunk, *, nullable: Collection[str] = ()) -> None:
+    """Refuse what is no value of its column; keys may be null where they are `nullable`.
+
+    Raises OutcomesError.
+    """
     for name, values in chunk.columns.items():
         is_right, expected = _CHECKS[name]
+        may_be_null = name in nullable or name not in _KEY
         for index, value in enumerate(values):
-            if not (is_right(value) or (value is None and name not in _KEY)):
+            if not (is_right(value) or (value is None and may_be_null)):
                 message = f"{name}: expected {expected}; found {_shown(value)}"
                 raise chunk.problem(index, message)
 
@@ -262,6 +269,7 @@ def _check_models(
 ) -> None:
     for model in wanted:
         if model not in found:
-            near = get_close_matches(model, others, n=3, cutoff=0.5) or sorted(others)[:8]
+            known = {*others, *found}
+            near = get_close_matches(model, known, n=3, cutoff=0.5) or sorted(known)[:8]
             hint = f"; did you mean {', '.join(near)}?" if near else "; the table is empty"
             raise OutcomesError(f"{path}: no replies of model {model!r}{hint}")

@@ -84,8 +84,11 @@ class Task:
         if len(self.tiers) < 2 or self.reference not in self.tiers:
             raise TrainingError(
                 "expected two tiers at least and the reference among them, found "
-                f"{', '.join(self.tiers) or 'none'} and {self.reference!r}"
+                f"{', '.join(self.tiers) or 'none'} and {self.reference!r}; a cascade is learnt "
+                "from what two models at least replied to the same requests"
             )
+        if len(set(self.tiers)) < len(self.tiers):
+            raise TrainingError(f"expected each tier once, found {', '.join(self.tiers)}")
 
 
 @dataclass(frozen=True, slots=True)

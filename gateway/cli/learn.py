@@ -167,8 +167,12 @@ def certify(
     outcomes: Outcomes,
     split: Split = None,
     look: Annotated[
-        int, typer.Option(min=1, help="The how-many-th certification: the error is spent over all.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="The how-many-th certification, the error being spent over all. Default: next.",
+        ),
+    ] = None,
     labeller: Annotated[str, typer.Option(help="Who scored: exact, test or judge.")] = "exact",
     labeller_error: Annotated[
         float | None, typer.Option(help="A judge's measured share of wrong verdicts.")
@@ -177,6 +181,9 @@ def certify(
         int | None,
         typer.Option(min=1, max=3650, help="Then it lapses, and the reference answers."),
     ] = None,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="Prompts of the training were asked anew: take them.")
+    ] = False,
     write: Annotated[bool, typer.Option(help="Put the certificate into the bundle.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -185,14 +192,15 @@ def certify(
     Of a ledger every drawn request counts; an answer that nobody scored counts as worse. Of
     files, requests without a score for every tier are left out.
 
-    Example: frugal certify --bundle bundles/auto --outcomes audits.parquet --look 2
+    Example: frugal certify --bundle bundles/auto --outcomes audits.parquet
     """
     from gateway.learning.evaluating import certify_bundle
 
     with _told():
         found = certify_bundle(
             bundle, outcomes, split, look=look, labeller=labeller, write=write,
-            labeller_error=labeller_error, valid_days=valid_days, warn=_warn,
+            labeller_error=labeller_error, valid_days=valid_days, repeats=repeats,
+            warn=_warn,
         )  # fmt: skip
     if as_json:
         print(json.dumps(found, indent=1))
@@ -212,6 +220,9 @@ def _told() -> Iterator[None]:
         yield
     except (LearningError, RouterError) as exc:
         print(exc, file=sys.stderr)
+        raise typer.Exit(_MISUSED) from exc
+    except OSError as exc:
+        print(f"{exc.filename or 'a file'}: {exc.strerror or exc}", file=sys.stderr)
         raise typer.Exit(_MISUSED) from exc
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from router.evaluate import Evaluation
     from router.learn_table import LearnTable
 
+_MOST_MET = 0.2
 _LABELLERS = ("exact", "test", "judge")
 
 
@@ -29,6 +30,8 @@ def evaluate_bundle(
 
     bundled = load_learnt(path)
     every = _read(bundled, outcomes, split, warn)
+    if (met := _met(bundled, every)) > _MOST_MET:
+        warn(f"{_met_told(met)}: what is measured on them flatters; take others")
     table = _complete(bundled, every)
     found = evaluate(bundled.learnt, bundled.operating, table)
     return replace(found, left_out=len(every) - len(table))
@@ -39,17 +42,20 @@ def certify_bundle(
     outcomes: Sequence[str],
     split: str | None,
     *,
-    look: int,
+    look: int | None,
     labeller: str,
     write: bool,
     labeller_error: float | None = None,
     valid_days: int | None = None,
+    repeats: bool = False,
     warn: Warn = unheard,
 ) -> dict[str, Any]:
     """Walk the bundle's path on new outcomes; write what held, or that nothing did.
 
-    Of a ledger every drawn request counts, and an answer that nobody scored as worse. Raises
-    LearningError for a bundle without a floor, or an error of the router's.
+    Of a ledger every drawn request counts, and an answer that nobody scored as worse. Prompts of
+    the training are refused, unless traffic `repeats` itself and these were asked anew. The
+    bundle counts its looks: without a `look` this is the next. Raises LearningError for a bundle
+    without a floor, or an error of the router's.
     """
     from router.bundle import load_bundle
     from router.bundled import certificate_of, load_learnt, save_learnt
@@ -63,15 +69,23 @@ def certify_bundle(
     floor, route = bundled.operating.floor, bundled.about.get("route")
     if floor is None:
         raise LearningError(f"{path}: has no quality floor to certify; train it with one")
+    made = _looks_made(bundled)
+    look = made + 1 if look is None else look
+    if look <= made:
+        raise LearningError(
+            f"--look: {made} were made of this bundle, so this one is {made + 1}; leave it out"
+        )
     unscored = 0
+    every = _read(bundled, outcomes, split, warn)
+    if not repeats:
+        _check_unmet(bundled, every)
     if any(map(is_ledger, outcomes)):
         from router.audited import audited
 
-        every = _read(bundled, outcomes, split, warn)
         found = audited(bundled.learnt, every, str(bundled.about["reference"]))
         records, unscored = found.records, found.unscored
     else:
-        table = _complete(bundled, _read(bundled, outcomes, split, warn))
+        table = _complete(bundled, every)
         records = records_at(bundled.learnt, table, Drafts.read(table))
     walked = [float(rate) for rate in bundled.about["path"]]
     error = share_of_look(floor.error, look)
@@ -86,13 +100,21 @@ def certify_bundle(
         )  # fmt: skip
     if write:
         operating = replace(bundled.operating, mix=None if rate is None else Mix(rate, rate))
-        about = dict(load_bundle(path).about)
+        about = {**load_bundle(path).about, "looks": look}
         save_learnt(path, bundled.learnt, operating, certificate, about)
     return {
         "certificate": None if certificate is None else asdict(certificate),
         "walked": [asdict(each) | {"rate": walked[each.point]} for each in certified.walked],
         "unscored": unscored,
+        "look": look,
     }
+
+
+def _looks_made(bundled: Bundled) -> int:
+    """Return how many certifications were tried; a bundle's training is the first of them."""
+    made = bundled.about.get("looks", 1)
+    last = 0 if bundled.certificate is None else bundled.certificate.look
+    return max(made if isinstance(made, int) else 1, last)
 
 
 def _last_day(first: str, valid_days: int | None) -> str | None:
@@ -113,6 +135,26 @@ def _check_labeller(labeller: str, error: float | None) -> None:
         )
     if error is not None and not 0 <= error < 1:
         raise LearningError(f"--labeller-error: expected a share from 0 to 1, found {error:g}")
+
+
+def _check_unmet(bundled: Bundled, table: LearnTable) -> None:
+    """Refuse requests that the bundle was made of: a bound on them is none."""
+    met = _met(bundled, table)
+    if met > _MOST_MET:
+        raise LearningError(
+            f"{_met_told(met)}, so nothing can be certified on them: give outcomes that it has not "
+            "seen, or --repeats where the same prompts were asked and answered anew"
+        )
+
+
+def _met(bundled: Bundled, table: LearnTable) -> float:
+    from router.seen import MARKS, met_share
+
+    return met_share(bundled.about.get(MARKS, ()), table.queries)
+
+
+def _met_told(met: float) -> str:
+    return f"the bundle was trained on {met:.0%} of these prompts"
 
 
 def _complete(bundled: Bundled, table: LearnTable) -> LearnTable:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.learning.errors import LearningError
 from gateway.learning.sources import as_files, check_reference, shown
-from gateway.learning.training import Asked, known_prices, manifest_of, policy_of, target_of
+from gateway.learning.training import (
+    Asked,
+    check_out,
+    known_prices,
+    manifest_of,
+    policy_of,
+    target_of,
+)
 from gateway.learning.vectors import with_vectors
 
 if TYPE_CHECKING:
@@ -39,9 +46,11 @@ def extend(
     """
     from router.bundled import load_learnt, save_learnt
     from router.join import check_name, join
+    from router.seen import MARKS, marks_of
 
     if bundle.resolve() == out.resolve():
         raise LearningError(f"--out: expected another folder than the bundle's, found {out}")
+    check_out(out)
     bundled = load_learnt(bundle)
     models = bundled.learnt.models
     check_name(bundled.learnt, name)
@@ -74,6 +83,7 @@ def extend(
         "frugal": version("frugal-gateway"),
         "path": list(made.path),
         "extends": bundled.id,
+        MARKS: marks_of(table.queries, bundled.about.get(MARKS, ())),
         "joined": [*bundled.about.get("joined", ()), told],
     }
     identity = save_learnt(out, made.learnt, made.operating, None, about)

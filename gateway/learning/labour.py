@@ -91,6 +91,7 @@ class Weighing(msgspec.Struct, frozen=True, tag="weigh"):
 def train_bundle(job: Training) -> dict[str, Any]:
     """Learn a bundle from a span's audits; return where it is, and its id. Raises RouterError."""
     from router.bundled import save_learnt
+    from router.seen import MARKS, marks_of
     from router.train import Task, train
 
     span = job.span
@@ -106,6 +107,7 @@ def train_bundle(job: Training) -> dict[str, Any]:
         "data": f"audits of {span.route}, {_day(span.since_us)} to {_day(span.until_us)}",
         "path": list(trained.path),
         "counts": dict(trained.counts),
+        MARKS: marks_of(table.queries),
     }
     identity = save_learnt(Path(job.out), trained.learnt, trained.operating, None, about)
     return {"path": job.out, "id": identity, "counts": dict(trained.counts)}

@@ -49,21 +49,24 @@ def foretell_file(bundle: Path, source: Path, out: Path, rates: Sequence[float])
 def _rows(source: Path, models: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield rows with a query, one of the bundle's models and, where there is one, its reply."""
     from router.outcome_files import Selection, files_of, reader_of
+    from router.outcomes import check_values
 
     number = 0
     for file in files_of(source, None):
         wanted = Selection(_FIELDS, None, set())
         for chunk in reader_of(file)(file, wanted):
             columns = chunk.columns
-            if not chunk.rows:
-                if "prompt" not in columns and "messages" not in columns:
-                    raise LearningError(f"{file}: expected a column `prompt` or `messages`")
-                continue
+            if "prompt" not in columns and "messages" not in columns:
+                raise LearningError(f"{file}: expected a column `prompt` or `messages`")
+            numbers = columns.get("query_id")
+            if numbers is not None:
+                columns["query_id"] = [str(each) if each else None for each in numbers]
+            check_values(chunk, nullable=("query_id", "model"))
             for at in range(len(chunk.rows)):
                 row = {name: columns[name][at] for name in columns}
                 number += 1
                 row.setdefault("query_id", None)
-                row["query_id"] = str(row["query_id"] or f"row-{number}")
+                row["query_id"] = row["query_id"] or f"row-{number}"
                 if row.get("model") not in models:
                     row["model"], row["response"] = models[0], None
                 yield row

@@ -60,9 +60,11 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     """
     from router.bundled import certificate_of, save_learnt
     from router.learn_table import LearnTable
+    from router.seen import MARKS, marks_of
     from router.targets import QualityLoss
     from router.train import Task, train
 
+    check_out(out)
     policy, route_name, route = policy_of(asked)
     named = asked.tiers or (route.tiers if route else ())
     reference = asked.reference or (route and route.cascade and route.cascade.reference_model)
@@ -78,8 +80,9 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
     check_reference(table, reference)
     target = target_of(asked, route)
     embedder = None if asked.embedder == "none" else asked.embedder or _EMBEDDER
-    table, embedder_version = with_vectors(table, embedder, advance)
     task = Task(tuple(tiers), reference, target, prices, route_name, seed=asked.seed)
+    _warn_of_rows(table.of_models(task.tiers), warn)
+    table, embedder_version = with_vectors(table, embedder, advance)
     trained = train(table, task, advance)
     data = ", ".join(map(shown, asked.outcomes))
     certificate = None
@@ -100,16 +103,47 @@ def learn(asked: Asked, out: Path, advance: Advance, *, warn: Warn) -> dict[str,
         "path": list(trained.path),
         "counts": dict(trained.counts),
         "seed": asked.seed,
+        "looks": int(isinstance(target, QualityLoss)),
+        MARKS: marks_of(table.queries),
     }
     identity = save_learnt(out, trained.learnt, trained.operating, certificate, about)
     return manifest_of(out) | {"id": identity}
 
 
-def manifest_of(out: Path) -> dict[str, Any]:
-    """Return what a bundle says of itself, its files checked. Raises BundleError."""
-    from router.bundle import load_bundle
+def _warn_of_rows(table: LearnTable, warn: Warn) -> None:
+    """Say what of a table is left out, and what counts as one."""
+    from router.train import complete_rows
 
-    return dict(load_bundle(out).about)
+    left_out = len(table) - len(complete_rows(table))
+    if left_out:
+        warn(f"{left_out} of {len(table)} requests have no score for every tier: left out")
+    if table.repeated:
+        warn(
+            f"{table.repeated} rows have the query, model and sample of another: taken for further "
+            "replies, whose scores are averaged"
+        )
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place where no bundle can be written, before all the work. Raises LearningError."""
+    from router.bundle import BundleError, identity_at
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            identity_at(out)
+    except OSError as exc:
+        raise LearningError(f"--out: cannot write {out}: {exc.strerror}") from exc
+    except BundleError as exc:
+        raise LearningError(f"--out: {out} exists and is no bundle; name another folder") from exc
+
+
+def manifest_of(out: Path) -> dict[str, Any]:
+    """Return what a bundle says to people of itself, its files checked. Raises BundleError."""
+    from router.bundle import load_bundle
+    from router.seen import MARKS
+
+    return {name: told for name, told in load_bundle(out).about.items() if name != MARKS}
 
 
 def policy_of(asked: Asked) -> tuple[Policy | None, str | None, Route | None]:

@@ -197,11 +197,35 @@ def test_a_tampered_bundle_is_used_by_nobody(place, tmp_path, command):
 def test_certificate_is_made_anew_on_later_outcomes(place):
     found = frugal(
         "certify", "--bundle", place / "bundle", "--outcomes", place / "later.jsonl",
-        "--look", "2", "--no-write", "--json",
+        "--no-write", "--json",
     )  # fmt: skip
 
-    certificate = json.loads(found.stdout)["certificate"]
-    assert certificate is None or certificate["look"] == 2
+    assert json.loads(found.stdout)["certificate"]["look"] == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "more", "message"),
+    [
+        ("train.jsonl", (), "so nothing can be certified on them: give outcomes that it has not"),
+        ("later.jsonl", ("--look", "1"), "1 were made of this bundle, so this one is 2"),
+    ],
+)
+def test_nothing_is_certified_on_the_training_or_by_a_look_made_before(place, table, more, message):
+    given = ("certify", "--bundle", place / "bundle", "--outcomes", place / table, "--no-write")
+    found = frugal(*given, *more)
+
+    assert found.exit_code == 2
+    assert message in found.stderr
+
+
+def test_looks_are_counted_in_the_bundle_and_repeats_are_taken_where_they_are_said(place, tmp_path):
+    bundle = shutil.copytree(place / "bundle", tmp_path / "bundle")
+    given = ("certify", "--bundle", bundle, "--outcomes", place / "train.jsonl", "--repeats")
+    looks = [json.loads(frugal(*given, "--json").stdout)["look"] for _ in range(2)]
+    told = frugal("evaluate", "--bundle", bundle, "--outcomes", place / "train.jsonl")
+
+    assert looks == [2, 3]
+    assert "of these prompts: what is measured on them flatters" in told.stderr
 
 
 def test_too_few_outcomes_certify_nothing_and_say_so(place, tmp_path):
@@ -220,6 +244,10 @@ def test_too_few_outcomes_certify_nothing_and_say_so(place, tmp_path):
         (("--max-quality-loss", "0.1", "--max-usd-per-1k", "1"), "expected one target"),
         (("--max-quality-loss", "1.5"), "between 0 and 1"),
         (("--tiers", "small"), "two tiers at least"),
+        (("--tiers", "small,small", "--reference", "small"), "expected each tier once"),
+        (("--tiers", "small,larg"), "did you mean large?"),
+        (("--out", "/dev/null/b"), "--out: cannot write /dev/null/b"),
+        (("--out", "/tmp"), "--out: /tmp exists and is no bundle"),
         (("--policy", "nowhere.yaml"), "nowhere.yaml"),
     ],
 )
@@ -232,6 +260,54 @@ def test_what_cannot_be_learnt_is_said_in_a_line(place, tmp_path, arguments, mes
     assert found.exit_code == 2
     assert message in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "expected rows with query_id, model, found none"),
+        ('{"query_id": "a", "model": "m", "score": NaN}', "JSON has no NaN or Infinity"),
+        ('{"query_id": "a", "model": "m", "score": 2}', "score: expected a number from 0 to 1"),
+        ('{"query_id": "a", "score": 1, "prompt": "p"}', "column 'model' is missing"),
+        ('{"query_id": "a", "model": "m", "score": 1}', "column 'prompt' is missing"),
+        ('{"query_id": "a", "model": "m", "score": 1, "prompt": "p"}', "two models at least"),
+    ],
+)
+def test_tables_that_teach_nothing_are_told_what_they_lack(tmp_path, line, message):
+    table = tmp_path / "table.jsonl"
+    table.write_text(line)
+    found = frugal("train", "--outcomes", table, "--out", tmp_path / "b", "--embedder", "none")
+
+    assert found.exit_code == 2
+    assert message in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": "hello"}, "row 1: messages: expected a list of messages; found 'hello'"),
+        ({"prompt": 5}, "row 1: prompt: expected a text; found 5"),
+        ({"prompt": "p", "model": "small", "response": 5}, "row 1: response: expected a text"),
+        ({"question": "p"}, "expected a column `prompt` or `messages`"),
+    ],
+)
+def test_rows_that_nothing_can_be_foretold_of_are_refused(place, tmp_path, row, message):
+    table, out = write_rows(tmp_path / "odd.jsonl", [row]), tmp_path / "out.jsonl"
+    found = frugal("predict", "--bundle", place / "bundle", "--input", table, "--output", out)
+
+    assert found.exit_code == 2
+    assert message in found.stderr
+    assert not out.exists()
+
+
+def test_rows_left_out_and_rows_that_repeat_others_are_told(tmp_path):
+    rows = list(outcomes(5))
+    rows = [*rows, rows[0], {**rows[2], "query_id": "alone"}]
+    table = write_rows(tmp_path / "odd.jsonl", rows)
+    found = frugal("train", "--outcomes", table, "--out", tmp_path / "b", "--embedder", "none")
+
+    assert "1 of 6 requests have no score for every tier" in found.stderr
+    assert "1 rows have the query, model and sample of another" in found.stderr
 
 
 def test_ten_rows_teach_nothing(tmp_path):
