@@ -124,8 +124,12 @@ def _is_common(table: LearnTable, model: str) -> bool:
 
 
 def _mean_usd(table: LearnTable, place: int, price: Price) -> float:
+    """Return what a reply costs on average; infinity where no reply's tokens were counted."""
     read, written = table.prompt_tokens[:, place], table.completion_tokens[:, place]
-    return float(np.nanmean(read) * price.input + np.nanmean(written) * price.output)
+    counted = ~np.isnan(read) & ~np.isnan(written)
+    if not counted.any():
+        return float("inf")
+    return float(read[counted].mean() * price.input + written[counted].mean() * price.output)
 
 
 def learnt_on(taught: LearnTable, prices: dict[str, Price], without: tuple[str, ...]) -> Trained:
