@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from router.calibration import RouteCalibrators
+from router.company import MOST_OTHERS, CompanyCalibrators
 from router.drafts import DraftRead, Drafts, agrees
 from router.forest import Forest, grow
 from router.linear import sigmoid
@@ -47,7 +47,6 @@ _RISING = {
     "arguments_held": 1, "estimate": 1, "words": 1, "agreeing": 1, "agreeing_best": 1,
     "differing": -1, "differing_best": -1,
 }  # fmt: skip
-_MOST_OTHERS = 2  # a cascade of three drafts
 _FEW = 4_000
 _SHOWN = 5
 
@@ -76,7 +75,7 @@ class AnswerScorer:
     means: Floats
     words: Words
     forest: Forest
-    calibrators: RouteCalibrators
+    calibrators: CompanyCalibrators
     joined: int = 0
 
     def quality(
@@ -118,7 +117,9 @@ class AnswerScorer:
         odds = first + float(added.sum())
         order = np.argsort(-np.abs(added))[:_SHOWN]
         why = tuple((NAMES[i], float(added[i]), float(row[i])) for i in order if added[i])
-        quality = self.calibrators(sigmoid(np.array([odds])), (route,))
+        quality = self.calibrators(
+            sigmoid(np.array([odds])), (route,), [min(len(others), MOST_OTHERS)]
+        )
         return Judgement(float(quality[0]), why)
 
     def add_model(self, name: str, mean: float) -> AnswerScorer:
@@ -163,7 +164,7 @@ class AnswerScorer:
         if forest.width != len(NAMES) or not np.isfinite(means).all():
             raise CorrectnessError(f"scorer: expected a forest over {len(NAMES)} features")
         names = tuple(map(str, models))
-        calibrators = RouteCalibrators.from_state(parts[2])
+        calibrators = CompanyCalibrators.from_state(parts[2])
         return cls(names, means, Words.from_state(parts[0]), forest, calibrators, joined)
 
 
@@ -231,7 +232,8 @@ def fit_scorer(
         held[~inside] = forests[-1](rows[~inside])
         step()
     names = [routes[int(row)] for row in views.row]
-    calibrators = RouteCalibrators.fit(sigmoid(held), labels, names)
+    company = (views.others >= 0).sum(axis=1)
+    calibrators = CompanyCalibrators.fit(sigmoid(held), labels, names, company)
     forest = _grown(rows, labels, seed)
     step()
     scorer = AnswerScorer(drafts.models, means, words, forest, calibrators)
@@ -307,7 +309,7 @@ def _views(present: Any, known: Any, seed: int) -> _Views:
         others = chance.permutation(others[others != model])
         if len(others) > 0:
             found.append((row, model, others[0], -1))
-        if len(others) > 1 and len(found) % 2:
+        if len(others) > 1 and (row + model) % 2 == 0:
             found.append((row, model, others[0], others[1]))
     table = np.array(found, dtype=np.intp)
     return _Views(table[:, 0], table[:, 1], table[:, 2:])
@@ -327,14 +329,15 @@ def _table_quality(
     for at, model in enumerate(calls):
         chosen = drafts.present[:, model] if only is None else drafts.present[:, model] & only
         rows = np.flatnonzero(chosen)
-        others = [each for each in calls if each != model][:_MOST_OTHERS]
-        beside = np.full((len(rows), _MOST_OTHERS), -1, dtype=np.intp)
+        others = [each for each in calls if each != model][:MOST_OTHERS]
+        beside = np.full((len(rows), MOST_OTHERS), -1, dtype=np.intp)
         for place, other in enumerate(others):
             beside[:, place] = np.where(drafts.present[rows, other], other, -1)
         views = _Views(rows, np.full(len(rows), model, dtype=np.intp), beside)
         table = _view_rows(drafts, estimates, scorer.means, odds, views, scorer.joined)
         names = [routes[int(row)] for row in rows]
-        found[rows, at] = scorer.calibrators(sigmoid(forest(table)), names)
+        company = (beside >= 0).sum(axis=1)
+        found[rows, at] = scorer.calibrators(sigmoid(forest(table)), names, company)
     return found
 
 
