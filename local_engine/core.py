@@ -24,6 +24,7 @@ from local_engine.errors import (
     EngineOutOfMemory,
     EngineUnavailable,
     GenerationFailed,
+    is_out_of_memory,
 )
 from local_engine.graphs import graphs_for
 from local_engine.kv import PAGE_SIZE, KvShape, bytes_per_token, make_kv
@@ -353,7 +354,7 @@ class EngineCore:
         """End a sequence that broke; what it wrote is cleared and found by nobody."""
         self._cache.clear(self._lanes.spoil(lane))
         error = GenerationFailed(f"The request failed while it was running: {cause}")
-        if _is_out_of_memory(cause):
+        if is_out_of_memory(cause):
             error = EngineOutOfMemory()
         error.__cause__ = cause
         return self._end(lane, "error", error=error)
@@ -403,9 +404,3 @@ def _reach(model: LoadedModel) -> int | None:
     windows = [spec.window for spec in model.decoder.attention]
     bounded = [w for w in windows if w is not None]
     return max(bounded) if bounded and len(bounded) == len(windows) else None
-
-
-def _is_out_of_memory(cause: Exception) -> bool:
-    """Tell whether memory ran out; on a CPU torch says so in words only."""
-    is_typed = isinstance(cause, torch.OutOfMemoryError | MemoryError)
-    return is_typed or "DefaultCPUAllocator: can't allocate memory" in str(cause)

@@ -124,6 +124,12 @@ class GenerationFailed(EngineError):
     code = "generation_failed"
 
 
+def is_out_of_memory(cause: BaseException) -> bool:
+    """Tell whether memory ran out; torch has a type for it on a GPU, and words on a CPU."""
+    is_typed = isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError"
+    return is_typed or "DefaultCPUAllocator: can't allocate memory" in str(cause)
+
+
 class EngineOutOfMemory(GenerationFailed):
     """Tell that a step did not fit this machine's memory, and took its requests with it."""
 

@@ -31,7 +31,7 @@ from local_engine.app import App, Ready
 from local_engine.checkpoint import find_checkpoint
 from local_engine.drafting import check_pair
 from local_engine.engine import Engine
-from local_engine.errors import CheckpointError
+from local_engine.errors import CheckpointError, is_out_of_memory
 from local_engine.http1 import Connection, HttpLimits
 from local_engine.loader import LoadedModel, LoadOptions, load_model
 from local_engine.quant import SCHEMES
@@ -249,6 +249,18 @@ async def serve(settings: ServerSettings, *, exits_with_stdin: bool = False) -> 
 
 def load_models(settings: ServerSettings) -> _Loaded:
     """Load the model, and the one that is to guess for it; raises `CheckpointError`."""
+    try:
+        return _load_models(settings)
+    except (MemoryError, RuntimeError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        raise CheckpointError(
+            settings.checkpoint,
+            "needs more memory than there is left; quantize it or choose a smaller model",
+        ) from exc
+
+
+def _load_models(settings: ServerSettings) -> _Loaded:
     directory = find_checkpoint(settings.checkpoint)
     model = load_model(directory, loading_for(directory, settings.loading))
     if settings.draft is None:

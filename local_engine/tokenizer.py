@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from local_engine.errors import CheckpointError, InvalidRequest
 from local_engine.fields import read_json
 
+_MOST_TOKENS = 1 << 22
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -48,6 +49,11 @@ class Tokenizer:
         core.no_truncation()
         steps = _decoder_steps(decoder)
         style = _style(path, steps)
+        highest = max(core.get_vocab(with_added_tokens=True).values(), default=0)
+        if highest >= _MOST_TOKENS:  # what its bytes would take is for a hostile file to say
+            raise CheckpointError(
+                path, f"expected token ids below {_MOST_TOKENS}, found {highest}; download it again"
+            )
         data = tuple(_bytes_of_tokens(core, style))
         return cls(core, data, strips_space=style == "spaced" and "Strip" in steps)
 

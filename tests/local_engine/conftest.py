@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bench.engine_families import write_tokenizer
 from local_engine.loader import LoadedModel, LoadOptions, load_model
-from tests.local_engine.support import build, write_tokenizer
+from tests.local_engine.support import build
 
 CPU = LoadOptions(device=torch.device("cpu"))
 

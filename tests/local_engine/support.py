@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,38 +18,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from bench.engine_families import LLAMA3_ROPE, SHAPE
 from local_engine.engine import Engine, Generation
 from local_engine.types import Finish, GenerationRequest, Sampling, Token
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-SPECIALS = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-CORPUS = ["the quick brown fox jumps over the lazy dog", "zwölf große Füchse 🦊 17 + 25 = 42"] * 8
-SHAPE: dict[str, Any] = {
-    "vocab_size": 320,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.2,
-    "eos_token_id": 2,
-    "bos_token_id": 1,
-    "pad_token_id": 0,
-}
 KINDS = ("llama", "llama3", "llama-linear", "qwen2", "qwen3")
 GREEDY = Sampling(temperature=0.0)
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 
 
 def build(kind: str) -> PreTrainedModel:
@@ -75,23 +47,6 @@ def build(kind: str) -> PreTrainedModel:
             elif "norm" in name:
                 parameter.uniform_(0.7, 1.3)
     return model.eval()
-
-
-def write_tokenizer(directory: Path) -> None:
-    """Train and write a byte-level tokenizer with a chat template."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=SHAPE["vocab_size"],
-        special_tokens=SPECIALS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {"chat_template": TEMPLATE, "bos_token": "<|bos|>", "eos_token": "<|end|>"}
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def prompt_of(seed: int, length: int) -> tuple[int, ...]:

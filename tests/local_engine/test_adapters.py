@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.engine_families import write_tokenizer
 from local_engine.adapters import Adapters
 from local_engine.engine import Engine
 from local_engine.errors import CheckpointError, InvalidRequest, UnknownAdapter
@@ -20,7 +21,7 @@ from local_engine.loader import load_model
 from local_engine.server import EngineServer, ServerSettings
 from local_engine.types import EngineLimits
 from tests.local_engine.conftest import CPU
-from tests.local_engine.support import ask, build, eventually, prompt_of, run, write_tokenizer
+from tests.local_engine.support import ask, build, eventually, prompt_of, run
 
 SIZES = {"q_proj": (64, 64), "k_proj": (32, 64), "v_proj": (32, 64), "o_proj": (64, 64)}
 WIDE = {"gate_proj": (96, 64), "up_proj": (96, 64), "down_proj": (64, 96)}

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from bench.engine_families import TEMPLATE
 from local_engine.checkpoint import find_checkpoint
 from local_engine.config import read_config
 from local_engine.errors import CheckpointError
@@ -23,7 +24,6 @@ from local_engine.loader import LoadedModel, load_model
 from local_engine.types import Sampling
 from local_engine.weights import open_weights
 from tests.local_engine.conftest import CPU
-from tests.local_engine.support import TEMPLATE
 
 Checkpoint = Callable[[str], Path]
 
@@ -298,6 +298,16 @@ def test_tokenizer_of_a_larger_model_is_refused(copy: Path) -> None:
     path.write_text(json.dumps(values))
 
     with pytest.raises(CheckpointError, match="not of one kind"):
+        load_model(copy, CPU)
+
+
+def test_token_ids_that_would_fill_the_memory_are_refused(copy: Path) -> None:
+    path = copy / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["vocab"]["far"] = 4_000_000_000
+    path.write_text(json.dumps(values))
+
+    with pytest.raises(CheckpointError, match="token ids below 4194304, found 4000000000"):
         load_model(copy, CPU)
 
 

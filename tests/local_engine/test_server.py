@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from local_engine import server as server_module
 from local_engine.errors import CheckpointError
 from local_engine.http1 import HttpLimits
 from local_engine.server import EngineServer, ServerSettings, parse_arguments, settings_of
@@ -485,6 +487,15 @@ async def test_a_checkpoint_that_cannot_load_ends_the_server(
 ) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
         await EngineServer(replace(settings, checkpoint=str(tmp_path))).run(asyncio.Event())
+
+
+async def test_a_model_that_memory_does_not_hold_is_named(
+    settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "load_model", lambda *_: torch.empty(1 << 60))
+
+    with pytest.raises(CheckpointError, match="more memory than there is left"):
+        await EngineServer(settings).run(asyncio.Event())
 
 
 async def test_body_over_the_limit_is_refused_unread(settings: ServerSettings) -> None:

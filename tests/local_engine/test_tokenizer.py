@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Core
 
+from bench.engine_families import write_tokenizer
 from local_engine.errors import CheckpointError, InvalidRequest
 from local_engine.tokenizer import TextStream, Tokenizer
-from tests.local_engine.support import write_tokenizer
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=40)
 

@@ -36,6 +36,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from bench.engine_families import CORPUS, SHAPE, SPECIALS, TEMPLATE, write_tokenizer
 from local_engine.checkpoint import find_checkpoint
 from local_engine.errors import CheckpointError
 from local_engine.formats.gguf_blocks import grid_of
@@ -53,7 +54,6 @@ from tests.local_engine.formats.gguf_writer import (
     write_gguf,
 )
 from tests.local_engine.formats.test_stored import logprobs_of
-from tests.local_engine.support import CORPUS, SHAPE, SPECIALS, TEMPLATE, write_tokenizer
 
 WIDE: dict[str, Any] = SHAPE | {
     "hidden_size": 256,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -28,8 +31,33 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from tests.local_engine.support import LLAMA3_ROPE, SHAPE
-
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIALS = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+CORPUS = ["the quick brown fox jumps over the lazy dog", "zwölf große Füchse 🦊 17 + 25 = 42"] * 8
+SHAPE: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "eos_token_id": 2,
+    "bos_token_id": 1,
+    "pad_token_id": 0,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 WINDOW = 24
 FACTORS = [1.0, 1.1, 1.3, 1.7, 2.0, 3.0]
 LONG_FACTORS = [1.0, 1.5, 3.0, 6.0, 9.0, 12.0]
@@ -108,7 +136,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "phi3-window": lambda: _phi3(sliding_window=WINDOW),
     "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SHAPE, num_local_experts=4)),
     "qwen3-moe": lambda: Qwen3MoeForCausalLM(
-        Qwen3MoeConfig(**SHAPE, **MOE, norm_topk_prob=True, head_dim=24)
+        Qwen3MoeConfig(**SHAPE, **(MOE | {"norm_topk_prob": True, "head_dim": 24}))
     ),
     "qwen3-moe-mixed": lambda: Qwen3MoeForCausalLM(
         Qwen3MoeConfig(**SHAPE, **MOE, norm_topk_prob=False, mlp_only_layers=[1])
@@ -138,7 +166,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
 def build_family(name: str) -> PreTrainedModel:
     """Make a random model, its biases and norms away from what they start at."""
     torch.manual_seed(sum(name.encode()))
-    model = FAMILIES[name]()
+    model: Any = FAMILIES[name]()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if key.endswith("bias"):
@@ -150,4 +178,28 @@ def build_family(name: str) -> PreTrainedModel:
                 parameter.uniform_(middle - 0.3, middle + 0.3)
             elif "proj" in key or "gate" in key or "lm_head" in key:
                 parameter.normal_(0.0, 0.2)
-    return model.eval()
+    found: PreTrainedModel = model.eval()
+    return found
+
+
+def write_family(name: str, folder: Path) -> None:
+    """Write a random checkpoint of a family, with a tokenizer and a chat template."""
+    build_family(name).save_pretrained(folder)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(directory: Path) -> None:
+    """Train and write a byte-level tokenizer with a chat template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SHAPE["vocab_size"],
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {"chat_template": TEMPLATE, "bos_token": "<|bos|>", "eos_token": "<|end|>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
