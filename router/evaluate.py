@@ -213,7 +213,10 @@ def foretell(
 
 
 def _after(learnt: Learnt, drafts: Drafts, first: Floats, table: LearnTable) -> Floats:
-    """Return P(right) [n, K] of each reply, beside the other replies to its query; else NaN."""
+    """Return P(right) [n, K] of each reply, beside the other replies to its query; else NaN.
+
+    An empty one is wrong.
+    """
     found = np.full(first.shape, np.nan)
     for pattern in np.unique(drafts.present, axis=0):
         calls = tuple(int(place) for place in np.flatnonzero(pattern))
@@ -221,7 +224,16 @@ def _after(learnt: Learnt, drafts: Drafts, first: Floats, table: LearnTable) -> 
         if calls:
             quality = learnt.scorer.quality(drafts, first, calls, table.categories)
             found[rows[:, None], np.array(calls)] = quality[rows]
+    for row, place in zip(*np.nonzero(drafts.present), strict=True):
+        if _is_empty(table, int(row), int(place)):
+            found[row, place] = 0.0
     return found
+
+
+def _is_empty(table: LearnTable, row: int, place: int) -> bool:
+    """Return whether a reply says nothing, which no gateway serves however sure it were of it."""
+    cell = table.cell(row, place)
+    return cell is not None and not (cell.response or "").strip() and not cell.tool_calls
 
 
 def _decisions(

@@ -21,6 +21,7 @@ from router.guarantee import Certified, share_of_look
 from router.learn_table import LearnTable
 from router.learnt import Learnt, Operating
 from router.quality.model import QualityModel
+from router.query import content_key
 from router.reply import Reply
 from router.targets import (
     Mix,
@@ -119,6 +120,7 @@ def train(table: LearnTable, task: Task, advance: Advance | None = None) -> Trai
             f"{', '.join(task.tiers)}, found {len(rows)}; until then the cold start decides"
         )
     table = table.subset(rows)
+    _check_variety(table)
     taught, kept = _split(table, task)
     learnt, records = _learn(table.subset(taught), task, tell)
     calibration = None
@@ -134,6 +136,22 @@ def train(table: LearnTable, task: Task, advance: Advance | None = None) -> Trai
         operating = replace(operating, early=early)
     counts = {"requests": len(table), "learnt from": len(taught), "kept apart": len(kept)}
     return Trained(learnt, operating, certified, path, records, rows[taught], calibration, counts)
+
+
+def _check_variety(table: LearnTable) -> None:
+    """Refuse requests that are all alike, and those without replies. Raises TrainingError."""
+    different = len({content_key(query.text) for query in table.queries})
+    if different < 2 * FOLDS:
+        raise TrainingError(
+            f"expected at least {2 * FOLDS} different prompts, found {different} in {len(table)} "
+            "requests: what one prompt teaches cannot be tested on another; gather more"
+        )
+    places = range(len(table.models))
+    if not any(_has_reply(table, row, place) for row in range(len(table)) for place in places):
+        raise TrainingError(
+            "expected replies (column `response`) in some rows, found none: drafts are judged by "
+            "what is learnt of them; add the texts, or set privacy.store_texts for a ledger's"
+        )
 
 
 def complete_rows(table: LearnTable) -> Rows:

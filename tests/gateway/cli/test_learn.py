@@ -300,6 +300,33 @@ def test_rows_that_nothing_can_be_foretold_of_are_refused(place, tmp_path, row, 
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt": "say it again"}, "expected at least 10 different prompts, found 1 in 60"),
+        ({"response": None}, "expected replies (column `response`) in some rows, found none"),
+    ],
+)
+def test_requests_all_alike_or_without_replies_teach_nothing(tmp_path, changes, message):
+    table = write_rows(tmp_path / "odd.jsonl", [row | changes for row in outcomes(60)])
+    found = frugal("train", "--outcomes", table, "--out", tmp_path / "b", "--embedder", "none")
+
+    assert found.exit_code == 2
+    assert message in found.stderr
+
+
+def test_an_empty_reply_is_foretold_to_be_wrong(place, tmp_path):
+    row = {"query_id": "q", "prompt": "what is 3 + 4?", "model": "small", "response": " "}
+    table, out = write_rows(tmp_path / "empty.jsonl", [row]), tmp_path / "out.jsonl"
+    frugal("predict", "--bundle", place / "bundle", "--input", table, "--output", out)
+    small = next(
+        told for told in map(json.loads, out.read_text().splitlines()) if told["model"] == "small"
+    )
+
+    assert small["predicted_quality"] == small["quality_after"] == 0.0
+    assert small["quality_before"] > 0.0
+
+
 def test_rows_left_out_and_rows_that_repeat_others_are_told(tmp_path):
     rows = list(outcomes(5))
     rows = [*rows, rows[0], {**rows[2], "query_id": "alone"}]
@@ -366,6 +393,49 @@ async def test_gateway_serves_what_the_bundle_trusts_and_escalates_what_it_does_
     newest = gateway.books.entries()[-1]
     (line, *_) = gateway.books.lines(newest["request_id"])
     assert line["reason"]
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+async def test_strange_prompts_are_answered_by_a_learned_route(place, tmp_path):
+    contents = ("", " \n", "word " * 60_000, "今天天气怎么样", "Сколько будет 2 + 2?",
+                "\u202e🙂", [IMAGE], [IMAGE] * 9)  # fmt: skip
+    says = Says("3 + 4 = 7\n#### 7", tokens=(10, 3), name="small-up")
+    async with (
+        ScriptedUpstream(says) as small,
+        ScriptedUpstream(BEST) as large,
+        serving(learned(small, large, place), tmp_path) as gateway,
+    ):
+        answers = [
+            await gateway.chat(messages=[{"role": "user", "content": content}])
+            for content in contents
+        ]
+
+    assert [answer.status_code for answer in answers] == [200] * len(contents)
+    assert are_confidences_shares(gateway.books)
+
+
+def are_confidences_shares(books):
+    """Return whether every attempt's confidence is a number from 0 to 1, or not known."""
+    lines = [line for entry in books.entries() for line in books.lines(entry["request_id"])]
+    return bool(lines) and all(
+        line["confidence"] is None or 0.0 <= line["confidence"] <= 1.0 for line in lines
+    )
+
+
+@pytest.mark.parametrize("tokens", [[-9999.0, -0.1], [float("-inf")], [float("nan")], [2.0]])
+async def test_no_odd_log_probability_reaches_a_decision(place, tmp_path, tokens):
+    says = Says("3 + 4 = 7\n#### 7", tokens=(10, 3), name="small-up", logprobs=tokens * 8)
+    async with (
+        ScriptedUpstream(says) as small,
+        ScriptedUpstream(BEST) as large,
+        serving(learned(small, large, place), tmp_path) as gateway,
+    ):
+        answer = await gateway.chat(messages=ask("3 + 4"))
+
+    assert answer.status_code == 200, answer.text
+    assert are_confidences_shares(gateway.books)
 
 
 async def test_floor_tighter_than_the_certificate_is_answered_by_the_reference(place, tmp_path):
