@@ -158,9 +158,15 @@ def weigh_bundle(job: Weighing) -> dict[str, Any]:
         "usd": _told(weighed.usd),
         "quality": _told(weighed.quality),
         "reference_share": float(run.called[:, records.lineup.reference].mean()),
-        "certificate": None if chosen is None else asdict(chosen),
+        "certificate": None if chosen is None else asdict(chosen) | _provenance(job, rows),
         "audits": len(table),
     }
+
+
+def _provenance(job: Weighing, rows: Sequence[OutcomeRow]) -> dict[str, Any]:
+    from router.online.traffic import provenance
+
+    return provenance(traffic_of(rows, job.span.reference, judged_so=False))
 
 
 def audits_of(span: Span) -> list[OutcomeRow]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _MOST_WAITING = 256
 _VERSIONS = 5
+_CHECKED = 0.2
 _AT_ONCE = 4
 _PRUNE_EVERY = 500
 _DAY_S = 86_400
@@ -75,6 +76,21 @@ class _Watched:
     revision: str
     bundle: str
     tiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """1 or 0 and who says so; None and nobody where it cannot be told.
+
+    `checked` is what a judge said as well, whose error is measured by it.
+    """
+
+    score: float | None
+    labeller: str
+    checked: float | None = None
+
+
+_UNTOLD = _Label(None, "")
 
 
 @dataclass(slots=True)
@@ -174,12 +190,12 @@ class Observer:
             truth = asked.attempt if asked else None
         rows = []
         for draft in _drafts(entry, route.reference):
-            score, labeller = None, ""
+            label = _UNTOLD
             if truth is not None:
-                score, labeller = await self._compared(pair, route, draft, truth)
-            rows.append(self._row(pair, route, draft, score, labeller))
+                label = await self._compared(pair, route, draft, truth)
+            rows.append(self._row(pair, route, draft, label))
         if truth is not None:
-            rows.append(self._row(pair, route, truth, 1.0, "reference", asked))
+            rows.append(self._row(pair, route, truth, _Label(1.0, "reference"), asked))
             rows += [row async for row in self._beside(pair, route, truth)]
         await asyncio.to_thread(self.book.add, rows)
         self._learnt += 1
@@ -213,36 +229,48 @@ class Observer:
             answer = await pair.own.ask_reference(entry, model)
             await self._spend(entry.route_name, answer)
             if answer.attempt is not None:
-                score, labeller = await self._compared(pair, route, answer.attempt, truth)
-                row = self._row(pair, route, answer.attempt, score, labeller, answer)
+                label = await self._compared(pair, route, answer.attempt, truth)
+                row = self._row(pair, route, answer.attempt, label, answer)
                 told = msgspec.json.decode(row.stats) | {"beside": 1}
                 stats = msgspec.json.encode(told).decode()
                 yield msgspec.structs.replace(row, seq=row.seq + 1 + place, stats=stats)
 
     async def _compared(
         self, pair: _Pair, route: _Watched, draft: Attempt, truth: Attempt
-    ) -> tuple[float | None, str]:
-        """Return 1 or 0 and who says so; None and nobody where it cannot be told."""
+    ) -> _Label:
+        """Return what the answers tell by themselves, else what a judge says of them.
+
+        Of those that tell it, a share is put to the judge all the same, to measure its error.
+        """
         if draft.verdict is not None and not draft.verdict.servable:
-            return 0.0, "exact"
-        label = _told_apart(pair.entry, draft, truth)
-        if label is not None:
-            return label
+            return _Label(0.0, "exact")
+        told = _told_apart(pair.entry, draft, truth)
         audit = route.audit
         if audit is None or audit.judge is None or not pair.is_drawn:
-            return None, ""
+            return told or _UNTOLD
+        if told is None:
+            score = await self._judged(pair, audit, audit.judge, draft, truth)
+            return _UNTOLD if score is None else _Label(score, "judge")
+        if self._chance() >= _CHECKED:
+            return told
+        checked = await self._judged(pair, audit, audit.judge, draft, truth)
+        return _Label(told.score, told.labeller, checked)
+
+    async def _judged(
+        self, pair: _Pair, audit: Audit, judge: str, draft: Attempt, truth: Attempt
+    ) -> float | None:
+        """Return 1 or 0 as a judge says who reads the answers in both orders; None if neither."""
         told: list[str | None] = []
         for one, other in ((draft, truth), (truth, draft)):
             if not await self._may_spend(pair.entry.route_name, audit):
-                return None, ""
+                return None
             messages = pair.entry.request.body["messages"]
             first, second = (words_of_answer(each.text, each.calls) for each in (one, other))
-            body = judging(audit.judge, messages=messages, first=first, second=second)
+            body = judging(judge, messages=messages, first=first, second=second)
             answer = await pair.own.ask_judge(pair.entry, body)
             await self._spend(pair.entry.route_name, answer)
             told.append(answer.text)
-        score = score_of(*told)
-        return score, "" if score is None else "judge"
+        return score_of(*told)
 
     async def _may_spend(self, route: str, audit: Audit) -> bool:
         spent = await asyncio.to_thread(self.book.spent, route, self._day())
@@ -262,8 +290,7 @@ class Observer:
         pair: _Pair,
         route: _Watched,
         attempt: Attempt,
-        score: float | None,
-        labeller: str,
+        label: _Label,
         asked: OwnAnswer | None = None,
     ) -> OutcomeRow:
         entry = pair.entry
@@ -284,19 +311,19 @@ class Observer:
             drawn=pair.is_drawn,
             quality=attempt.verdict.confidence if attempt.verdict else None,
             propensity=route.audit.share if route.audit and pair.is_drawn else None,
-            score=score,
-            labeller=labeller,
+            score=label.score,
+            labeller=label.labeller,
             finish_reason=attempt.finish_reason,
             prompt_tokens=usage.input if usage else 0,
             completion_tokens=usage.output if usage else 0,
             cost_nano_usd=line.cost_nano_usd if line else asked.nano_usd if asked else 0,
             latency_us=int(attempt.latency_s * 1e6),
-            stats=summary_of(attempt.stats, attempt.verdict),
+            stats=summary_of(attempt.stats, attempt.verdict, judge=label.checked),
             **_kept(self._privacy, entry, attempt),
         )
 
 
-def _told_apart(entry: Entry, draft: Attempt, truth: Attempt) -> tuple[float, str] | None:
+def _told_apart(entry: Entry, draft: Attempt, truth: Attempt) -> _Label | None:
     """Return the label that both answers tell by themselves, and how; None where they do not."""
     if any(each.has_tool_calls and not each.calls for each in (draft, truth)):
         return None  # what they call could not be read
@@ -304,12 +331,12 @@ def _told_apart(entry: Entry, draft: Attempt, truth: Attempt) -> tuple[float, st
     if wanted is not NOTHING:
         broken, its = (fault_of(each.text, each.calls, wanted) for each in (draft, truth))
         if broken and not its:
-            return 0.0, "schema"
+            return _Label(0.0, "schema")
     if draft.has_tool_calls or truth.has_tool_calls:
         same = is_no_worse_call(draft.calls, truth.calls)
     else:
         same = is_no_worse(draft.text, truth.text)
-    return None if same is None else (float(same), "exact")
+    return None if same is None else _Label(float(same), "exact")
 
 
 def watched(policy: Policy) -> dict[str, _Watched]:
@@ -338,17 +365,21 @@ def _tiers(route: Route, privacy: Privacy) -> tuple[str, ...]:
     return tuple(tier for tier in cascade.tiers if tier != cascade.reference_model)
 
 
-def summary_of(stats: TokenStats | None, verdict: Verdict | None = None) -> str:
+def summary_of(
+    stats: TokenStats | None, verdict: Verdict | None = None, *, judge: float | None = None
+) -> str:
     """Return as JSON what the tokens of an answer came to, under the names of outcomes.
 
-    With it goes how sure its own signs made it (`raw`), and what was `expected` before it.
+    With it goes how sure its own signs made it (`raw`), what was `expected` before it, and what
+    a `judge` said whose error is being measured.
     """
     believed = {
         name: value
         for name in ("raw", "expected")
         if verdict is not None and (value := getattr(verdict, name)) is not None
     }
-    return msgspec.json.encode(believed | _of_tokens(stats)).decode()
+    checked = {} if judge is None else {"judge": judge}
+    return msgspec.json.encode(believed | checked | _of_tokens(stats)).decode()
 
 
 def _of_tokens(stats: TokenStats | None) -> dict[str, float]:

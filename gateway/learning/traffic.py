@@ -88,4 +88,6 @@ def _seen(row: OutcomeRow) -> Seen:
         told.get("expected"),
         row.answered_by,
         row.completion_tokens,
+        labeller=row.labeller,
+        checked=told.get("judge"),
     )

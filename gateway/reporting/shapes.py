@@ -287,6 +287,7 @@ class Certificate(Shape):
     floor: float | None
     certainty: float | None
     labeller: str | None
+    labeller_error: float | None
     valid_until: str | None
     looks: int | None
     labels: int | None

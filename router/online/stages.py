@@ -19,7 +19,7 @@ from router.guarantee import Floor, draws_needed, share_of_look
 from router.online.acceptance import SURE, Acceptance
 from router.online.standing import Standing, Step, Terms, acceptance_told
 from router.online.thresholds import Look, fit_platt, look
-from router.online.traffic import Asked, drawn, held_out, labels
+from router.online.traffic import Asked, drawn, held_out, labels, provenance
 from router.online.watching import step_of_drift, step_of_versions, versions_of
 
 NO_NEWS: Mapping[str, Sequence[str]] = {}
@@ -136,6 +136,7 @@ def _told(
         "max_loss": floor.max_loss,
         "certainty": floor.certainty,
         "look": number,
+        **provenance(held_out(audits)),
     }
     why = f"look {number}: {seen}, at {found.acceptance.threshold:.3f} and above"
     return Step("certified", why, detail | {"certificate": certificate})

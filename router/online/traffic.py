@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 from zlib import crc32
 
 _PARTS = 4
@@ -15,7 +18,8 @@ class Seen:
 
     None where nobody could tell. `raw` is its confidence before any calibration (None: no use at
     all), `quality` the probability that was believed, `expected` what was believed before it.
-    `is_heard`: the score is what clients said, of their own choice of requests.
+    `is_heard`: the score is what clients said, of their own choice of requests. `labeller` says
+    who told the score, `checked` what a judge said where the answers told it by themselves.
     """
 
     model: str
@@ -28,6 +32,8 @@ class Seen:
     version: str = ""
     tokens: int = 0
     is_heard: bool = False
+    labeller: str = ""
+    checked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,31 @@ class Asked:
 def labels(requests: Iterable[Asked]) -> int:
     """Return how many drafts were scored."""
     return sum(seen.score is not None for each in requests for seen in each.drafts)
+
+
+def provenance(requests: Iterable[Asked]) -> dict[str, Any]:
+    """Return what a certificate on these audits is to say of them: their days, and who judged.
+
+    `labelled` counts by labeller. Where a judge is among them `labeller_error` is the share of its
+    verdicts that were wrong where the answers told it by themselves, of `judge_checked`; None
+    where there was no such.
+    """
+    audits = list(requests)
+    drafts = [seen for each in audits for seen in each.drafts if seen.score is not None]
+    counts = Counter(seen.labeller for seen in drafts if seen.labeller)
+    told: dict[str, Any] = {"labeller": " and ".join(sorted(counts)), "labelled": dict(counts)}
+    if audits:
+        first, last = (_day(each.at_us) for each in (audits[0], audits[-1]))
+        told |= {"data": f"audits of {first} to {last}", "date": last}
+    if "judge" in counts:
+        checks = [seen.checked != seen.score for seen in drafts if seen.checked is not None]
+        error = sum(checks) / len(checks) if checks else None
+        told |= {"judge_checked": len(checks), "labeller_error": error}
+    return told
+
+
+def _day(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).date().isoformat()
 
 
 def drawn(requests: Iterable[Asked]) -> list[Asked]:

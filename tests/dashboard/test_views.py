@@ -337,7 +337,7 @@ def _route(**changes):
         "certificate": Certificate(
             state="lost", why="losses have risen", stage="rules", bound=None, promised=None,
             promised_certainty=None, floor=0.02, certainty=0.95, labeller="judge",
-            valid_until=None, looks=3, labels=400, bundle=None,
+            labeller_error=0.06, valid_until=None, looks=3, labels=400, bundle=None,
         ),
     }  # fmt: skip
     return RouteQuality(**found | changes)

@@ -105,6 +105,32 @@ async def test_days_money_used_up_ends_the_audits(tmp_path, small):
     assert len(large.requests) == 1
 
 
+async def test_judge_is_checked_where_the_answers_tell_by_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.learning.observing._CHECKED", 1.0)
+    async with (
+        ScriptedUpstream(Says("#### 41", logprobs=[-0.01] * 2)) as small,
+        ScriptedUpstream(Says("#### 42")) as large,
+        ScriptedUpstream(Says("TIE")) as third,
+    ):
+        models = {
+            "small": remote(small.url, logprobs=True),
+            "large": remote(large.url),
+            "third": remote(third.url),
+        }
+        cascade = {
+            "tiers": ["small", "large"],
+            "confidence": {"kind": "logprob", "threshold": 0.8},
+            "audit": {"share": 1, "judge": "third"},
+        }
+        async with serving(policy(models, {"auto": {"cascade": cascade}}), tmp_path) as gateway:
+            await gateway.chat()
+            draft, _ = await outcomes(gateway, 2)
+
+    assert (draft.score, draft.labeller) == (0.0, "exact")
+    assert json.loads(draft.stats)["judge"] == 1.0
+    assert len(third.requests) == 2
+
+
 async def test_judge_tells_where_words_alone_cannot(tmp_path):
     prose = Says("It was moved north, as far as anybody knows about these times, by the king.",
                  logprobs=[-0.01] * 15)  # fmt: skip

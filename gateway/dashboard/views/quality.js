@@ -79,6 +79,7 @@ function certificateCard(certificate) {
       certificate.floor === null ? null : ["Asked for", `at most ${percent(certificate.floor)}${certain(certificate.certainty)}`],
       certificate.stage === null ? null : ["Stage", certificate.stage],
       certificate.labels === null ? null : ["Labels", `${count(certificate.labels)}${certificate.labeller ? ` by ${certificate.labeller}` : ""}`],
+      certificate.labeller_error === null ? null : ["Judge’s measured error", percent(certificate.labeller_error)],
       certificate.looks === null ? null : ["Looks taken", count(certificate.looks)],
       certificate.valid_until === null ? null : ["Valid until", dayAndClock(Date.parse(certificate.valid_until))],
       certificate.bundle === null ? null : ["Bundle", h("code", {}, certificate.bundle)],

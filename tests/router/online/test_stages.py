@@ -51,6 +51,39 @@ def test_certificate_tells_what_it_stands_on():
     assert loss_at(standing.acceptance.platt["small"](standing.acceptance.threshold)) < 0.2
 
 
+def labelled(requests, labeller_of):
+    """Return requests whose drafts were labelled so: each place's labeller and judge's check."""
+    found = []
+    for place, each in enumerate(requests):
+        (seen,) = each.drafts
+        labeller, checked = labeller_of(place, seen.score)
+        found.append(replace(each, drafts=(replace(seen, labeller=labeller, checked=checked),)))
+    return found
+
+
+def test_certificate_names_its_days_and_who_judged_and_how_often_the_judge_was_wrong():
+    def halves(place, score):
+        if place % 2:
+            return "judge", None
+        return "exact", (1.0 - score if place % 20 == 0 else score)
+
+    exact = walk(labelled(traffic(400), lambda place, score: ("exact", None)))[0].certificate
+    mixed = walk(labelled(traffic(400), halves))[0].certificate
+
+    assert (exact["labeller"], exact["labelled"]) == ("exact", {"exact": exact["count"]})
+    assert exact["data"] == "audits of 1970-01-01 to 1970-01-01"
+    assert "labeller_error" not in exact
+    assert mixed["labeller"] == "exact and judge"
+    assert mixed["judge_checked"] == mixed["labelled"]["exact"]
+    assert mixed["labeller_error"] == pytest.approx(0.1, abs=0.06)
+
+
+def test_certificate_by_a_judge_that_was_never_checked_says_so():
+    by_judge = walk(labelled(traffic(400), lambda place, score: ("judge", None)))[0].certificate
+
+    assert (by_judge["judge_checked"], by_judge["labeller_error"]) == (0, None)
+
+
 def test_look_that_could_certify_nothing_is_not_made():
     strict = replace(TERMS, floor=Floor(0.01))
 
