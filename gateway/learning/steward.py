@@ -95,6 +95,8 @@ class Steward:
             last = steps[-1].step if steps else 0
             if last != self.standing.number or self._lacks is not None:
                 taken = [taken_of(step) for step in steps]
+                if not self.standing.number:
+                    self._say_where_it_begins(taken)
                 await self._adopt(standing_of(taken, self._duty.terms))
 
     async def take(self, step: Step, standing: Standing) -> bool:
@@ -110,7 +112,8 @@ class Steward:
             after = standing_of([taken], self._duty.terms, standing)
             if not await asyncio.to_thread(self._book.take, row_of(route, taken, after)):
                 return False
-            _log.info("route %s is %s: %s: %s", route, after.stage, step.kind, step.why)
+            level = logging.WARNING if step.kind in ALARMS else logging.INFO
+            _log.log(level, "route %s is %s: %s: %s", route, after.stage, step.kind, step.why)
             await self._adopt(after)
         if self._tell is not None and step.kind in ALARMS:
             self._tell(route, step.kind, number, step.why)
@@ -175,6 +178,20 @@ class Steward:
             self._say_what_lacks(lacks)
         self.standing = standing
         self._seen = None
+
+    def _say_where_it_begins(self, taken: Sequence[Taken]) -> None:
+        route, terms = self._duty.route, self._duty.terms
+        own = [each for each in taken if each.key == terms.key]
+        if own:
+            last = own[-1]
+            _log.info("route %s goes on after step %d, %s", route, last.number, last.step.kind)
+        else:
+            _log.info(
+                "route %s begins anew: its %d steps were for other tiers, another reference, "
+                "floor or bundle",
+                route,
+                len(taken),
+            )
 
     def _say_what_lacks(self, lacks: str | None) -> None:
         """Tell once that a bundle cannot be had here; each look tries again."""

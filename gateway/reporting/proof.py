@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.reporting.shapes import Certificate, LearningStep
@@ -84,7 +84,7 @@ def _state(
         return "none", None
     names_bundle = cascade is not None and cascade.bundle is not None
     if names_bundle and steps and stage != "learned":
-        return "lost", _why(steps)
+        return "lost", _why(steps, _FALLEN)
     if proven:
         last = proven.get("valid_until")
         if last is not None and today > last:
@@ -94,7 +94,9 @@ def _state(
     if names_bundle:
         return "learning", "nothing is certified of the bundle, or it cannot be read"
     lost = any(step.kind in _FALLEN for step in steps)
-    return "lost" if lost else "learning", _why(steps)
+    if lost:
+        return "lost", _why(steps, _FALLEN)
+    return "learning", _why(steps, (*_LOOKS, "calibrated"))
 
 
 def _short_of(floor: Floor, proven: Mapping[str, Any]) -> str | None:
@@ -110,8 +112,8 @@ def _short_of(floor: Floor, proven: Mapping[str, Any]) -> str | None:
     return f"it says {found}, the policy asks for {asked}: train a bundle for that"
 
 
-def _why(steps: Sequence[LearningStep]) -> str | None:
-    """Return why a route stands where it does: what the last step that changed it says."""
-    told = [step for step in steps if step.kind in (*_FALLEN, *_LOOKS, "calibrated")]
+def _why(steps: Sequence[LearningStep], kinds: Collection[str]) -> str | None:
+    """Return why a route stands where it does: what the last step of these kinds says."""
+    told = [step for step in steps if step.kind in kinds]
     why = told[0].detail.get("why") if told else None
     return why if isinstance(why, str) else None

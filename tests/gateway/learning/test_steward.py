@@ -68,6 +68,10 @@ async def test_route_walks_its_stages_writes_them_down_and_follows_them(book, ca
     assert not others.courses.may_serve
     assert await settled(other) == []
     assert others.courses == router.courses
+    assert "route auto goes on after step 2, certified" in caplog.text
+    looser, _ = steward(book, {"target": {"max_quality_loss": 0.2}})
+    await looser.follow()
+    assert "route auto begins anew: its 2 steps were for other tiers" in caplog.text
 
 
 async def test_two_that_come_to_a_step_at_once_take_it_once(book):

@@ -101,6 +101,7 @@ def test_a_route_learns_until_something_is_proven_and_says_when_it_was_lost(url)
     book.take(_step(2, "certified", "certified", key="small|large|0.5@0.95", certificate=foreign))
     unmoved = state().certificate
     book.take(_step(3, "lost", "calibrated", why="it drifted"))
+    book.take(_step(4, "calibrated", "calibrated", why="fitted again"))
     book.close()
     after = state()
 
