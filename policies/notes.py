@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policies.kinds import LOGPROBS_BY_DEFAULT, REMOTE_PROVIDERS
+from policies.kinds import LEARNED, LOGPROBS_BY_DEFAULT, REMOTE_PROVIDERS
 from policies.problems import KeyPath, spell
 from policies.schema import Model, Policy, Route
 
@@ -39,6 +39,29 @@ def _on_routes(policy: Policy) -> Iterator[str]:
                     f"{spell(path)}: log-probabilities are not asked of '{tier}', so each of its "
                     f"drafts escalates {_REMEDY.get(policy.models[tier].provider, _WRITE)}"
                 )
+
+        yield from _on_learning(policy, route, ("routes", name))
+
+
+def _on_learning(policy: Policy, route: Route, path: KeyPath) -> Iterator[str]:
+    """Yield what a route that is to learn by itself will never learn."""
+    cascade = route.cascade
+    if cascade is None or cascade.confidence.kind != LEARNED or cascade.bundle is not None:
+        return
+    if cascade.learning is not None and not cascade.learning.automatic:
+        return
+    has_floor = cascade.target is not None and cascade.target.max_quality_loss is not None
+    has_audits = cascade.audit is not None and cascade.audit.share > 0
+    if has_floor and not has_audits:
+        yield (
+            f"{spell((*path, 'cascade', 'target'))}: without audits no floor is ever certified, "
+            "and the reference answers every request (add audit: {share: 0.02}, or a bundle)"
+        )
+    elif cascade.target is not None and has_audits and not policy.privacy.store_texts:
+        yield (
+            f"{spell((*path, 'cascade'))}: without privacy.store_texts the whole learner is never "
+            "trained: drafts' own signs are all that is learnt"
+        )
 
 
 def _judged(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

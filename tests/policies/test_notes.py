@@ -46,6 +46,24 @@ def test_judged_tier_that_is_not_asked_for_log_probabilities_is_remarked_on():
     assert "write logprobs: true" in found[0]
 
 
+def test_a_route_that_cannot_learn_what_it_is_to_is_remarked_on():
+    def found(more, texts=False):
+        told = f"  a: {{cascade: {{tiers: [tiny, mini], confidence: learned{more}}}}}\n"
+        kept = f"privacy: {{store_texts: {str(texts).lower()}}}\n"
+        every = notes(load(routes(told) + OPEN + kept))
+        return [note for note in every if note.startswith("routes")]
+
+    floor, audits = ", target: {max_quality_loss: 0.02}", ", audit: {share: 0.02}"
+    (stuck,) = found(floor)
+    (shallow,) = found(floor + audits)
+
+    assert stuck.startswith("routes.a.cascade.target: without audits no floor is ever certified")
+    assert found(floor + ", audit: {share: 0}") == [stuck]
+    assert shallow.startswith("routes.a.cascade: without privacy.store_texts the whole learner")
+    assert found(floor + audits, texts=True) == found("") == []
+    assert found(floor + ", learning: {automatic: false}") == []
+
+
 def test_kinds_and_flavours_agree_on_log_probabilities():
     told = {name for name in OPENAI_PROVIDERS if FLAVOURS[name].logprobs}
 
