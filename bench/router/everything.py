@@ -41,9 +41,11 @@ def _pairs() -> Iterator[_Job]:
     plain = ("--only", *BASELINES, "ours")
     for task in _TASKS:
         for labels in ("1500", "all", "200", "50", "0", "5000"):
-            # An hour of learning for each of these: fewer seeds, and ours in one form.
-            is_long = task in ("mmlu", "mmlu-pro") and labels in ("all", "5000")
-            less = ("--seeds", "2", *plain) if is_long else ()
+            # Hours of learning otherwise: ours in its other forms at one budget, and fewer seeds.
+            is_large = task in ("mmlu", "mmlu-pro")
+            less = plain if is_large and labels != "1500" else ()
+            if is_large and labels in ("all", "5000"):
+                less = ("--seeds", "2", *plain)
             yield f"pairs-{task}-{labels}", (*_PAIRS, "--task", task, "--labels", labels, *less)
     for task, leave in (("zeroeval", "dataset"), ("mmlu-pro", "category")):
         told = ("--task", task, "--leave", leave, "--seeds", "1", *plain)
