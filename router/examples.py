@@ -58,6 +58,13 @@ class Examples:
         held = _held(self.examples, reply)
         return (0.0, math.nan, float(len(held)), sum(held) / len(held) if held else math.nan)
 
+    def share_held(self, reply: str) -> float | None:
+        """Return what share of the examples a reply satisfies; None where not all could be run."""
+        _, same, run, held = self.features(reply)
+        if self.output is not None:
+            return same
+        return held if self.examples and run == len(self.examples) else None
+
 
 def examples_of(prompt: str) -> Examples:
     """Return how a request's answer can be checked by running plain Python, if at all."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from router.answers import Answer, final_answer
+from router.examples import examples_of
 from router.validators import ToolCall
 
 _SHORT = 48
@@ -36,6 +37,21 @@ def is_no_worse(answer: str, reference: str) -> bool | None:
     if found.agrees(truth):
         return True
     return False if _is_short(truth) else None
+
+
+def is_no_worse_tested(question: str, answer: str, reference: str) -> bool | None:
+    """Return whether an answer satisfies the question's examples as the reference's does.
+
+    None where there are none, or not all could be run, or both fail: then tests tell nothing.
+    Of code whose result is asked for, a right one is told: a wrong one may be said in other words.
+    """
+    examples = examples_of(question)
+    own, its = examples.share_held(answer), examples.share_held(reference)
+    if examples.output is not None:
+        return True if own == 1.0 else None
+    if own is None or its is None or own == its < 1.0:
+        return None
+    return own >= its
 
 
 def _is_short(answer: Answer) -> bool:

@@ -24,6 +24,7 @@ from gateway.learning.book import Book, OutcomeRow
 from gateway.learning.comparing import (
     is_no_worse,
     is_no_worse_call,
+    is_no_worse_tested,
     judging,
     score_of,
     words_of_answer,
@@ -33,6 +34,7 @@ from policies.cascade import Audit, Learning
 from policies.kinds import LEARNED
 from policies.schema import Policy, Privacy, Route
 from router.forms import FORMS
+from router.query import query_of
 from router.types import TokenStats, Verdict
 from router.validators import NOTHING, Wanted, fault_of
 
@@ -244,7 +246,8 @@ class Observer:
         """
         if draft.verdict is not None and not draft.verdict.servable:
             return _Label(0.0, "exact")
-        told = _told_apart(pair.entry, draft, truth)
+        # Examples of a question are run, which may take a while.
+        told = await asyncio.to_thread(_told_apart, pair.entry, draft, truth)
         audit = route.audit
         if audit is None or audit.judge is None or not pair.is_drawn:
             return told or _UNTOLD
@@ -332,6 +335,11 @@ def _told_apart(entry: Entry, draft: Attempt, truth: Attempt) -> _Label | None:
         broken, its = (fault_of(each.text, each.calls, wanted) for each in (draft, truth))
         if broken and not its:
             return _Label(0.0, "schema")
+    if not (draft.has_tool_calls or truth.has_tool_calls):
+        question = query_of(entry.request.body["messages"]).text
+        tested = is_no_worse_tested(question, draft.text, truth.text)
+        if tested is not None:
+            return _Label(float(tested), "test")
     if draft.has_tool_calls or truth.has_tool_calls:
         same = is_no_worse_call(draft.calls, truth.calls)
     else:
