@@ -12,7 +12,7 @@ from torch import Tensor
 from local_engine.config import Experts, ModelConfig
 from local_engine.feed_forward import FeedForward, GatedBlock, Mixture
 from local_engine.model import Decoder, Layer
-from local_engine.quant import Linear
+from local_engine.quant import Linear, PlainLinear
 
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 _HARMLESS = re.compile(r"rotary_emb\.inv_freq$")
@@ -110,8 +110,10 @@ def build_decoder(config: ModelConfig, source: Source) -> Decoder:
     """Assemble a decoder, one product at a time, so that little is held twice."""
     embedding = source.tensor(EMBEDDING)
     layers = [_build_layer(config, index, source) for index in range(config.layers)]
-    head = embedding if config.has_tied_head else source.tensor(HEAD)
-    return Decoder(config, embedding, layers, _norm(config, NORM, source), source.head(head))
+    head = source.head(embedding if config.has_tied_head else source.tensor(HEAD))
+    if config.has_tied_head and isinstance(head, PlainLinear):
+        embedding = head.weight  # which may have been moved, and is held once
+    return Decoder(config, embedding, layers, _norm(config, NORM, source), head)
 
 
 def _build_layer(c: ModelConfig, index: int, source: Source) -> Layer:

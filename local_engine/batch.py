@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -104,6 +105,27 @@ class Layout:
         return self._tiles[size]
 
 
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Where the tokens of decoding sequences lie, for loops in C.
+
+    A sequence's pages begin at `begins` in `pages` (int32) and it ends at `ends` (int64).
+    """
+
+    pages: array[int]
+    begins: array[int]
+    ends: array[int]
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], page_size: int) -> Walk:
+        """Lay the pages of segments end to end."""
+        pages, begins = array("i"), array("q")
+        for s in segments:
+            begins.append(len(pages))
+            pages.extend(s.pages[: -(-s.end // page_size)])
+        return cls(pages, begins, array("q", [s.end for s in segments]))
+
+
 class Batch:
     """Segments as tensors; `slots` are where their own keys go, `last` their final tokens."""
 
@@ -125,6 +147,13 @@ class Batch:
     def layout(self) -> Layout:
         """Return the page tables of the segments, for kernels that walk them."""
         return Layout.of(self.segments, self._cache)
+
+    @functools.cached_property
+    def walk(self) -> Walk | None:
+        """Return where all tokens lie, None unless every segment is one token."""
+        if any(len(s.tokens) != 1 for s in self.segments):
+            return None
+        return Walk.of(self.segments, self._cache.page_size)
 
     def parts(self, window: int | None) -> tuple[Part, ...]:
         """Return the parts for layers that see `window` tokens back; planned once a step."""

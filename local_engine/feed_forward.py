@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from local_engine.config import Activation
-from local_engine.fused import takes_fused
+from local_engine.fused import Steps, steps_for
 from local_engine.quant import Linear
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -46,10 +46,8 @@ class GatedBlock:
 
     def __call__(self, x: Tensor) -> Tensor:
         both = self.gate_up(x)
-        if both.is_cuda and self._activation != "gelu" and takes_fused(both.device):
-            from local_engine.fused.triton_steps import gate
-
-            return self.down(gate(both, is_gelu=self._activation == "gelu_tanh"))
+        if self._activation != "gelu" and (steps := _steps_of(both)) is not None:
+            return self.down(steps.gate(both, is_gelu=self._activation == "gelu_tanh"))
         first, up = both.chunk(2, dim=-1)
         return self.down(self._act(first) * up)
 
@@ -57,6 +55,10 @@ class GatedBlock:
     def nbytes(self) -> int:
         """Return the bytes that the weights take."""
         return self.gate_up.nbytes + self.down.nbytes
+
+
+def _steps_of(both: Tensor) -> Steps | None:
+    return steps_for(both.device, both.dtype, (both.shape[1] // 2,))
 
 
 class Mixture:

@@ -14,8 +14,10 @@ from local_engine.attention import AttentionSpec, attend_written, write_and_atte
 from local_engine.batch import Batch
 from local_engine.config import ModelConfig
 from local_engine.feed_forward import FeedForward
-from local_engine.fused import takes_fused
+from local_engine.fused import steps_for
+from local_engine.fused.native_decoder import NativeDecoder, native_decoder
 from local_engine.kv import PagedKv
+from local_engine.native import native_for
 from local_engine.quant import Linear, PlainLinear
 from local_engine.rope import angles, frequencies, rotate
 
@@ -56,7 +58,10 @@ class Decoder:
         self.head = head
         ropes = [config.rope] if config.local_rope is None else [config.rope, config.local_rope]
         self._ropes = [(frequencies(r).to(embedding.device), r.magnitude) for r in ropes]
-        self._is_fused = takes_fused(embedding.device)
+        widths = (config.hidden, config.head_dim)
+        self._steps = steps_for(embedding.device, embedding.dtype, widths)
+        self._whole: NativeDecoder | None = None
+        self._whole_of: list[Layer] | None = None
         self.attention = [
             AttentionSpec(config.attention_scale, window, config.attention_soft_cap)
             for window in config.windows
@@ -89,6 +94,10 @@ class Decoder:
         if self._embedding_scale != 1.0:
             x = x * self._embedding_scale
         turns = [self._turn(batch.positions, *rope) for rope in self._ropes]
+        whole = self._in_one_call()
+        if whole is not None and whole.takes(batch, cache):
+            states = whole.run(x, turns, batch, cache)
+            return self._logits(states if len(wanted) == len(states) else states[wanted])
         delta = None
         for index, layer in enumerate(self.layers):
             turn = turns[-1] if layer.is_local else turns[0]
@@ -99,7 +108,24 @@ class Decoder:
             delta = self._after(layer.mlp(normed), layer.post_mlp_norm)
         if delta is not None:
             x = x + delta
-        logits = self.head(self._normalize(x[wanted], self.norm)).float()
+        return self._logits(self._normalize(x[wanted], self.norm))
+
+    def _in_one_call(self) -> NativeDecoder | None:
+        """Return all layers as one native call where that can be; found again for new layers."""
+        if self._whole_of is not self.layers:
+            self._whole_of = self.layers
+            self._whole = native_decoder(
+                native_for(self.device),
+                self.config,
+                self.layers,
+                self.attention,
+                self.norm,
+                self.dtype,
+            )
+        return self._whole
+
+    def _logits(self, normed: Tensor) -> Tensor:
+        logits = self.head(normed).float()
         cap = self.config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -109,15 +135,15 @@ class Decoder:
 
     def _added(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the residual and what was computed last, and its norm."""
-        if self._is_fused:
-            from local_engine.fused.triton_steps import add_norm
-
-            return add_norm(x, delta, weight, self.config.norm_eps)
+        if self._steps is not None:
+            return self._steps.add_norm(x, delta, weight, self.config.norm_eps)
         if delta is not None:
             x = x + delta
         return x, self._normalize(x, weight)
 
     def _normalize(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self._steps is not None:
+            return self._steps.add_norm(x, None, weight, self.config.norm_eps)[1]
         if weight.dtype == x.dtype:
             if len(x) == 1 and not x.is_cuda:
                 return normalized_row(x, weight, self.config.norm_eps)
@@ -139,10 +165,8 @@ class Decoder:
     ) -> Tensor:
         c = self.config
         qkv = layer.qkv(x).view(len(x), -1, c.head_dim)
-        if self._is_fused and cache.is_plain:
-            from local_engine.fused.triton_steps import turn_and_write
-
-            norm, slots = layer.qk_norm, batch.slots
+        if self._steps is not None and cache.is_plain:
+            norm, slots, turn_and_write = layer.qk_norm, batch.slots, self._steps.turn_and_write
             q = turn_and_write(index, qkv, turn, norm, c.norm_eps, slots, cache, c.heads)
             return attend_written(index, q, batch, cache, self.attention[index])
         qk, v = qkv[:, : -c.kv_heads], qkv[:, -c.kv_heads :]

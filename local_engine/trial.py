@@ -15,20 +15,26 @@ log = logging.getLogger(__name__)
 def passes(
     what: str, device: torch.device, tolerance: float, distance: Callable[[torch.device], float]
 ) -> bool:
-    """Tell whether Triton's kernels run on a device and stay within a distance of torch.
+    """Tell whether Triton's kernels run on a device and stay within a distance of torch."""
+    has_triton = importlib.util.find_spec("triton") is not None
+    return has_triton and agrees(f"Triton's {what}", device, tolerance, distance)
 
-    Compiled for a device that nobody has tried, a kernel may fail or, worse, be wrong, so
+
+def agrees(
+    what: str, device: torch.device, tolerance: float, distance: Callable[[torch.device], float]
+) -> bool:
+    """Tell whether code compiled here runs on a device and stays within a distance of torch.
+
+    Compiled for a device that nobody has tried, it may fail or, worse, be wrong, so
     `distance` computes something small both ways first.
     """
-    if importlib.util.find_spec("triton") is None:
-        return False
     try:
         found = distance(device)
     except Exception as exc:  # whatever a compiler throws, torch's own way is there
-        log.warning("Triton's %s does not run on %s, torch's is used: %s", what, device, exc)
+        log.warning("%s does not run on %s, torch's is used: %s", what, device, exc)
         return False
     if not found <= tolerance:
-        log.warning("Triton's %s is off by %.3f on %s, torch's is used", what, found, device)
+        log.warning("%s is off by %.6f on %s, torch's is used", what, found, device)
         return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -102,7 +103,9 @@ class StaticLoop:
     ) -> None:
         self._decoder = model.decoder
         shape = KvShape.of(model.config)
-        self._cache = PagedKv(shape, batch, self._decoder.dtype, self._decoder.device, 1)
+        # One page holds a whole sequence: where fused steps write and attend, they do so here.
+        self._cache = PagedKv(shape, batch, self._decoder.dtype, self._decoder.device, length)
+        self._length = length
         size = (shape.layers, batch, shape.kv_heads, length, shape.head_dim)
         self._keys = torch.zeros(size, dtype=self._decoder.dtype)
         self._values = torch.zeros_like(self._keys)
@@ -120,11 +123,18 @@ class StaticLoop:
         with _attention(self._attend):
             for _ in range(steps):
                 started = self._clock()
-                step.ids, step.positions = self._ids, torch.full((self._batch,), self._position)
+                self._move(step)
                 logits = self._decoder.forward(step, self._cache, step.last)
                 self._ids = self._drawn(logits)
                 self._position += 1
                 yield self._clock() - started
+
+    def _move(self, step: Batch) -> None:
+        """Set a step to the next position of every row."""
+        step.ids, step.positions = self._ids, torch.full((self._batch,), self._position)
+        step.slots = torch.arange(1, self._batch + 1) * self._length + self._position
+        if step.walk is not None:
+            step.walk.ends[:] = array("q", [self._position + 1] * self._batch)
 
     def _drawn(self, logits: Tensor) -> Tensor:
         if self._is_lean:

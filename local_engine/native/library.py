@@ -16,8 +16,24 @@ from local_engine.native.compiler import CannotBuild, built, cache_directory
 
 log = logging.getLogger(__name__)
 
+LANES = 16
+"""Loops between products take widths that are multiples of this."""
+
 SWITCH = "FRUGAL_NATIVE"
 """Environment variable: `off` leaves everything to torch."""
+
+
+def structure(
+    name: str, *, pointers: str, longs: str, floats: str, ints: str
+) -> type[ctypes.Structure]:
+    """Make a structure of the C sources, whose fields are in this order of kinds."""
+    kinds = zip(
+        (pointers, longs, floats, ints),
+        (ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int),
+        strict=True,
+    )
+    fields = [(field, kind) for names, kind in kinds for field in names.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
 class Weight(ctypes.Structure):
@@ -54,10 +70,11 @@ class Native:
     """The loops of one library, on torch's own threads where `is_parallel`."""
 
     def __init__(self, path: Path, *, is_parallel: bool) -> None:
-        library = ctypes.CDLL(str(path))
+        self.library = ctypes.CDLL(str(path))
         self.is_parallel = is_parallel
-        self.int8: Product = library.frugal_int8
-        self.int4: Product = library.frugal_int4
+        self.bf16: Product = self.library.frugal_bf16
+        self.int8: Product = self.library.frugal_int8
+        self.int4: Product = self.library.frugal_int4
 
     @property
     def threads(self) -> int:

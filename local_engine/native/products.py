@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,16 +11,51 @@ from torch import Tensor
 from local_engine.native.library import Native, Weight
 from local_engine.native.memory import settled
 
+BF16_LINE = 32
 _INT8_LINE = 64
 _INT4_LINE = 128
+
+
+class NativeProduct(Protocol):
+    """A product as decoder.c calls it, too: `kind` says which loop, `call` holds the weight."""
+
+    @property
+    def kind(self) -> int:
+        """Return which of decoder.c's kinds it is."""
+
+    @property
+    def call(self) -> Weight:
+        """Return where the weight lies, for as long as this lives."""
+
+    def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor: ...
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+class Bf16Product:
+    """bf16 `[out, in]`, the inputs a whole number of lines, read where it lies; rows are bf16."""
+
+    kind = 0
+
+    def __init__(self, native: Native, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._native = native
+        self._held = weight
+        self._bias = None if bias is None else bias.float().contiguous()
+        pointers = (_pointer(weight), None, _pointer(self._bias))
+        lines = weight.shape[1] // BF16_LINE
+        self.call = Weight(weight.shape[1], len(weight), lines, 0, *pointers)
+
+    def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return `x weightᵀ + bias`."""
+        return self._native.multiply(self._native.bf16, self.call, x, dtype)
+
+
 class Int8Product:
     """int8 `[out, in]` with an fp32 scale an output; the inputs are padded to whole lines."""
+
+    kind = 1
 
     def __init__(
         self, native: Native, weight: Tensor, scale: Tensor, bias: Tensor | None = None
@@ -30,11 +67,11 @@ class Int8Product:
         self._bias = None if bias is None else bias.float().contiguous()
         lines = self._held.shape[1] // _INT8_LINE
         pointers = map(_pointer, (self._held, self._scale, self._bias))
-        self._weight = Weight(self._columns, outputs, lines, 0, *pointers)
+        self.call = Weight(self._columns, outputs, lines, 0, *pointers)
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return `x weightᵀ scale + bias`."""
-        return self._native.multiply(self._native.int8, self._weight, x, dtype)
+        return self._native.multiply(self._native.int8, self.call, x, dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -50,6 +87,8 @@ class Int8Product:
 class Int4Product:
     """4-bit `[out, in]` in groups, w = (q - 8) scale + middle, as int4.c lays them out."""
 
+    kind = 2
+
     def __init__(
         self, native: Native, q: Tensor, scale: Tensor, middle: Tensor, bias: Tensor | None = None
     ) -> None:
@@ -64,11 +103,11 @@ class Int4Product:
         self._bias = None if bias is None else bias.float().contiguous()
         pointers = map(_pointer, (self._held, self._pair, self._bias))
         lines = self._held.shape[1]
-        self._weight = Weight(self._columns, outputs, lines, self._group, *pointers)
+        self.call = Weight(self._columns, outputs, lines, self._group, *pointers)
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return `x weightᵀ + bias`."""
-        return self._native.multiply(self._native.int4, self._weight, x, dtype)
+        return self._native.multiply(self._native.int4, self.call, x, dtype)
 
     def expanded(self) -> Tensor:
         """Return the weight as bf16 `[out, in]`."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from local_engine.native.library import Native
-from local_engine.native.products import Int4Product, Int8Product
+from local_engine.native.products import Bf16Product, Int4Product, Int8Product
 
 _TOLERANCE = 1e-4
 # Longer than what lanes of 32 bits may sum at once, so that the sums are moved on the way.
@@ -16,6 +16,7 @@ _LONG = 16448
 def fault_of(native: Native) -> str | None:
     """Return what the loops compute wrongly on known numbers, the largest among them."""
     for name, distance in (
+        ("bf16", _bf16_distance(native)),
         ("int8", _int8_distance(native)),
         ("int4", _int4_distance(native)),
     ):
@@ -28,6 +29,16 @@ def _inputs(rows: int, columns: int) -> Tensor:
     x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
     # One row whose every number is the largest: nothing overflows, nothing is lost.
     return torch.cat((x[1:], torch.full((1, columns), 3.0)))
+
+
+def _bf16_distance(native: Native) -> float:
+    found = []
+    for rows, columns in ((1, 32), (3, 224), (9, 128)):
+        weight = torch.linspace(-3, 3, 5 * columns).view(5, columns).bfloat16()
+        x, bias = _inputs(rows, columns).bfloat16(), torch.linspace(-1, 1, 5)
+        y = Bf16Product(native, weight, bias)(x, torch.float32)
+        found.append(_apart(y, x.double() @ weight.double().T + bias))
+    return max(found)
 
 
 def _int8_distance(native: Native) -> float:

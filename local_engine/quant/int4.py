@@ -34,11 +34,11 @@ class Int4Linear:
         self.order = grid.order
         self.outputs = len(grid.q)
         self.group = grid.group
-        self._native: Int4Product | None = None
+        self.native: Int4Product | None = None
         self._has_kernel = self._is_triton = False
         if (native := native_for(grid.q.device)) is not None:
             middle = grid.offset + 8 * grid.scale
-            self._native = Int4Product(native, grid.q, grid.scale, middle, bias)
+            self.native = Int4Product(native, grid.q, grid.scale, middle, bias)
             return
         self._has_kernel = has_int4_kernel(grid.q.device.type)
         self._is_triton = not self._has_kernel and takes_triton(grid.q.device)
@@ -57,8 +57,8 @@ class Int4Linear:
             from local_engine.quant.triton_products import int4_product
 
             return int4_product(x, self.packed, self.pair, self.outputs, self.bias)
-        if self._native is not None and len(x) <= _NATIVE_ROWS:
-            return self._native(x, x.dtype)
+        if self.native is not None and len(x) <= _NATIVE_ROWS:
+            return self.native(x, x.dtype)
         low = x.to(torch.bfloat16)
         if self._has_kernel and len(x) <= _PACKED_ROWS:
             full: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
@@ -71,8 +71,8 @@ class Int4Linear:
 
     def expanded(self) -> Tensor:
         """Return the weight as bf16 `[in, out]`, outputs perhaps padded."""
-        if self._native is not None:
-            return self._native.expanded().t()
+        if self.native is not None:
+            return self.native.expanded().t()
         q = _unpack_blocks(self.packed) if self._has_kernel else _unpack_plain(self.packed)
         groups, padded, _ = self.pair.shape
         scale, middle = self.pair[:, None, :, 0], self.pair[:, None, :, 1]
@@ -82,8 +82,8 @@ class Int4Linear:
     @property
     def nbytes(self) -> int:
         """Return the bytes that integers and scales take."""
-        if self._native is not None:
-            return self._native.nbytes
+        if self.native is not None:
+            return self.native.nbytes
         return self.packed.nbytes + self.pair.nbytes
 
 

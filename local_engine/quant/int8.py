@@ -48,13 +48,13 @@ class Int8Linear:
         self._scale = scale.float()
         self._zeros = torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
         self._is_triton = takes_triton(weight.device)
-        self._native: Int8Product | None = None
+        self.native: Int8Product | None = None
         is_short, device = weight.shape[1] <= _MOST_INPUTS, weight.device.type
         if is_short and (native := native_for(weight.device)) is not None:
-            self._native = Int8Product(native, weight, scale, bias)
-            weight = self._native.weight
-        self.has_planes = is_short and self._native is None and has_integer_product(device)
-        self._takes_plain = self._native is not None and has_plain_integer_product(device)
+            self.native = Int8Product(native, weight, scale, bias)
+            weight = self.native.weight
+        self.has_planes = is_short and self.native is None and has_integer_product(device)
+        self._takes_plain = self.native is not None and has_plain_integer_product(device)
         self._held = _prepacked(weight) if self.has_planes else weight
 
     @property
@@ -65,8 +65,8 @@ class Int8Linear:
     def __call__(self, x: Tensor) -> Tensor:
         if self._is_triton and len(x) <= MOST_ROWS:
             return self._by_triton(x, x.dtype)
-        if self._native is not None and len(x) <= _NATIVE_ROWS:
-            return self._native(x, x.dtype)
+        if self.native is not None and len(x) <= _NATIVE_ROWS:
+            return self.native(x, x.dtype)
         y = self._product(x).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
@@ -105,7 +105,7 @@ class Int8Linear:
     @property
     def nbytes(self) -> int:
         """Return the bytes that weight and scales take."""
-        held = self._held if self._native is None else self._native
+        held = self._held if self.native is None else self.native
         return held.nbytes + self.scale.nbytes
 
 
@@ -123,8 +123,8 @@ class Int8Head(Int8Linear):
     def __call__(self, x: Tensor) -> Tensor:
         if self._is_triton and len(x) <= MOST_ROWS:
             return self._by_triton(x, torch.float32)
-        if self._native is not None and len(x) <= _NATIVE_ROWS:
-            return self._native(x, torch.float32)
+        if self.native is not None and len(x) <= _NATIVE_ROWS:
+            return self.native(x, torch.float32)
         y = self._product(x).float()
         if (self.has_planes or self._takes_plain) and len(x) <= _PLANE_ROWS:
             return y

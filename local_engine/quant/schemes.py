@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from local_engine.native import settled
+from local_engine.native.products import NativeProduct
 from local_engine.quant.codebook import NF4_BLOCK, Fp8Linear, Nf4Linear, fp8_pack, nf4_pack
 from local_engine.quant.grid import GROUPS, Grid, fit_group, int4_grid
 from local_engine.quant.int4 import Int4Linear
@@ -87,7 +89,7 @@ def unpacked_grid(packed: Packed) -> Grid:
 def make_linear(weight: Tensor, bias: Tensor | None, scheme: Quantization) -> Linear:
     """Wrap a `[out, in]` weight as the policy asks."""
     if scheme in ("none", "as-stored"):
-        return PlainLinear(weight, bias)
+        return PlainLinear(settled(weight), bias)
     return restore(quantize(weight, scheme), bias)
 
 
@@ -97,7 +99,7 @@ def make_head(weight: Tensor, scheme: Quantization) -> Linear:
     It has 8 bits in every scheme: a wrong step here is a wrong token.
     """
     if scheme in ("none", "as-stored"):
-        return PlainLinear(weight)
+        return PlainLinear(settled(weight))
     return Int8Head(*int8_pack(weight))
 
 
@@ -124,3 +126,12 @@ def bytes_per_weight(scheme: Quantization, dtype: torch.dtype) -> float:
     if scheme in ("none", "as-stored"):
         return dtype.itemsize
     return 0.625 if scheme in _INT4_GROUPS or scheme == "nf4" else 1.0
+
+
+def native_product(linear: Linear) -> NativeProduct | None:
+    """Return the native loop that does all of a product for few rows, if one does."""
+    if isinstance(linear, PlainLinear):
+        return linear.native
+    if isinstance(linear, Int8Linear):
+        return linear.native
+    return linear.native if isinstance(linear, Int4Linear) and linear.order is None else None

@@ -38,7 +38,10 @@ INLINE void store(void *y, int is_bf16, long place, float value) {
         ((float *)y)[place] = value;
 }
 
-/* Round `count` rows from `first` on, and fill up with zeros to as many as BY_ROWS takes. */
+/* Return how many rows BY_ROWS computes for so many. */
+INLINE long filled(long rows) { return rows <= 2 ? rows : rows <= 4 ? 4 : MOST_ROWS; }
+
+/* Round `count` rows from `first` on, and fill up with zeros to as many as are computed. */
 INLINE void round_rows(
     const struct rows *io, long first, long count, long columns, long width, struct rounded *out
 ) {
@@ -46,8 +49,7 @@ INLINE void round_rows(
         const void *x = row_at(io->x, io->x_is_bf16, (first + r) * columns);
         out->steps[r] = round_row(x, io->x_is_bf16, columns, width, out->x + r * width);
     }
-    long filled = count <= 2 ? count : count <= 4 ? 4 : MOST_ROWS;
-    memset(out->x + count * width, 0, (filled - count) * width * sizeof *out->x);
+    memset(out->x + count * width, 0, (filled(count) - count) * width * sizeof *out->x);
 }
 
 /* Outputs from `begin` to before `end`, of `count` rows from `first` on. */

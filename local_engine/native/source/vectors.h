@@ -84,4 +84,51 @@ INLINE uint16_t float_to_bf16(float x) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/* Return 16 numbers from index k on, of bf16 or of floats. */
+INLINE floats numbers(const void *x, const int is_bf16, long k) {
+    if (!is_bf16) return LOAD(floats, (const float *)x + k);
+    const uint16_t *at = (const uint16_t *)x + k;
+#if defined(__AVX512F__)
+    return (floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(LOAD(__m256i, at)), 16);
+#else
+    return (floats)(WIDE(ints, LOAD(halves, at)) << 16);
+#endif
+}
+
+/* Write 16 numbers from index k on, rounded as float_to_bf16 does. */
+INLINE void put(void *y, const int is_bf16, long k, floats v) {
+    if (!is_bf16) {
+        memcpy((float *)y + k, &v, sizeof v);
+        return;
+    }
+    ints bits = (ints)v, none = v != v;
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    bits = (bits & ~none) | (none & 0x7fc0);
+#if defined(__AVX512F__)
+    __m256i narrow = _mm512_cvtepi32_epi16((__m512i)bits);
+#else
+    halves narrow = WIDE(halves, bits);
+#endif
+    memcpy((uint16_t *)y + k, &narrow, sizeof narrow);
+}
+
+/* Return e to the power of each number to a few parts in ten million; 0 and inf at the ends.
+ * 2^n by the exponent's bits, the rest by the Taylor polynomial of 2^r, |r| <= 1/2. */
+INLINE floats exp_of(floats x) {
+    floats t = x * 1.44269504f;
+    ints is_low = t < -126.0f, is_high = t > 127.0f, is_none = x != x;
+    t = (floats)(((ints)t & ~is_low & ~is_high));
+    floats n = (t + 12582912.0f) - 12582912.0f, r = t - n;
+    floats p = 1.5403530e-4f + (floats){0};
+    p = p * r + 1.3333558e-3f;
+    p = p * r + 9.6181291e-3f;
+    p = p * r + 5.5504109e-2f;
+    p = p * r + 2.4022651e-1f;
+    p = p * r + 6.9314718e-1f;
+    p = p * r + 1.0f;
+    floats power = (floats)((WIDE(ints, n) + 127) << 23), found = p * power;
+    ints bits = ((ints)found & ~is_low & ~is_high) | (is_high & 0x7f800000);
+    return (floats)((bits & ~is_none) | (is_none & 0x7fc00000));
+}
+
 #endif

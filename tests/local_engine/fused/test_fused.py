@@ -28,11 +28,11 @@ STEP = [Segment([3], 5, (9,)), Segment([5, 2], 17, (11,)), Segment([1, 4], 0, tu
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch, loaded: Load) -> Iterator[Callable[[str], LoadedModel]]:
     """Return loaded models whose small steps are fused until the test ends."""
-    monkeypatch.setattr(feed_forward, "takes_fused", lambda device: True)
+    monkeypatch.setattr(feed_forward, "steps_for", lambda *kind: triton_steps)
 
     def load(kind: str) -> LoadedModel:
         model = loaded(kind)
-        monkeypatch.setattr(model.decoder, "_is_fused", True)
+        monkeypatch.setattr(model.decoder, "_steps", triton_steps)
         return model
 
     return load

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from local_engine.native import Native, find_native, settled
 from local_engine.native.library import Product
-from local_engine.native.products import Int4Product, Int8Product
+from local_engine.native.products import Bf16Product, Int4Product, Int8Product
 from local_engine.native.trial import fault_of
 
 CPU = torch.device("cpu")
@@ -74,6 +74,17 @@ def test_int4_products_of_any_shape_are_those_of_the_groups(
     assert torch.allclose(product.expanded().double(), weight, rtol=2**-7, atol=2**-6)
 
 
+@pytest.mark.parametrize("columns", [32, 96, 256])
+@pytest.mark.parametrize("rows", [1, 3, 4, 8, 9])
+def test_bf16_products_are_right_to_their_sums(native: Native, rows: int, columns: int) -> None:
+    weight, x = random(37, columns).bfloat16(), random(rows, columns, seed=1).bfloat16()
+    bias = random(37, seed=2)
+
+    found = Bf16Product(native, weight, bias)(x, torch.float32)
+
+    assert torch.allclose(found.double(), x.double() @ weight.double().T + bias, atol=1e-4)
+
+
 def test_a_row_is_the_same_whoever_stands_beside_it(native: Native) -> None:
     x = random(11, 192)
     eight = Int8Product(native, (random(30, 192) * 40).to(torch.int8), random(30))
@@ -100,7 +111,7 @@ def test_loops_that_are_wrong_are_found_out(
     native: Native, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fault_of(native) is None
-    right = {name: getattr(native, name) for name in ("int8", "int4")}
+    right = {name: getattr(native, name) for name in ("bf16", "int8", "int4")}
 
     def wrong(product: Product) -> Product:
         def run(weight: object, rows: object) -> int:
