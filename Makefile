@@ -4,6 +4,7 @@
 #   POLICY=my.yaml PORT=8000 make run             your policy, on another port
 #   make test                                     format, lint, types, tests
 #   make browser                                  Chromium, for the dashboard's tests (else they skip)
+#   make kernels                                  Triton, for the GPU kernels' tests (else they skip)
 #   make screenshots                              the pictures in docs/images, from those tests
 #   make bench                                    the benchmarks that need nothing but this tree
 #   make lock                                     pin the newest allowed versions again
@@ -19,10 +20,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TORCH := 2.13.0
 
-.PHONY: help run lint test browser screenshots bench lock setup clean
+.PHONY: help run lint test browser kernels screenshots bench lock setup clean
 
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 run: $(INSTALLED)
 	@$(BIN)/frugal $(if $(POLICY),serve "$(POLICY)",up) $(if $(PORT),--port $(PORT)) $(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT))
@@ -43,6 +44,12 @@ browser:
 		|| { apt-get update >/dev/null && apt-get install -y --no-install-recommends chromium fonts-inter \
 			fonts-noto-color-emoji >/dev/null; }; \
 	else echo "Chromium is not installed; on Debian: apt install chromium" >&2; exit 1; fi
+
+# Its interpreter runs the kernels on a processor, and reads NumPy 2.4 from 3.8 on. It is not in
+# the lock, since torch for CUDA names a version of its own.
+kernels: $(INSTALLED)
+	@$(BIN)/python -c 'import triton' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'triton>=3.8,<3.9'
 
 screenshots: $(INSTALLED)
 	FRUGAL_SCREENSHOTS=docs/images $(BIN)/pytest -q tests/dashboard/test_screenshots.py

@@ -8,15 +8,13 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from local_engine.adapters import AdapterRows
-from local_engine.batch import Batch, Segment
 from local_engine.drafting import Drafter
 from local_engine.errors import (
     DeadlineExceeded,
@@ -26,14 +24,14 @@ from local_engine.errors import (
     GenerationFailed,
     is_out_of_memory,
 )
-from local_engine.graphs import graphs_for
 from local_engine.kv import PAGE_SIZE, KvShape, bytes_per_token, make_kv
 from local_engine.lanes import Lane, Lanes
 from local_engine.loader import LoadedModel
-from local_engine.sampler import Drawn, sample
+from local_engine.sampler import Drawn
 from local_engine.scheduler import Rules
 from local_engine.sequence import Sequence
 from local_engine.speculation import GuessGate
+from local_engine.steps import Steps, Work
 from local_engine.timings import Timings
 from local_engine.types import (
     EngineLimits,
@@ -87,7 +85,6 @@ class EngineCore:
         A `draft` model, of the same tokens, guesses in place of the look-up in the text.
         """
         self._model = model
-        self._rows = rows
         self._limits = limits
         self._clock = clock
         decoder = model.decoder
@@ -95,7 +92,7 @@ class EngineCore:
         pages = _pages(shape, decoder.dtype, decoder.config.context, limits)
         self.context = _context(pages, decoder.config.context, limits)
         self._cache = make_kv(limits.kv_format, shape, pages, decoder.dtype, decoder.device)
-        self._graphs = graphs_for(decoder, self._cache, self.context, has_adapters=rows is not None)
+        self._steps = Steps(decoder, self._cache, self.context, rows)
         rules = Rules(limits.max_batch, limits.prefill_chunk, PAGE_SIZE)
         reach = _reach(model)
         self._lanes = Lanes(pages, rules, head_start_s=limits.head_start_s, reach=reach)
@@ -183,22 +180,26 @@ class EngineCore:
         if not plan.work:
             return events
         guesses = self._guesses(plan.work)
-        work = [(lane, n + len(guesses.get(lane, ()))) for lane, n in plan.work]
+        work = [self._work(lane, n, guesses.get(lane, ())) for lane, n in plan.work]
         # Single tokens first and the short ones together: they are attended in groups.
-        work.sort(key=lambda item: (item[1] > 1, item[0].computed))
+        work.sort(key=lambda w: (w.count > 1, w.lane.computed))
         try:
             for source, target in plan.copies:
                 self._cache.copy(source, target)
-            drawn = self._compute(work, guesses)
+            drawn = self._steps.draw(work)
         except (RuntimeError, MemoryError) as exc:
-            return events + [self._fail(lane, exc) for lane, _ in work]
+            return events + [self._fail(w.lane, exc) for w in work]
+        self._lanes.advance((w.lane, w.certain) for w in work)
         self._now = self._clock()
         elapsed = self._now - started
         self._charge(work, elapsed)
-        told = [e for lane, d in drawn for e in self._follow(lane, d, guesses.get(lane, ()))]
+        told = [e for w, own in zip(work, drawn, strict=True) for e in self._follow(w, own)]
         if self._limits.guesses and all(n == 1 for _, n in plan.work):
             self._gate.note(len(work), elapsed, len(told), has_guessed=bool(guesses))
         return events + told
+
+    def _work(self, lane: Lane, count: int, guess: tuple[int, ...]) -> Work:
+        return Work(lane, self._sequences[lane], count + len(guess), guess)
 
     def _guesses(self, work: Items[tuple[Lane, int]]) -> dict[Lane, tuple[int, ...]]:
         """Guess for sequences that decode, where no prompt is computed beside and it pays."""
@@ -230,10 +231,9 @@ class EngineCore:
             return {}
         return {lane_of[sequence]: guess for sequence, guess in found.items()}
 
-    def _follow(self, lane: Lane, drawn: Items[Drawn | None], guess: Items[int]) -> Iterator[Event]:
+    def _follow(self, work: Work, drawn: Items[Drawn | None]) -> Iterator[Event]:
         """Take what was drawn, as far as each token of the guess before it was right."""
-        sequence = self._sequences[lane]
-        right = 0
+        lane, guess, right = work.lane, work.guess, 0
         for one, guessed in itertools.zip_longest(drawn, guess[: len(drawn) - 1]):
             event = self._advance(lane, one)
             yield event
@@ -241,7 +241,7 @@ class EngineCore:
                 break
             right += 1
         if guess:
-            sequence.lookup.note(right)
+            work.sequence.lookup.note(right)
             self._counters.guessed += len(guess)
             self._counters.guessed_right += right
         if right and lane in self._sequences:
@@ -260,51 +260,13 @@ class EngineCore:
                 self.timings.queue.observe(sequence.queue_s)
         self._counters.reused_tokens += lane.reused
 
-    def _compute(
-        self, work: Items[tuple[Lane, int]], guesses: Mapping[Lane, tuple[int, ...]]
-    ) -> list[tuple[Lane, list[Drawn | None]]]:
-        """Run the forward pass, and draw for each sequence whose tokens are all computed.
-
-        After a guess every place of it is drawn for, each as if all before it were right.
-        """
-        segments = [_segment(lane, n, guesses.get(lane, ())) for lane, n in work]
-        ready = [(i, lane) for i, (lane, n) in enumerate(work) if n >= lane.needs]
-        draws = [self._sequences[lane].draws(guesses.get(lane, ())) for _, lane in ready]
-        ends = list(itertools.accumulate(n for _, n in work))
-        wanted = [
-            ends[i] - 1 - len(guesses.get(lane, ())) + place
-            for (i, lane), own in zip(ready, draws, strict=True)
-            for place in range(len(own))
-        ]
-        if self._rows is not None:
-            self._rows.set((self._sequences[lane].adapter, n) for lane, n in work)
-        logits = self._logits(segments, wanted)
-        self._lanes.advance((lane, n - len(guesses.get(lane, ()))) for lane, n in work)
-        with torch.inference_mode():
-            rows = iter(sample(logits, [d for own in draws for d in own]) if ready else ())
-        return [
-            (lane, list(itertools.islice(rows, len(own))))
-            for (_, lane), own in zip(ready, draws, strict=True)
-        ]
-
-    def _logits(self, segments: Items[Segment], wanted: Items[int]) -> Tensor:
-        """Run a step, by playing a recorded one where each sequence decodes one token."""
-        if self._graphs is not None and len(wanted) == len(segments) == wanted[-1] + 1:
-            logits = self._graphs.forward(segments)
-            if logits is not None:
-                return logits
-        decoder = self._model.decoder
-        places = torch.tensor(wanted, dtype=torch.long, device=decoder.device)
-        return decoder.forward(Batch(segments, self._cache), self._cache, places)
-
-    def _charge(self, work: Items[tuple[Lane, int]], elapsed: float) -> None:
+    def _charge(self, work: Items[Work], elapsed: float) -> None:
         """Share a step's time over its sequences by the tokens they processed."""
-        per_token = elapsed / max(1, sum(n for _, n in work))
-        for lane, count in work:
-            sequence = self._sequences[lane]
-            sequence.compute_s += per_token * count
-            if not sequence.generated:
-                self._counters.prompt_tokens += count
+        per_token = elapsed / max(1, sum(w.count for w in work))
+        for w in work:
+            w.sequence.compute_s += per_token * w.count
+            if not w.sequence.generated:
+                self._counters.prompt_tokens += w.count
         self._counters.steps += 1
         self.timings.batch.observe(len(work))
         self._counters.busy_s += elapsed
@@ -380,11 +342,6 @@ class EngineCore:
             spent = self._now - sequence.first_at
             self.timings.per_token.observe(spent / (sequence.generated - 1))
         return Event(sequence, token, sequence.finish(reason, error))
-
-
-def _segment(lane: Lane, count: int, guess: tuple[int, ...]) -> Segment:
-    tokens = [*lane.tokens[lane.computed : lane.computed + count - len(guess)], *guess]
-    return Segment(lane.table.pages, lane.computed, tokens, lane.table.unbroken)
 
 
 def _pages(shape: KvShape, dtype: torch.dtype, context: int, limits: EngineLimits) -> int:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_engine import core
+from local_engine import steps
 from local_engine.batch import Batch, Layout, Segment
 from local_engine.engine import Engine
 from local_engine.graphs import BUCKETS, DecodeGraphs, Run, StaticBatch, bucket_of, graphs_for
@@ -122,7 +122,7 @@ async def test_answers_are_the_same_when_steps_are_played(
     async with Engine(loaded("llama"), limits) as plain:
         wanted = [(await run(plain, r))[0] for r in requests]
     monkeypatch.setattr(decoder_module, "write_and_attend", by_kernels)
-    monkeypatch.setattr(core, "graphs_for", recording)
+    monkeypatch.setattr(steps, "graphs_for", recording)
     async with Engine(loaded("llama"), limits) as engine:
         found = await asyncio.gather(*(run(engine, r) for r in requests))
 

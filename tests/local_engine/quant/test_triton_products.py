@@ -70,10 +70,11 @@ def test_fp8_weights_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch, rows:
 def plain_int4(
     outputs: int, inputs: int, group: int, order: Tensor | None = None
 ) -> tuple[Int4Linear, Grid]:
-    """Pack as on a device without torch's own kernel."""
+    """Pack as on a device without a processor's kernels."""
     made = int4_grid(random(outputs, inputs), group)
     grid = Grid(made.q, made.scale, made.offset, 4, order)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int4, "native_for", lambda device: None)
         patch.setattr(int4, "has_int4_kernel", lambda device: False)
         patch.setattr(int4, "takes_triton", lambda device: True)
         return Int4Linear(grid), grid
@@ -92,6 +93,7 @@ def test_stretches_of_the_inputs_meet_in_one_sum() -> None:
 def test_layers_take_kernels_up_to_a_number_of_rows(
     monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
+    monkeypatch.setattr(int8, "native_for", lambda device: None)
     monkeypatch.setattr(int8, "takes_triton", lambda device: True)
     monkeypatch.setattr(int8, "has_integer_product", lambda device: False)
     weight, x = random(90, 256), random(rows, 256)
