@@ -124,10 +124,14 @@ class GenerationFailed(EngineError):
     code = "generation_failed"
 
 
+# From torch's allocator, and from the system where it maps a file.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "Cannot allocate memory")
+
+
 def is_out_of_memory(cause: BaseException) -> bool:
     """Tell whether memory ran out; torch has a type for it on a GPU, and words on a CPU."""
     is_typed = isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError"
-    return is_typed or "DefaultCPUAllocator: can't allocate memory" in str(cause)
+    return is_typed or any(words in str(cause) for words in _OUT_OF_MEMORY)
 
 
 class EngineOutOfMemory(GenerationFailed):

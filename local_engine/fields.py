@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ from local_engine.errors import CheckpointError
 _JSON_BYTES = 64 << 20
 
 
+def check_regular(path: Path) -> None:
+    """Raise unless a path leads to a file: a pipe would be waited on for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise CheckpointError(path, "cannot be read (expected a file, found something else)")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object, or raise a `CheckpointError` that names the file."""
     try:
+        check_regular(path)
         if path.stat().st_size > _JSON_BYTES:
             raise CheckpointError(path, f"expected JSON under {_JSON_BYTES} bytes")
         value = json.loads(path.read_bytes())

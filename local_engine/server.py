@@ -178,6 +178,8 @@ class EngineServer:
         self._connections[connection] = task
         try:
             await connection.serve()
+        except asyncio.CancelledError:
+            pass  # by `_finish_connections`, which waits no longer; asyncio would log a traceback
         finally:
             del self._connections[connection]
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from local_engine.errors import CheckpointError
-from local_engine.fields import read_json
+from local_engine.fields import check_regular, read_json
 
 _HEADER_BYTES = 100 << 20
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -145,6 +145,7 @@ def _shards(index: Path) -> list[Path]:
 
 def _read_header(file: Path) -> dict[str, TensorEntry]:
     try:
+        check_regular(file)
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

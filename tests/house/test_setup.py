@@ -62,11 +62,12 @@ def test_make_alone_says_what_there_is():
 @pytest.mark.parametrize(
     ("failing", "second", "status", "ran"),
     [
-        ("", 0, 0, ["browser", "lint", "test"]),
-        ("browser", 0, 0, ["browser", "lint", "test"]),
-        ("lint", 0, 1, ["browser", "lint"]),
-        ("test", 0, 0, ["browser", "lint", "test", "again"]),
-        ("test", 1, 1, ["browser", "lint", "test", "again"]),
+        ("", 0, 0, ["browser", "kernels", "lint", "test"]),
+        ("browser", 0, 0, ["browser", "kernels", "lint", "test"]),
+        ("kernels", 0, 0, ["browser", "kernels", "lint", "test"]),
+        ("lint", 0, 1, ["browser", "kernels", "lint"]),
+        ("test", 0, 0, ["browser", "kernels", "lint", "test", "again"]),
+        ("test", 1, 1, ["browser", "kernels", "lint", "test", "again"]),
     ],
 )
 def test_continuous_integration_runs_the_commands_of_a_desk(tmp_path, failing, second, status, ran):

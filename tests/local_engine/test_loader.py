@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -298,6 +299,15 @@ def test_tokenizer_of_a_larger_model_is_refused(copy: Path) -> None:
     path.write_text(json.dumps(values))
 
     with pytest.raises(CheckpointError, match="not of one kind"):
+        load_model(copy, CPU)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_on(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+
+    with pytest.raises(CheckpointError, match="expected a file, found something else"):
         load_model(copy, CPU)
 
 
