@@ -48,6 +48,7 @@ _RISING = {
     "differing": -1, "differing_best": -1,
 }  # fmt: skip
 _FEW = 4_000
+_THIRD_VIEW = 0.5  # what a third view of one draft weighs, or trees learn that draft by heart
 _SHOWN = 5
 
 
@@ -225,16 +226,17 @@ def fit_scorer(
     hidden = [at for at, name in enumerate(NAMES) if _family(name) in without]
     rows[:, hidden] = 0.0
     labels = score[views.row, views.model]
+    company = (views.others >= 0).sum(axis=1)
+    weight = np.where(company == MOST_OTHERS, _THIRD_VIEW, 1.0)
     forests, held = [], np.zeros(len(labels))
     for each in range(folds):
         inside = fold[views.row] != each
-        forests.append(_grown(rows[inside], labels[inside], seed))
+        forests.append(_grown(rows[inside], labels[inside], weight[inside], seed))
         held[~inside] = forests[-1](rows[~inside])
         step()
     names = [routes[int(row)] for row in views.row]
-    company = (views.others >= 0).sum(axis=1)
     calibrators = CompanyCalibrators.fit(sigmoid(held), labels, names, company)
-    forest = _grown(rows, labels, seed)
+    forest = _grown(rows, labels, weight, seed)
     step()
     scorer = AnswerScorer(drafts.models, means, words, forest, calibrators)
     return scorer, HeldOut(scorer, fold, forests, odds)
@@ -249,11 +251,12 @@ def _shrunk(scores: Floats) -> float:
     return float((scores.sum() + 1.0) / (len(scores) + 2.0))
 
 
-def _grown(rows: NDArray[np.float32], labels: Floats, seed: int) -> Forest:
+def _grown(rows: NDArray[np.float32], labels: Floats, weight: Floats, seed: int) -> Forest:
     rising = {NAMES.index(name): way for name, way in _RISING.items()}
+    told: dict[str, Any] = {"weight": weight, "rising": rising, "seed": seed}
     if len(rows) < _FEW:
-        return grow(rows, labels, rising=rising, trees=150, leaves=8, rate=0.04, seed=seed)
-    return grow(rows, labels, rising=rising, trees=250, leaves=15, rate=0.08, seed=seed)
+        return grow(rows, labels, **told, trees=150, leaves=8, rate=0.04)
+    return grow(rows, labels, **told, trees=250, leaves=15, rate=0.08)
 
 
 def _fit_words(
