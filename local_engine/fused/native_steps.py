@@ -23,6 +23,7 @@ class NativeSteps:
         self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         """Return `x + delta` and its norm, both `[rows, width]` in the type of x."""
+        x, delta = x.contiguous(), None if delta is None else delta.contiguous()
         total = x if delta is None else torch.empty_like(x)
         out = torch.empty_like(x)
         pointers = (x.data_ptr(), _pointer(delta), weight.data_ptr())
@@ -47,6 +48,7 @@ class NativeSteps:
         Keys, turned, and values go to each row's slot. `norm` holds the weights of the norm
         of every query and key head, `[heads + kv_heads, d]`.
         """
+        qkv = qkv.contiguous()
         keys, values = cache.keys[layer], cache.values[layer]
         rows, _, size = qkv.shape
         cos, sin = turn
@@ -61,9 +63,10 @@ class NativeSteps:
 
     def gate(self, gate_up: Tensor, *, is_gelu: bool) -> Tensor:
         """Return `act(first half) * second half` of each row; gelu is that by tanh."""
+        gate_up = gate_up.contiguous()
         rows, both = gate_up.shape
         out = torch.empty(rows, both // 2, dtype=gate_up.dtype)
-        places = (gate_up.contiguous().data_ptr(), out.data_ptr())
+        places = (gate_up.data_ptr(), out.data_ptr())
         call = _Gate(*places, rows, both // 2, _is_bf16(gate_up), is_gelu)
         self.native.library.frugal_gate(ctypes.byref(call))
         return out

@@ -99,7 +99,8 @@ class Int8Linear:
         planes, step = split(x)
         signed = planes.bitwise_xor_(128).view(torch.int8)
         # Turned round, as the product is quickest with the weight first.
-        high, low = torch._int_mm(self._held, signed.t()).t().float().chunk(2)
+        sums = torch._int_mm(self._held, signed.t()).t().contiguous()
+        high, low = sums.float().chunk(2)
         return torch.add(high, low, alpha=1 / _FINER).mul_(step).mul_(self._scale)
 
     @property

@@ -144,6 +144,7 @@ def test_integer_products_are_exact_in_the_weights(
     found = layer(x)
 
     peaks = x.abs().amax(-1, keepdim=True) * 640**0.5 * weight.abs().max()
+    assert found.is_contiguous()
     assert bool(((found - wanted).abs() <= 3e-5 * peaks + 1e-6).all())
     assert not found[4].any()
 
