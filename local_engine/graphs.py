@@ -50,6 +50,7 @@ class StaticBatch(Batch):
         tables = torch.zeros(rows, pages, dtype=torch.int32, device=device)
         ends = torch.ones(rows, dtype=torch.int32, device=device)
         self.layout = Layout(rows, pages * cache.page_size, tables, ends, ())
+        self.walk = None  # what it is filled with changes on the device alone
 
     def fill(self, segments: Sequence[Segment]) -> None:
         """Take the tokens of a step; each segment has one."""

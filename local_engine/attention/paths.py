@@ -45,8 +45,8 @@ def attend_written(
 
 
 def _native_for(q: Tensor, cache: PagedKv) -> Native | None:
-    """Return the native loops where they know the cache and the heads."""
-    is_fit = cache.is_plain and q.dtype in (torch.float32, torch.bfloat16)
+    """Return the native loops where they know the cache and the heads, and sums may round."""
+    is_fit = cache.is_plain and q.dtype == torch.bfloat16
     native = native_for(q.device) if is_fit and not q.shape[-1] % LANES else None
     return native if native is not None and has_native_attention(native) else None
 

@@ -513,7 +513,8 @@ async def test_command_serves_over_tcp_and_ends_on_sigterm(checkpoint: Checkpoin
     process = await start("local_engine.server", str(checkpoint("llama")), *arguments)
     assert process.stderr is not None
     async with asyncio.timeout(60):
-        line = (await process.stderr.readline()).decode()
+        while "http://" not in (line := (await process.stderr.readline()).decode()):
+            assert line, "it ended before it listened"
     address = line.split(" on ")[1].split(": ")[0]
     async with httpx.AsyncClient(base_url=address, timeout=30) as client:
         reply = await client.post("/v1/chat/completions", json=GREEDY)
