@@ -143,7 +143,7 @@ def similar_wins(train: LearnTable, test: LearnTable) -> Floats:
         return np.zeros(len(test))
     alike = _vectors(test) @ _vectors(known).T
     weight = 10.0 * 10.0 ** (alike / np.maximum(alike.max(axis=1, keepdims=True), 1e-6))
-    share: Floats = weight @ (_gain(known) > 0) / weight.sum(axis=1)
+    share: Floats = weight @ (_gain(known) > 0) / np.maximum(weight.sum(axis=1), 1e-9)
     return share
 
 
