@@ -146,7 +146,7 @@ def test_messages_count_for_more_than_the_prompt(table):
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([], "column 'query_id' is missing"),
+        ([], "found none"),
         ([{"query_id": "q", "model": "m", "score": 1.0}], "column 'prompt' is missing"),
         ([{"query_id": "q", "model": "m", "prompt": "p"}], "column 'score' is missing"),
         ([row("q", "m", None)], "expected a score"),
